@@ -1,0 +1,310 @@
+"""Personas and populations: read from files, written to CSV, or sampled from published norms."""
+
+import csv
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from rlli_jax.errors import InputError
+from rlli_jax.personas import norms
+
+TRAITS = ("O", "C", "E", "A", "N")
+TRAIT_NAMES = (
+    "Openness",
+    "Conscientiousness",
+    "Extraversion",
+    "Agreeableness",
+    "Neuroticism",
+)
+LOW, HIGH = 1.0, 5.0  # ends of the scale of every trait
+
+
+@dataclass(frozen=True)
+class Persona:
+    """One user's Big Five vector u_k = [o, c, e, a, n] (Eq. 1), each trait on the 1-5 scale.
+
+    Raises:
+        InputError: the name is empty, there are not five traits, or one is not from 1 to 5.
+    """
+
+    name: str
+    traits: tuple[float, float, float, float, float]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise InputError(f"A persona has the name {self.name!r}; give one that is not empty.")
+        object.__setattr__(self, "name", self.name.strip())
+        if len(self.traits) != len(TRAITS):
+            raise InputError(
+                f"Persona {self.name!r} has {len(self.traits)} traits; give the five "
+                f"{' '.join(TRAITS)}, in this order."
+            )
+        checked = (
+            _trait(value, f"Persona {self.name!r}, trait {trait!r}")
+            for trait, value in zip(TRAITS, self.traits, strict=True)
+        )
+        object.__setattr__(self, "traits", tuple(checked))
+
+
+@dataclass(frozen=True)
+class Population:
+    """K personas with distinct names.
+
+    Raises:
+        InputError: there is no persona, or two have the same name.
+    """
+
+    personas: tuple[Persona, ...]  # K
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "personas", tuple(self.personas))
+        if not self.personas:
+            raise InputError("A population needs at least one persona, but was given none.")
+        name, count = Counter(self.names).most_common(1)[0]
+        if count > 1:
+            raise InputError(
+                f"{count} personas of the population are named {name!r}; give each its own name."
+            )
+
+    def __len__(self) -> int:
+        return len(self.personas)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the K personas."""
+        return tuple(persona.name for persona in self.personas)
+
+    @property
+    def traits(self) -> np.ndarray:
+        """Traits of the K personas: float32 [K, 5] on the 1-5 scale, in order O C E A N."""
+        return np.array([persona.traits for persona in self.personas], dtype=np.float32)
+
+    @classmethod
+    def from_csv(cls, path: str | PathLike[str]) -> "Population":
+        """Read a CSV file with the columns name, O, C, E, A and N, one persona a line.
+
+        The columns may stand in any order; other columns are ignored.
+
+        Raises:
+            InputError: the file cannot be read, lacks a column or any persona, repeats a name, or
+                holds a trait that is not a number from 1 to 5.
+        """
+        try:
+            # utf-8-sig: spreadsheets put a byte order mark before the first column's name.
+            with open(path, encoding="utf-8-sig", newline="") as file:
+                reader = csv.DictReader(file, skipinitialspace=True)
+                columns = [column.strip() for column in reader.fieldnames or ()]
+                rows = [(reader.line_num, row) for row in reader]
+        except OSError as error:
+            raise InputError(_cannot_open(path, error)) from error
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise InputError(
+                f"{path} is not a CSV file in UTF-8 ({error}); save it as one."
+            ) from error
+        if not columns:
+            raise InputError(f"{path} is empty; its first line must be name,{','.join(TRAITS)}.")
+        for column in ("name", *TRAITS):
+            if columns.count(column) != 1:
+                found = "has no" if column not in columns else "repeats the"
+                raise InputError(
+                    f"{path}, line 1, {found} column {column!r}; "
+                    f"name each of name, {', '.join(TRAITS)} once."
+                )
+        if not rows:
+            raise InputError(f"{path} has no persona; add one line for each after the first.")
+
+        personas: dict[str, Persona] = {}
+        for line, row in rows:
+            cells = {key.strip(): value for key, value in row.items() if key is not None}
+            name = (cells["name"] or "").strip()
+            if not name:
+                raise InputError(
+                    f"{path}, line {line}, column 'name': got nothing; give the persona a name."
+                )
+            if name in personas:
+                raise InputError(
+                    f"{path}, line {line}, column 'name': {name!r} stands on an earlier line too; "
+                    "give each persona its own name."
+                )
+            o, c, e, a, n = (
+                _trait(cells[trait], f"{path}, line {line}, column {trait!r}") for trait in TRAITS
+            )
+            personas[name] = Persona(name, (o, c, e, a, n))
+        return cls(tuple(personas.values()))
+
+    def to_csv(self, path: str | PathLike[str]) -> None:
+        """Write name,O,C,E,A,N; ``from_csv`` reads exactly this population back.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        try:
+            with open(path, "w", encoding="utf-8", newline="") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(("name", *TRAITS))
+                writer.writerows((persona.name, *persona.traits) for persona in self.personas)
+        except OSError as error:
+            raise InputError(_cannot_open(path, error)) from error
+
+    @classmethod
+    def from_bigfive_test(cls, path: str | PathLike[str]) -> "Population":
+        """Read results in the form of the open-source test behind bigfive-test.com.
+
+        One person's result is an object with the keys O, C, E, A and N. Each value is what that
+        project's ``calculateScore`` returns, ``{"score": 84, "count": 24, ...}``: the sum of
+        ``count`` answers from 1 to 5, so that the trait is score / count. A plain number is taken
+        as the mean answer itself. All other keys, ``facet`` and ``result`` among them, are ignored.
+
+        The file holds one person, a list of persons, or an object ``{name: person}``. In the first
+        two a person may carry a ``name``; who has none is called "User 1", "User 2", ... by place.
+
+        Raises:
+            InputError: the file cannot be read, is not such JSON, repeats a name, or holds a trait
+                that is missing or not a number from 1 to 5.
+        """
+
+        def refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+            key, count = Counter(key for key, _ in pairs).most_common(1)[0] if pairs else ("", 0)
+            if count > 1:
+                raise InputError(
+                    f"{path} has the key {key!r} {count} times in one object; keep one of them."
+                )
+            return dict(pairs)
+
+        try:
+            with open(path, encoding="utf-8-sig") as file:
+                # parse_int: one kind of number, and a score of a thousand digits becomes infinite.
+                data = json.load(file, object_pairs_hook=refuse_repeats, parse_int=float)
+        except OSError as error:
+            raise InputError(_cannot_open(path, error)) from error
+        except InputError:
+            raise
+        except (ValueError, RecursionError) as error:
+            raise InputError(
+                f"{path} is not a JSON file ({error}); give it the form "
+                '{"O": {"score": 84, "count": 24}, "C": ..., "E": ..., "A": ..., "N": ...}.'
+            ) from error
+
+        if isinstance(data, Mapping) and any(
+            isinstance(value, Mapping) and not set(TRAITS).isdisjoint(value)
+            for value in data.values()
+        ):
+            people = list(data.items())
+        else:
+            results = data if isinstance(data, list) else [data]
+            people = [
+                (result.get("name", default) if isinstance(result, Mapping) else default, result)
+                for default, result in zip(_default_names(len(results)), results, strict=True)
+            ]
+        if not people:
+            raise InputError(f"{path} has no person; give it the results of at least one.")
+        repeated, count = Counter(str(name) for name, _ in people).most_common(1)[0]
+        if count > 1:
+            raise InputError(f"{path} names {count} persons {repeated!r}; give each its own name.")
+
+        return cls(
+            tuple(
+                _from_result(name, result, f"{path}, person {place}")
+                for place, (name, result) in enumerate(people, start=1)
+            )
+        )
+
+    @classmethod
+    def sample(
+        cls,
+        size: int,
+        *,
+        group: str,
+        seed: int,
+        correlations: str = "davies_2015_r_observed",
+    ) -> "Population":
+        """Sample people from published norms: "User 1" to "User <size>".
+
+        Traits are drawn from a multivariate normal with the group's means and standard deviations
+        (Johnson's IPIP-NEO-120 norms, raw / 24) and published correlations between the traits,
+        then clipped to 1-5. They are rounded to two decimals, finer than the 1/24 steps of the
+        inventory, so that differences in the last bits between platforms do not show. The first
+        people of a larger sample are those of a smaller one with the same seed.
+
+        Args:
+            size: number of people, K.
+            group: one of ``norms.groups()``, such as ``"women 21-40"``.
+            seed: seed of the NumPy generator, not negative.
+            correlations: one of ``norms.correlation_names()``. The default is for observed test
+                scores; the ``rho`` matrices are for latent traits.
+
+        Raises:
+            InputError: size or seed is not such a whole number, or a name is unknown.
+        """
+        for key, value, least in (("size", size, 1), ("seed", seed, 0)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InputError(
+                    f"The {key} of a sampled population is {value!r}; "
+                    f"give a whole number of at least {least}."
+                )
+        mean, sd = norms.group_norm(group)
+        covariance = norms.correlation_matrix(correlations) * np.outer(sd, sd)
+        # Cholesky, not the default SVD: its factor is unique, so no sign depends on the platform.
+        drawn = np.random.default_rng(seed).multivariate_normal(
+            mean, covariance, size, method="cholesky"
+        )
+        people = np.round(np.clip(drawn, LOW, HIGH), 2).tolist()
+        return cls(
+            tuple(
+                Persona(name, (o, c, e, a, n))
+                for name, (o, c, e, a, n) in zip(_default_names(size), people, strict=True)
+            )
+        )
+
+
+def _default_names(size: int) -> list[str]:
+    return [f"User {place}" for place in range(1, size + 1)]
+
+
+def _trait(value: Any, where: str) -> float:
+    """Return a trait as a float, or raise an ``InputError`` that begins with ``where``."""
+    try:
+        # float() would take a truth value for 0 or 1.
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not LOW <= number <= HIGH:  # also refuses NaN
+        given = "nothing" if value is None or value == "" else repr(value)
+        raise InputError(f"{where}: got {given}; give a number from {LOW:g} to {HIGH:g}.")
+    return number
+
+
+def _from_result(name: Any, result: Any, where: str) -> Persona:
+    """Persona from one person's result of a Big Five test."""
+    if not isinstance(result, Mapping):
+        raise InputError(f"{where}: got {result!r}; give an object with {', '.join(TRAITS)}.")
+    if not isinstance(name, str) or not name.strip():
+        raise InputError(f"{where}: the name is {name!r}; give a text that is not empty.")
+    where = f"{where} ({name})"
+    traits = []
+    for trait in TRAITS:
+        if trait not in result:
+            raise InputError(f"{where}: the result of {trait!r} is missing; add it.")
+        value = result[trait]
+        if isinstance(value, Mapping):
+            score, count = value.get("score"), value.get("count")
+            if not (isinstance(score, float) and isinstance(count, float) and count > 0):
+                raise InputError(
+                    f"{where}, trait {trait!r}: score is {score!r} and count is {count!r}; give "
+                    "the sum of the answers and how many there are."
+                )
+            traits.append(_trait(score / count, f"{where}, trait {trait!r}, score / count"))
+        else:
+            traits.append(_trait(value, f"{where}, trait {trait!r}"))
+    o, c, e, a, n = traits
+    return Persona(name, (o, c, e, a, n))
+
+
+def _cannot_open(path: str | PathLike[str], error: OSError) -> str:
+    return f"{path} cannot be opened ({error.strerror or error}); check the path."
