@@ -39,7 +39,7 @@ def test_levels_are_stanines_of_the_norm(trait):
     np.testing.assert_allclose(shares, np.array([4, 7, 12, 17, 20, 17, 12, 7, 4]) / 100, atol=0.005)
 
 
-def test_a_cut_counts_upward():
+def test_a_cut_parts_two_levels():
     mean, sd = pooled_norm()
     cut = mean[0] + 0.25 * sd[0]
     assert trait_level("O", cut + 1e-9) == 6
