@@ -1,0 +1,23 @@
+"""The edge market: tasks arrive, providers fill up and crash, users have personal QoE."""
+
+from rlli_jax.envs.edge_market.fleet import Fleet, load_fleet, sample_fleet
+from rlli_jax.envs.edge_market.market import EdgeMarket, EnvParams, EnvState, make_params
+from rlli_jax.envs.edge_market.play import Played, follow, play
+from rlli_jax.envs.edge_market.tasks import Recording, Task, given_tasks, load_recording
+
+__all__ = [
+    "EdgeMarket",
+    "EnvParams",
+    "EnvState",
+    "Fleet",
+    "Played",
+    "Recording",
+    "Task",
+    "follow",
+    "given_tasks",
+    "load_fleet",
+    "load_recording",
+    "make_params",
+    "play",
+    "sample_fleet",
+]

@@ -1,0 +1,423 @@
+"""The edge market: tasks arrive, providers have limited capacity and crash where it is exceeded.
+
+Without a QoE table the rules are those of AGOD (Du et al., "Diffusion-based reinforcement learning
+for edge-enabled AI-generated content services", IEEE TMC 23(9), 2024, and its public simulator):
+``tests/envs/edge_market`` replays its recorded episodes. What goes beyond it (personal QoE, drift
+of tastes, the wireless link, the queue) is off unless its parameters are given.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from gymnax.environments import environment, spaces
+
+from rlli_jax.envs.edge_market.fleet import Fleet, sample_fleet
+from rlli_jax.envs.edge_market.tasks import Task
+from rlli_jax.errors import InputError
+
+ObservationPart = Literal["providers", "task", "room", "utility"]
+
+
+@struct.dataclass(kw_only=True)
+class EnvParams(environment.EnvParams):
+    """The fleet and how tasks arrive; all traced. Time is in whole seconds."""
+
+    capacity: jax.Array  # [L] int32, denoising steps that run at once
+    utility: jax.Array  # [L, 4] float32, (ax, ay, bx, by) of Fleet
+    demands: jax.Array  # [D] int32, denoising steps t of a task, drawn uniformly
+    runtime: jax.Array  # [3] float32, a, b, c: a task runs a t^2 + b t + c seconds
+    arrival_rate: float | jax.Array  # tasks per second, on average
+    rate_amplitude: float | jax.Array  # in [0, 1), swing of the rate around its average
+    rate_period: float | jax.Array  # seconds, of that swing
+    horizon: int | jax.Array  # seconds, tasks arrive before it
+    crash_penalty: float | jax.Array  # for the dropped task and for each task that is killed
+    capacity_scale: float | jax.Array  # what the observation divides capacities by
+    # A step limit that truncates; the default is never reached.
+    max_steps_in_episode: int | jax.Array = np.iinfo(np.int32).max
+
+
+@struct.dataclass
+class EnvState(environment.EnvState):
+    """Who runs what, and the task that waits for the decision."""
+
+    time: jax.Array  # [] int32, decisions since the reset
+    task: Task  # the task to assign now; its arrival is the clock
+    next_arrival: jax.Array  # [] int32, seconds, when the next task comes
+    fraction: jax.Array  # [] float32, what was cut off next_arrival to make it whole
+    until: jax.Array  # [L, C] int32, when the task in this slot is finished; <= the clock: free
+    demand: jax.Array  # [L, C] int32, denoising steps of that task
+    finished: jax.Array  # [] int32, tasks finished since the last decision
+
+
+def make_params(
+    fleet: Fleet,
+    *,
+    demands: Sequence[int] = tuple(range(100, 260, 10)),
+    runtime: Sequence[float] = (0.06, 150.0, -840.0),
+    arrival_rate: float = 1e-3,
+    rate_amplitude: float = 0.0,
+    rate_period: float = 86_400.0,
+    horizon: int = 1_000_000,
+    crash_penalty: float = 2.0,
+    capacity_scale: float = 900.0,
+) -> EnvParams:
+    """Put a fleet and its arrivals on the device; the defaults are those of AGOD.
+
+    Args:
+        fleet: the L providers.
+        demands: denoising steps that a task may ask for, each equally likely.
+        runtime: (a, b, c), seconds that a task of t steps runs: a t^2 + b t + c.
+        arrival_rate: tasks per second.
+        rate_amplitude, rate_period: the rate at time s is
+            arrival_rate (1 + rate_amplitude sin(2 pi s / rate_period)); see ``_gap``.
+        horizon: seconds, tasks arrive in [0, horizon).
+        crash_penalty: paid for the dropped task, and for each killed task times what it still
+            had to run.
+        capacity_scale: the observation divides capacities by it.
+
+    Raises:
+        InputError: a number outside the range that makes sense.
+    """
+    steps = np.asarray(demands)
+    if steps.ndim != 1 or not steps.size or (steps < 1).any() or (steps != steps.round()).any():
+        raise InputError(
+            f"demands is {list(np.ravel(steps))}: give at least one whole number of denoising "
+            "steps, all positive"
+        )
+    if len(runtime) != 3:
+        raise InputError(f"runtime has {len(runtime)} numbers: give the three of a t^2 + b t + c")
+    seconds = np.polyval(np.asarray(runtime, float), steps)
+    if not (seconds >= 1).all() or not np.isfinite(seconds).all():
+        raise InputError(
+            f"runtime gives {seconds.min():g} s for a demand of {steps[seconds.argmin()]} steps: "
+            "every task must run for at least one second"
+        )
+    for name, value, valid, need in (
+        ("arrival_rate", arrival_rate, arrival_rate > 0, "positive, in tasks per second"),
+        ("rate_amplitude", rate_amplitude, 0 <= rate_amplitude < 1, "in [0, 1)"),
+        ("rate_period", rate_period, rate_period > 0, "positive, in seconds"),
+        ("horizon", horizon, 1 <= horizon <= 10**9, "from 1 to 1e9 whole seconds"),
+        ("crash_penalty", crash_penalty, crash_penalty >= 0, "at least 0"),
+        ("capacity_scale", capacity_scale, capacity_scale > 0, "positive"),
+    ):
+        if not (valid and np.isfinite(value)):
+            raise InputError(f"{name} is {value}: it must be {need}")
+    return EnvParams(
+        capacity=jnp.asarray(fleet.capacity),
+        utility=jnp.asarray(fleet.utility),
+        demands=jnp.asarray(steps, jnp.int32),
+        runtime=jnp.asarray(runtime, jnp.float32),
+        arrival_rate=arrival_rate,
+        rate_amplitude=rate_amplitude,
+        rate_period=rate_period,
+        horizon=horizon,
+        crash_penalty=crash_penalty,
+        capacity_scale=capacity_scale,
+    )
+
+
+class EdgeMarket(environment.Environment[EnvState, EnvParams]):
+    """Assign each arriving task to one of L providers.
+
+    Action: a provider, ``Discrete(L)``.
+
+    Reward: the utility of the picture, paid at assignment. If the task asks for more denoising
+    steps than the provider has left, the provider crashes: all that it runs dies, the task is
+    dropped, and the reward is -penalty (1 + sum over the killed tasks of the share of their
+    runtime that was still to come).
+
+    Observation: the chosen parts, in this order, as one vector of float32:
+        ``providers`` capacity / scale and available / capacity of each provider in turn, [2 L];
+        ``task`` demand and runtime over their largest values, [2]; ``room`` whether the task fits,
+        [L]; ``utility`` what each provider would pay for it, [L]. AGOD's is
+        ``("providers", "task")``.
+
+    Termination: when the last task before the horizon has come; that one is not served, as in
+    AGOD. Truncation: only if ``max_steps_in_episode`` is set lower.
+
+    Arrivals are drawn on the fly, as exponential gaps. AGOD draws N ~ Poisson(rate x horizon) and
+    N sorted uniform times: both are the same Poisson process.
+
+    A provider runs at most max(capacity) // min(demand) tasks at once, C below; C is fixed when
+    the environment is made, from its default parameters, and :meth:`check` tells whether it is
+    enough for others.
+    """
+
+    def __init__(
+        self,
+        params: EnvParams | None = None,
+        *,
+        mask: bool = False,
+        observation: Sequence[ObservationPart] = ("providers", "task"),
+    ) -> None:
+        """Fix what decides shapes; ``params`` become the default ones.
+
+        Args:
+            params: those of :func:`make_params`; without them the fleet of seed 0.
+            mask: whether :meth:`legal_actions` rules out the providers without room.
+            observation: parts of the observation.
+
+        Raises:
+            InputError: for an unknown observation part, or a part twice.
+        """
+        super().__init__()
+        known = get_args(ObservationPart)
+        unknown = [part for part in observation if part not in known]
+        if unknown or len(set(observation)) != len(observation) or not observation:
+            raise InputError(
+                f"observation is {list(observation)}; choose some of {', '.join(known)}, each once."
+            )
+        self.mask = mask
+        self.observation = tuple(part for part in known if part in observation)
+        self._params = make_params(sample_fleet(0)) if params is None else params
+        self.slots = most_running(self._params)
+
+    @property
+    def default_params(self) -> EnvParams:
+        """The parameters given at construction, else those of a fleet sampled with seed 0."""
+        return self._params
+
+    @property
+    def name(self) -> str:
+        """Name under which it is registered."""
+        return "EdgeMarket-v0"
+
+    @property
+    def num_actions(self) -> int:
+        """Number of providers L of the default parameters."""
+        return self._params.capacity.shape[-1]
+
+    def check(self, params: EnvParams) -> None:
+        """Raise InputError if a provider of ``params`` can run more tasks than there are slots."""
+        needed = most_running(params)
+        if needed > self.slots:
+            raise InputError(
+                f"a provider of these parameters can run {needed} tasks at once, but this "
+                f"environment was made for {self.slots}: make it with these parameters"
+            )
+
+    def step_env(
+        self, key: jax.Array, state: EnvState, action: jax.Array, params: EnvParams
+    ) -> tuple[jax.Array, EnvState, jax.Array, jax.Array, dict[str, Any]]:
+        """Serve the waiting task and let the next one arrive."""
+        chance = jax.random.uniform(key, (CHANCES,))
+        task = draw_task(chance[1:], state.next_arrival, params)
+        state, reward, info = self.serve(state, action, params)
+        state = self.arrive(state, task)
+        next_arrival, fraction = _next(chance[0], state.next_arrival, state.fraction, params)
+        terminated = next_arrival >= params.horizon
+        state = state.replace(next_arrival=next_arrival, fraction=fraction)
+        return self.observe(key, state, action, params), state, reward, terminated, info
+
+    def reset_env(self, key: jax.Array, params: EnvParams) -> tuple[jax.Array, EnvState]:
+        """Start with idle providers and a task at time 0."""
+        chance = jax.random.uniform(key, (CHANCES,))
+        next_arrival, fraction = _next(chance[0], jnp.int32(0), jnp.float32(0), params)
+        state = self.start(draw_task(chance[1:], jnp.int32(0), params), params)
+        state = state.replace(next_arrival=next_arrival, fraction=fraction)
+        return self.observe(key, state, None, params), state
+
+    def start(self, task: Task, params: EnvParams) -> EnvState:
+        """The state with idle providers in which ``task`` waits."""
+        slots = (params.capacity.shape[0], self.slots)
+        return EnvState(
+            time=jnp.int32(0),
+            task=task,
+            next_arrival=jnp.int32(0),
+            fraction=jnp.float32(0),
+            until=jnp.zeros(slots, jnp.int32),
+            demand=jnp.zeros(slots, jnp.int32),
+            finished=jnp.int32(0),
+        )
+
+    def serve(
+        self, state: EnvState, action: jax.Array, params: EnvParams
+    ) -> tuple[EnvState, jax.Array, dict[str, Any]]:
+        """Assign the waiting task: the state before the next arrival, the reward, the info.
+
+        Deterministic: all chance is in the task.
+        """
+        outcome = self.outcome(state, action, params)
+        task = state.task
+        provider = outcome["provider"]
+        until, demand = state.until[provider], state.demand[provider]  # [C]
+        # Running tasks end after now, so the slot that ends first is free if any is.
+        slot = jnp.arange(self.slots) == jnp.argmin(until)
+        end = task.arrival + _whole(seconds(task.demand, params))
+        until = jnp.where(outcome["crashed"], 0, jnp.where(slot, end, until))
+        demand = jnp.where(slot, task.demand, demand)
+        state = state.replace(
+            time=state.time + 1,
+            until=state.until.at[provider].set(until),
+            demand=state.demand.at[provider].set(demand),
+        )
+        return state, outcome["reward"], {"crashed": outcome["crashed"]}
+
+    def arrive(self, state: EnvState, task: Task) -> EnvState:
+        """Let the next task come; what has finished by then frees its steps."""
+        before, now = state.task.arrival, task.arrival
+        finished = ((state.until > before) & (state.until <= now)).sum(dtype=jnp.int32)
+        return state.replace(task=task, finished=finished)
+
+    def outcome(self, state: EnvState, action: jax.Array, params: EnvParams) -> dict[str, Any]:
+        """What assigning the waiting task to ``action`` brings; the state is not changed.
+
+        Returns scalars: ``provider`` (int32), ``crashed`` (bool), ``killed`` (int32, running
+        tasks that die), ``utility`` and ``reward`` (float32).
+        """
+        task = state.task
+        provider = jnp.asarray(action, jnp.int32)
+        until, demand = state.until[provider], state.demand[provider]  # [C]
+        running = until > task.arrival
+        available = params.capacity[provider] - jnp.where(running, demand, 0).sum(dtype=jnp.int32)
+        crashed = task.demand > available
+        to_come = jnp.where(running, (until - task.arrival) / seconds(demand, params), 0.0)
+        penalty = params.crash_penalty * (1 + to_come.sum())
+        utility = jnp.where(crashed, 0.0, worth(params.utility[provider], task.demand))
+        return {
+            "provider": provider,
+            "crashed": crashed,
+            "killed": jnp.where(crashed, running.sum(dtype=jnp.int32), 0),
+            "utility": utility,
+            "reward": jnp.where(crashed, -penalty, utility),
+        }
+
+    def available(self, state: EnvState, params: EnvParams) -> jax.Array:
+        """Denoising steps that each provider has left, int32 [L]."""
+        running = state.until > state.task.arrival
+        return params.capacity - jnp.where(running, state.demand, 0).sum(-1, dtype=jnp.int32)
+
+    def room(self, state: EnvState, params: EnvParams) -> jax.Array:
+        """Whether each provider can take the waiting task without a crash, bool [L]."""
+        return state.task.demand <= self.available(state, params)
+
+    def value(self, state: EnvState, params: EnvParams) -> jax.Array:
+        """What each provider would pay for the waiting task if it has room, float32 [L]."""
+        return worth(params.utility, state.task.demand)
+
+    def legal_actions(self, state: EnvState, params: EnvParams) -> jax.Array:
+        """Which providers can be chosen, bool [L]: with ``mask`` those with room, else all."""
+        if not self.mask:
+            return jnp.ones(params.capacity.shape, bool)
+        room = self.room(state, params)
+        return room | ~room.any()
+
+    def observe(
+        self, key: jax.Array, state: EnvState, action: jax.Array | None, params: EnvParams
+    ) -> jax.Array:
+        """The observation vector, [sum of the parts] float32."""
+        del key, action
+        capacity = params.capacity.astype(jnp.float32)
+        longest = params.demands.max()
+        task = state.task
+        parts = {
+            "providers": lambda: jnp.stack(
+                [capacity / params.capacity_scale, self.available(state, params) / capacity], -1
+            ),
+            "task": lambda: jnp.stack(
+                [task.demand / longest, seconds(task.demand, params) / seconds(longest, params)]
+            ),
+            "room": lambda: self.room(state, params),
+            "utility": lambda: self.value(state, params),
+        }
+        return jnp.concatenate(
+            [parts[part]().astype(jnp.float32).reshape(-1) for part in self.observation]
+        )
+
+    def statistics(
+        self, state: EnvState, action: jax.Array, params: EnvParams
+    ) -> dict[str, jax.Array]:
+        """Counts of this decision, to be summed over an episode; scalars unless a shape is given.
+
+        ``tasks`` 1 each decision; ``assigned``; ``lost`` dropped because the provider crashed;
+        ``crashed`` tasks killed while running; ``finished`` since the last decision (what still
+        runs at the last decision of an episode is not counted); ``utility`` paid; ``load`` [L]
+        assigned denoising steps.
+        """
+        outcome = self.outcome(state, action, params)
+        assigned = 1.0 - outcome["crashed"]
+        chosen = jnp.arange(params.capacity.shape[0]) == outcome["provider"]
+        return {
+            "tasks": jnp.float32(1),
+            "assigned": assigned,
+            "lost": 1.0 - assigned,
+            "crashed": outcome["killed"].astype(jnp.float32),
+            "finished": state.finished.astype(jnp.float32),
+            "utility": outcome["utility"],
+            "load": chosen * assigned * state.task.demand,
+        }
+
+    def is_terminated(self, state: EnvState, params: EnvParams) -> jax.Array:
+        """Whether the waiting task is the last one before the horizon."""
+        return state.next_arrival >= params.horizon
+
+    def action_space(self, params: EnvParams) -> spaces.Discrete:
+        """``Discrete(L)``."""
+        return spaces.Discrete(params.capacity.shape[0])
+
+    def observation_space(self, params: EnvParams) -> spaces.Box:
+        """A box of float32 in [0, 1] for a fleet whose capacities lie within capacity_scale."""
+        shape = jax.eval_shape(lambda p: self.reset_env(jax.random.key(0), p)[0], params).shape
+        return spaces.Box(0.0, 1.0, shape)
+
+
+CHANCES = 2  # uniform numbers of one step: gap, demand
+
+
+def draw_task(chance: jax.Array, arrival: jax.Array, params: EnvParams) -> Task:
+    """The task that comes at ``arrival``, from uniform numbers [CHANCES - 1] in [0, 1)."""
+    zero = jnp.int32(0)
+    return Task(
+        arrival=arrival,
+        demand=params.demands[_index(chance[0], params.demands.shape[0])],
+        user=zero,
+        request=zero,
+        draw=jnp.float32(0),
+    )
+
+
+def worth(coefficients: jax.Array, demand: jax.Array) -> jax.Array:
+    """Utility of a picture of ``demand`` steps; coefficients [..., 4] give float32 [...]."""
+    ax, ay, bx, by = jnp.moveaxis(coefficients, -1, 0)
+    return (by - ay) * jnp.clip((demand - ax) / (bx - ax), 0.0, 1.0)
+
+
+def seconds(demand: jax.Array, params: EnvParams) -> jax.Array:
+    """Runtime of a task of ``demand`` steps, float32, in seconds."""
+    a, b, c = params.runtime
+    return (a * demand + b) * demand + c
+
+
+def most_running(params: EnvParams) -> int:
+    """Tasks that a provider can run at once. Host side."""
+    return max(1, int(np.max(params.capacity)) // int(np.min(params.demands)))
+
+
+def _whole(duration: jax.Array) -> jax.Array:
+    """Whole seconds: the clock is, and the runtimes of AGOD come out whole but for rounding."""
+    return jnp.round(duration).astype(jnp.int32)
+
+
+def _index(chance: jax.Array, count: int) -> jax.Array:
+    """An index below ``count``; min, as float32 rounding may lift chance * count to count."""
+    return jnp.minimum((chance * count).astype(jnp.int32), count - 1)
+
+
+def _next(
+    chance: jax.Array, arrival: jax.Array, fraction: jax.Array, params: EnvParams
+) -> tuple[jax.Array, jax.Array]:
+    """The arrival after ``arrival + fraction``, cut to whole seconds, and what was cut off.
+
+    Exponential gaps make a Poisson process. Where the rate swings, each gap is drawn at the rate
+    of the arrival before it, which is close as long as gaps are short beside the period.
+    """
+    swing = jnp.sin(2 * jnp.pi * arrival / params.rate_period)
+    rate = params.arrival_rate * (1 + params.rate_amplitude * swing)
+    gap = fraction - jnp.log1p(-chance) / rate
+    # A gap past the horizon ends the episode, so its exact length is of no matter.
+    whole = jnp.floor(jnp.minimum(gap, jnp.float32(2**30)))
+    return arrival + whole.astype(jnp.int32), jnp.minimum(gap - whole, 1.0)

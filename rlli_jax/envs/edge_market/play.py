@@ -1,0 +1,104 @@
+"""Play a policy on given tasks, step by step through the same functions as a sampled episode."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax.tree_util import Partial
+
+from rlli_jax.envs.edge_market.market import EdgeMarket, EnvParams, EnvState
+from rlli_jax.envs.edge_market.tasks import Task
+from rlli_jax.errors import InputError
+
+Policy = Callable[[jax.Array, EnvState, EnvParams], jax.Array]  # key, state, params -> action
+
+
+class Played(struct.PyTreeNode):
+    """An episode of T decisions."""
+
+    action: jax.Array  # [T] int32
+    reward: jax.Array  # [T] float32
+    crashed: jax.Array  # [T] bool
+    observation: jax.Array  # [T + 1, size] float32
+    statistics: dict[str, jax.Array]  # EdgeMarket.statistics summed over the decisions
+
+
+def follow(actions: np.ndarray | jax.Array) -> Policy:
+    """The policy that takes ``actions`` [T] one after the other."""
+    return Partial(_next_of, jnp.asarray(actions, jnp.int32))
+
+
+def _next_of(actions: jax.Array, key: jax.Array, state: EnvState, params: EnvParams) -> jax.Array:
+    return actions[state.time]
+
+
+def play(
+    env: EdgeMarket,
+    params: EnvParams,
+    tasks: Task,
+    policy: Policy,
+    key: jax.Array | None = None,
+) -> Played:
+    """Plays ``policy`` on ``tasks`` [T + 1], of which the last one only ends the episode.
+
+    A replay of recorded actions::
+
+        recording = load_recording(path)
+        params = make_params(recording.fleet)
+        played = play(EdgeMarket(params), params, recording.tasks, follow(recording.action))
+
+    Raises:
+        InputError: the tasks do not fit the parameters.
+    """
+    check_tasks(env, params, tasks)
+    policy = policy if isinstance(policy, Partial) else Partial(policy)
+    return _play(env, policy, params, tasks, jax.random.key(0) if key is None else key)
+
+
+def check_tasks(env: EdgeMarket, params: EnvParams, tasks: Task) -> None:
+    """Raise InputError if ``tasks`` cannot be played in ``env`` with ``params``."""
+    env.check(params)
+    least = int(np.max(params.capacity)) // (env.slots + 1) + 1
+    small = np.flatnonzero(np.asarray(tasks.demand) < least)
+    if small.size:
+        raise InputError(
+            f"task {small[0]} asks for {tasks.demand[small[0]]} denoising steps, so that a "
+            f"provider could run more than {env.slots} tasks at once: make the environment with "
+            f"parameters whose demands go down to {tasks.demand[small[0]]}"
+        )
+
+
+@partial(jax.jit, static_argnums=0)
+def _play(
+    env: EdgeMarket, policy: Partial, params: EnvParams, tasks: Task, key: jax.Array
+) -> Played:
+    tasks = jax.tree.map(jnp.asarray, tasks)
+    first = env.start(jax.tree.map(lambda x: x[0], tasks), params)
+
+    def body(state: EnvState, scanned: tuple[Task, jax.Array]) -> tuple[EnvState, tuple]:
+        task, key = scanned
+        action = policy(key, state, params)
+        counts = env.statistics(state, action, params)
+        state, reward, info = env.serve(state, action, params)
+        state = env.arrive(state, task)
+        return state, (
+            action,
+            reward,
+            info["crashed"],
+            env.observe(key, state, action, params),
+            counts,
+        )
+
+    later = jax.tree.map(lambda x: x[1:], tasks)
+    keys = jax.random.split(key, len(later.arrival))
+    _, (action, reward, crashed, observation, counts) = jax.lax.scan(body, first, (later, keys))
+    return Played(
+        action=action,
+        reward=reward,
+        crashed=crashed,
+        observation=jnp.concatenate([env.observe(key, first, None, params)[None], observation]),
+        statistics=jax.tree.map(lambda x: x.sum(0), counts),
+    )
