@@ -1,0 +1,165 @@
+"""Catalogs from manifests and folders: what is read, and which mistakes are named."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rlli_jax.catalog import Catalog
+from rlli_jax.errors import InputError
+
+AGIQA3K = Path(__file__).parents[3] / "shared/data/agiqa3k/images.csv"
+
+
+def save(path: Path, level: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((4, 6, 3), level, np.uint8)).save(path)
+
+
+def manifest(folder: Path, *rows: str, header: str = "provider,request,image") -> Path:
+    path = folder / "images.csv"
+    path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+def test_manifest_with_a_hole_and_further_columns(tmp_path: Path) -> None:
+    for level, name in enumerate(["b-tea.png", "sub/a-tea.png", "a-sea.png"]):
+        save(tmp_path / name, level)
+    path = manifest(
+        tmp_path,
+        "5,B,a cup of tea,b-tea.png",
+        '4,A,"a cup of tea",sub/a-tea.png',
+        "3,A,the sea,a-sea.png",
+        header="score,provider,request,image",
+    )
+    catalog = Catalog.from_manifest(path)
+    assert catalog.providers == ("B", "A")
+    assert catalog.requests == ("a cup of tea", "the sea")
+    levels = [
+        [picture and picture.pixels[0, 0, 0] for picture in map(catalog.picture, (r, r), (0, 1))]
+        for r in (0, 1)
+    ]
+    assert levels == [[0, 1], [None, 2]]
+    assert catalog.locate("sub/a-tea.png") == ("a cup of tea", "A")
+    catalog.check()
+
+
+def test_manifest_of_names_only(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "A,tea,nowhere.png", "B,tea,elsewhere.png")
+    catalog = Catalog.from_manifest(path, pictures=False)
+    assert catalog.locate("elsewhere.png") == ("tea", "B")
+    assert catalog.picture(0, 0) is None
+    catalog.check()
+
+
+def test_locate_names_what_it_cannot_find(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "A,tea,same.png", "B,tea,same.png")
+    catalog = Catalog.from_manifest(path, pictures=False)
+    with pytest.raises(InputError, match=r"no image named 'other.png'"):
+        catalog.locate("other.png")
+    with pytest.raises(InputError, match=r"2 images named 'same.png'"):
+        catalog.locate("same.png")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("A,tea,gone.png", r"line 3: the image .*gone.png is missing"),
+        ("A,tea,../outside.png", r"line 3: the image path '../outside.png' leads out of"),
+        ("A,tea,{absolute}", r"line 3: the image path '/.*ok.png' leads out of"),
+        ("A,tea,link.png", r"line 3: the image path 'link.png' leads out of"),
+        ("A,tea,loop.png", r"line 3: .*loop.png"),
+        ("A,tea,{long}", r"line 3: .* is not a usable path"),
+        ("A,sea,ok.png", r"line 3: provider 'A' already has a picture for 'sea' \(.*line 2\)"),
+        ("A,tea,", r"line 3: image is empty"),
+        ("A", r"line 3: request is empty"),
+    ],
+)
+def test_a_bad_row_is_named(tmp_path: Path, row: str, message: str) -> None:
+    folder = tmp_path / "catalog"
+    save(folder / "ok.png")
+    save(tmp_path / "outside.png")
+    (folder / "link.png").symlink_to(tmp_path / "outside.png")
+    (folder / "loop.png").symlink_to(folder / "loop.png")
+    row = row.format(absolute=folder / "ok.png", long="x" * 5000)
+    with pytest.raises(InputError, match=message):
+        Catalog.from_manifest(manifest(folder, "A,sea,ok.png", row))
+
+
+def test_a_link_that_stays_inside_is_fine(tmp_path: Path) -> None:
+    save(tmp_path / "ok.png", 9)
+    (tmp_path / "link.png").symlink_to(tmp_path / "ok.png")
+    picture = Catalog.from_manifest(manifest(tmp_path, "A,tea,link.png")).picture(0, 0)
+    assert picture is not None
+    assert picture.pixels.max() == 9
+
+
+def test_a_bad_manifest_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"images.csv is missing"):
+        Catalog.from_manifest(tmp_path / "images.csv")
+    with pytest.raises(InputError, match=r"cannot be read"):
+        Catalog.from_manifest(tmp_path)
+    with pytest.raises(InputError, match=r"line 1: column 'image' is missing"):
+        Catalog.from_manifest(manifest(tmp_path, "A,tea", header="provider,request"))
+    with pytest.raises(InputError, match=r"images.csv lists no images"):
+        Catalog.from_manifest(manifest(tmp_path))
+    (tmp_path / "images.csv").write_bytes(b"provider,request,image\nA,\xff\xfe,x.png\n")
+    with pytest.raises(InputError, match=r"CSV file in UTF-8"):
+        Catalog.from_manifest(tmp_path / "images.csv")
+    (tmp_path / "images.csv").write_bytes(b"")
+    with pytest.raises(InputError, match=r"column 'provider' is missing"):
+        Catalog.from_manifest(tmp_path / "images.csv")
+
+
+def test_check_decodes_everything_and_names_the_first_bad_picture(tmp_path: Path) -> None:
+    save(tmp_path / "ok.png")
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    catalog = Catalog.from_manifest(manifest(tmp_path, "A,tea,ok.png", "B,tea,bad.png"))
+    with pytest.raises(InputError, match=r"bad.png is not a PNG"):
+        catalog.check()
+
+
+def test_folder(tmp_path: Path) -> None:
+    save(tmp_path / "b" / "a_cup-of_tea.png", 1)
+    save(tmp_path / "a" / "a cup of tea.webp", 2)
+    save(tmp_path / "a" / "Sea.JPG", 3)
+    save(tmp_path / ".thumbnails" / "Sea.png", 4)
+    (tmp_path / "a" / "notes.txt").write_text("nothing to see")
+    catalog = Catalog.from_folder(tmp_path)
+    assert catalog.providers == ("a", "b")
+    assert catalog.requests == ("Sea", "a cup of tea")
+    assert catalog.picture(0, 1) is None
+    picture = catalog.picture(1, 1)
+    assert picture is not None
+    assert picture.pixels.shape == (4, 6, 3)
+    assert picture.pixels.max() == 1
+    assert catalog.locate("a/Sea.JPG") == ("Sea", "a")
+
+
+def test_a_bad_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere is not a folder"):
+        Catalog.from_folder(tmp_path / "nowhere")
+    save(tmp_path / "top.png")
+    with pytest.raises(InputError, match=r"holds no images"):
+        Catalog.from_folder(tmp_path)
+    save(tmp_path / "a" / "tea.png")
+    save(tmp_path / "a" / "tea.jpg")
+    with pytest.raises(InputError, match=r"provider 'a' already has a picture for 'tea'"):
+        Catalog.from_folder(tmp_path)
+
+
+def test_a_folder_with_a_link_out_of_it_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "private" / "tea.png")
+    (tmp_path / "catalog").mkdir()
+    (tmp_path / "catalog" / "a").symlink_to(tmp_path / "private")
+    with pytest.raises(InputError, match=r"leads out of"):
+        Catalog.from_folder(tmp_path / "catalog")
+
+
+@pytest.mark.skipif(not AGIQA3K.exists(), reason="needs ../shared/data/agiqa3k")
+def test_agiqa3k_names() -> None:
+    catalog = Catalog.from_manifest(AGIQA3K, pictures=False)
+    assert (len(catalog.providers), len(catalog.requests)) == (10, 200)
+    assert len(catalog.images) == 1987
+    assert catalog.locate("AttnGAN_normal_003.jpg") == ("a cosmic universe", "AttnGAN_normal")
