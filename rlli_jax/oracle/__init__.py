@@ -1,0 +1,17 @@
+"""The oracle: asks a judge everything once and lays the answers down as a table.
+
+``build_questions`` says what there is to ask, ``ask`` asks it, and :class:`QoETable` holds the
+answers with a validity mask::
+
+    questions = build_questions(population, catalog, scale, samples=3)
+    answers = ask(judge, questions)
+    table = QoETable.from_answers(
+        answers, population=population, catalog=catalog, scale=scale,
+        judge=judge.identity, samples=3,
+    )
+"""
+
+from rlli_jax.oracle.questions import ask, build_questions
+from rlli_jax.oracle.table import QoETable, References
+
+__all__ = ["QoETable", "References", "ask", "build_questions"]

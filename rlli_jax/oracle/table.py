@@ -1,0 +1,320 @@
+"""The table of QoE that every environment looks up, with its exact reference values.
+
+Host side and NumPy only; the environment puts ``qoe`` and ``valid`` on the device.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+from scipy.special import ndtr
+
+from rlli_jax.catalog import Catalog
+from rlli_jax.errors import InputError
+from rlli_jax.judges import Answer, JudgeIdentity, Rated, Scale
+from rlli_jax.personas import Population
+
+
+class References(TypedDict):
+    """Exact values of simple policies, each the sum over users of mean QoE (Eq. 2, one round)."""
+
+    optimum: float  # each user keeps the provider that is best on average over the requests
+    optimum_per_request: float  # each user gets the best provider for each request
+    best_single: tuple[str, float]  # the one provider that is best for all users together
+    random: float  # uniform over the providers that have a picture
+    providers: dict[str, float]  # each provider alone, for all users
+
+
+@dataclass(frozen=True, eq=False)
+class QoETable:
+    """Quality of experience of every user, request, provider and sample, holes masked out.
+
+    Arrays are read-only. K users, R requests, L providers, S samples.
+
+    Raises:
+        InputError: shapes do not fit the names, a name is there twice, QoE is NaN or outside
+            [0, 1], or a user has no valid provider for some request.
+    """
+
+    qoe: np.ndarray  # [K, R, L, S] float32 in [0, 1]; 0 where not valid
+    valid: np.ndarray  # [K, R, L, S] bool; False is a hole
+    users: tuple[str, ...]  # K
+    requests: tuple[str, ...]  # R
+    providers: tuple[str, ...]  # L
+    judge: str  # JudgeIdentity.describe() of the judge that rated
+    stand_in: bool  # that judge takes the place of a language model without being one
+
+    def __post_init__(self) -> None:
+        valid = np.array(self.valid, dtype=bool)
+        names = {"user": self.users, "request": self.requests, "provider": self.providers}
+        shape = tuple(len(axis) for axis in names.values())
+        if valid.ndim != 4 or valid.shape[:3] != shape or valid.shape != np.shape(self.qoe):
+            raise InputError(
+                f"a table of {shape[0]} users, {shape[1]} requests and {shape[2]} providers needs "
+                f"qoe and valid of shape {(*shape, 'samples')}, not {np.shape(self.qoe)} and "
+                f"{valid.shape}."
+            )
+        for kind, axis in names.items():
+            for name in axis:
+                if axis.count(name) > 1:
+                    raise InputError(f"{kind} {name!r} is in the table twice; give unique names.")
+        qoe = np.where(valid, self.qoe, 0).astype(np.float32)
+        for cell in np.argwhere(~((qoe >= 0) & (qoe <= 1)))[:1]:
+            raise InputError(f"{self._cell(*cell)}: QoE {qoe[tuple(cell)]} is not in [0, 1].")
+        qoe.setflags(write=False)
+        valid.setflags(write=False)
+        object.__setattr__(self, "qoe", qoe)
+        object.__setattr__(self, "valid", valid)
+        self._require_legal()
+
+    def _cell(self, user: int, request: int, provider: int, sample: int) -> str:
+        return (
+            f"user {self.users[user]!r}, request {self.requests[request]!r}, "
+            f"provider {self.providers[provider]!r}, sample {sample}"
+        )
+
+    def _require_legal(self) -> None:
+        served = self.legal.any(-1)  # [K, R]
+        for user in np.flatnonzero(~served.any(-1)):
+            raise InputError(
+                f"user {self.users[user]!r} has no valid provider for any request; "
+                "remove the user or give scores."
+            )
+        for user, request in np.argwhere(~served):
+            raise InputError(
+                f"user {self.users[user]!r} has no valid provider for request "
+                f"{self.requests[request]!r}; remove the request or give a score."
+            )
+
+    @classmethod
+    def from_answers(
+        cls,
+        answers: Sequence[Answer],
+        *,
+        population: Population,
+        catalog: Catalog,
+        scale: Scale,
+        judge: JudgeIdentity,
+        samples: int = 1,
+    ) -> QoETable:
+        """Lay down the answers to ``build_questions(population, catalog, scale, samples)``.
+
+        A rating becomes QoE by ``scale.qoe``; every other answer becomes a hole.
+
+        Raises:
+            InputError: a rating is not on the scale; a user has no valid provider for a request.
+            ValueError: the number of answers is not K * R * L * S.
+        """
+        shape = (len(population), len(catalog.requests), len(catalog.providers), samples)
+        if len(answers) != np.prod(shape):
+            raise ValueError(f"{len(answers)} answers do not fill a table of shape {shape}.")
+        flat = [scale.qoe(a.rating) if isinstance(a, Rated) else 0.0 for a in answers]
+        qoe = np.array(flat).reshape(shape)
+        valid = np.array([isinstance(a, Rated) for a in answers]).reshape(shape)
+        for user, request, provider, sample in np.argwhere(~((qoe >= 0) & (qoe <= 1))):
+            answer = answers[int(np.ravel_multi_index((user, request, provider, sample), shape))]
+            raise InputError(
+                f"judge {judge.name!r} answered {answer}, which is not on the scale "
+                f"{scale.name!r} ({scale.low:g} to {scale.high:g}): user "
+                f"{population.names[user]!r}, request {catalog.requests[request]!r}, provider "
+                f"{catalog.providers[provider]!r}, sample {sample}."
+            )
+        for user in np.flatnonzero(~valid.any((1, 2, 3))):
+            first = answers[int(np.ravel_multi_index((user, 0, 0, 0), shape))]
+            raise InputError(
+                f"user {population.names[user]!r} has no valid provider for any request: judge "
+                f"{judge.name!r} gave no rating at all (first answer: {first})."
+            )
+        return cls(
+            qoe=qoe,
+            valid=valid,
+            users=tuple(population.names),
+            requests=tuple(catalog.requests),
+            providers=tuple(catalog.providers),
+            judge=judge.describe(),
+            stand_in=judge.stand_in,
+        )
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean QoE over the valid samples: float64 [K, R, L], 0 where there is none."""
+        count = self.valid.sum(-1)
+        return self.qoe.sum(-1, dtype=np.float64) / np.maximum(count, 1)
+
+    @property
+    def legal(self) -> np.ndarray:
+        """Which providers can be chosen (have a valid sample): bool [K, R, L]."""
+        return np.asarray(self.valid.any(-1))
+
+    def standardised(self) -> QoETable:
+        """The table with every user's level and spread removed.
+
+        Each user's valid QoE is z-scored and mapped back into [0, 1] by the normal distribution
+        function, so that a generous user and a strict one weigh alike. A user whose answers are
+        all equal gets 1/2 everywhere.
+        """
+        count = self.valid.sum((1, 2, 3), keepdims=True)
+        mean = self.qoe.sum((1, 2, 3), dtype=np.float64, keepdims=True) / count
+        centred = np.where(self.valid, self.qoe - mean, 0)
+        spread = np.sqrt((centred**2).sum((1, 2, 3), keepdims=True) / count)
+        # Below float32 resolution a spread is rounding, not opinion.
+        z = np.where(spread > 1e-6, centred / np.maximum(spread, 1e-6), 0)
+        return replace(self, qoe=ndtr(z), judge=f"{self.judge}, standardised for each user")
+
+    def select(
+        self, *, users: Sequence[str] | None = None, requests: Sequence[str] | None = None
+    ) -> QoETable:
+        """The table of these users and requests, in the order given; None keeps all.
+
+        Raises:
+            InputError: a name is unknown or there twice, or a list is empty.
+        """
+        return self._take(
+            _positions("users", users, self.users), _positions("requests", requests, self.requests)
+        )
+
+    def split_requests(self, fraction: float, seed: int) -> tuple[QoETable, QoETable]:
+        """Split the requests at random into two tables; the first has about ``fraction`` of them.
+
+        The parts are disjoint and complete, keep the table's order, and have at least one request
+        each.
+
+        Raises:
+            InputError: ``fraction`` is not between 0 and 1, or there is only one request.
+        """
+        first, second = _split("requests", len(self.requests), fraction, seed)
+        everyone = np.arange(len(self.users))
+        return self._take(everyone, first), self._take(everyone, second)
+
+    def split_users(self, fraction: float, seed: int) -> tuple[QoETable, QoETable]:
+        """As :meth:`split_requests`, for users."""
+        first, second = _split("users", len(self.users), fraction, seed)
+        everything = np.arange(len(self.requests))
+        return self._take(first, everything), self._take(second, everything)
+
+    def _take(self, users: np.ndarray, requests: np.ndarray) -> QoETable:
+        cells = np.ix_(users, requests)
+        return replace(
+            self,
+            qoe=self.qoe[cells],
+            valid=self.valid[cells],
+            users=tuple(self.users[i] for i in users),
+            requests=tuple(self.requests[i] for i in requests),
+        )
+
+    @property
+    def provider_values(self) -> np.ndarray:
+        """Mean QoE over the requests of each user who always asks one provider: float64 [K, L].
+
+        Where the provider has no picture the choice falls back to uniform over those that have
+        one. So every provider is judged on all requests, a provider gains nothing by leaving hard
+        requests out, and the average over providers is exactly the random policy.
+        """
+        mean, legal = self.mean, self.legal
+        fallback = mean.sum(-1, keepdims=True) / legal.sum(-1, keepdims=True)  # mean is 0 in holes
+        return np.where(legal, mean, fallback).mean(1)
+
+    def references(self) -> References:
+        """Exact values of the reference policies.
+
+        Always ``random <= best_single <= optimum <= optimum_per_request``. For what a single
+        provider does at a hole see :attr:`provider_values`; ties go to the first provider.
+        """
+        values = self.provider_values
+        alone = values.sum(0)
+        best = int(alone.argmax())
+        per_request = np.where(self.legal, self.mean, -np.inf).max(-1)
+        return References(
+            optimum=float(values.max(-1).sum()),
+            optimum_per_request=float(per_request.mean(-1).sum()),
+            best_single=(self.providers[best], float(alone[best])),
+            random=float(alone.mean()),
+            providers={
+                name: float(value) for name, value in zip(self.providers, alone, strict=True)
+            },
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the table as a compressed NumPy archive without pickled objects.
+
+        The file appears whole or not at all: it is written beside ``path`` and renamed.
+        """
+        path = Path(path)
+        partial = path.with_name(path.name + ".partial")
+        with open(partial, "wb") as file:
+            np.savez_compressed(
+                file,
+                qoe=self.qoe,
+                valid=self.valid,
+                users=np.array(self.users),
+                requests=np.array(self.requests),
+                providers=np.array(self.providers),
+                judge=np.array(self.judge),
+                stand_in=np.array(self.stand_in),
+            )
+        os.replace(partial, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> QoETable:
+        """Read a table written by :meth:`save`.
+
+        Raises:
+            InputError: there is no such file, it is damaged, or it is not a table.
+        """
+        try:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+                content = {name: archive[name] for name in (f.name for f in fields(cls))}
+            return cls(
+                qoe=content["qoe"],
+                valid=content["valid"],
+                users=tuple(content["users"].tolist()),
+                requests=tuple(content["requests"].tolist()),
+                providers=tuple(content["providers"].tolist()),
+                judge=str(content["judge"]),
+                stand_in=bool(content["stand_in"]),
+            )
+        except FileNotFoundError:
+            raise InputError(f"{path}: there is no such table; make one first.") from None
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            KeyError,
+            EOFError,
+            zipfile.BadZipFile,
+            zlib.error,
+            NotImplementedError,
+        ) as error:
+            raise InputError(
+                f"{path}: this is not a table of QoE, or it is damaged ({error}); make it again."
+            ) from error
+
+
+def _positions(kind: str, names: Sequence[str] | None, known: tuple[str, ...]) -> np.ndarray:
+    if names is None:
+        return np.arange(len(known))
+    if not names:
+        raise InputError(f"select {kind}: the list is empty; name at least one.")
+    for name in names:
+        if name not in known:
+            raise InputError(f"select {kind}: {name!r} is not in the table.")
+    return np.array([known.index(name) for name in names])
+
+
+def _split(kind: str, size: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    if not 0 < fraction < 1:
+        raise InputError(f"split {kind}: the fraction is {fraction}; give one between 0 and 1.")
+    if size < 2:
+        raise InputError(f"split {kind}: the table has only {size}; a split needs at least two.")
+    first = min(max(round(fraction * size), 1), size - 1)
+    order = np.random.default_rng(seed).permutation(size)
+    return np.sort(order[:first]), np.sort(order[first:])

@@ -1,0 +1,346 @@
+"""The QoE table, against brute force on small random tables."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from rlli_jax.errors import InputError
+from rlli_jax.judges import Failed, Invalid, JudgeIdentity, Rated, named_scale
+from rlli_jax.oracle import QoETable
+from rlli_jax.personas import Persona, Population
+
+SEEDS = range(20)
+
+
+def names(prefix, size):
+    return tuple(f"{prefix}{i}" for i in range(size))
+
+
+def make_table(qoe, valid=None):
+    qoe = np.asarray(qoe, np.float32)
+    valid = np.ones(qoe.shape, bool) if valid is None else valid
+    users, requests, providers, _ = qoe.shape
+    return QoETable(
+        qoe, valid, names("u", users), names("r", requests), names("p", providers), "test", False
+    )
+
+
+def random_table(seed):
+    """1-4 users, requests, providers, samples; about a third holes; every request served."""
+    rng = np.random.default_rng(seed)
+    shape = tuple(rng.integers(1, 5, 4))
+    valid = rng.random(shape) > 0.35
+    keep = rng.integers(0, shape[2], shape[:2])
+    for user, request in np.ndindex(*shape[:2]):
+        valid[user, request, keep[user, request], 0] = True
+    return make_table(rng.random(shape), valid)
+
+
+def cell_mean(table, user, request, provider):
+    """Mean of the valid samples, or None."""
+    cell = table.qoe[user, request, provider][table.valid[user, request, provider]]
+    return float(cell.astype(np.float64).mean()) if cell.size else None
+
+
+def value_of(table, user, request, provider):
+    """The cell's mean; in a hole, uniform over the providers that can serve."""
+    mean = cell_mean(table, user, request, provider)
+    if mean is not None:
+        return mean
+    others = [cell_mean(table, user, request, p) for p in range(len(table.providers))]
+    return np.mean([m for m in others if m is not None])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_means_against_brute_force(seed):
+    table = random_table(seed)
+    for index in np.ndindex(*table.legal.shape):
+        mean = cell_mean(table, *index)
+        assert table.legal[index] == (mean is not None)
+        assert table.mean[index] == pytest.approx(0 if mean is None else mean, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_references_against_brute_force(seed):
+    """Enumerates every assignment of providers to users, and every legal choice."""
+    table = random_table(seed)
+    users, requests, providers = (range(n) for n in table.legal.shape)
+    alone = {
+        name: sum(np.mean([value_of(table, k, r, p) for r in requests]) for k in users)
+        for p, name in enumerate(table.providers)
+    }
+    optimum = max(
+        sum(np.mean([value_of(table, k, r, choice[k]) for r in requests]) for k in users)
+        for choice in itertools.product(providers, repeat=len(users))
+    )
+    legal = {
+        (k, r): [m for p in providers if (m := cell_mean(table, k, r, p)) is not None]
+        for k in users
+        for r in requests
+    }
+    references = table.references()
+    assert references["providers"] == pytest.approx(alone)
+    assert references["optimum"] == pytest.approx(optimum)
+    best, value = references["best_single"]
+    assert value == pytest.approx(max(alone.values()))
+    assert alone[best] == pytest.approx(value)
+    assert references["optimum_per_request"] == pytest.approx(
+        sum(max(means) for means in legal.values()) / len(requests)
+    )
+    assert references["random"] == pytest.approx(
+        sum(np.mean(means) for means in legal.values()) / len(requests)
+    )
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_references_are_in_order(seed):
+    table = random_table(seed)
+    references = table.references()
+    order = [
+        references["random"],
+        references["best_single"][1],
+        references["optimum"],
+        references["optimum_per_request"],
+        len(table.users),
+    ]
+    assert order == pytest.approx(sorted(order))
+
+
+def test_references_by_hand():
+    table = make_table([[[[1.0], [0.5]], [[0.0], [0.5]]], [[[0.2], [0.8]], [[0.2], [0.6]]]])
+    assert table.references() == {
+        "optimum": pytest.approx(0.5 + 0.7),
+        "optimum_per_request": pytest.approx(0.75 + 0.7),
+        "best_single": ("p1", pytest.approx(1.2)),
+        "random": pytest.approx(0.5 + 0.45),
+        "providers": {"p0": pytest.approx(0.7), "p1": pytest.approx(1.2)},
+    }
+
+
+def test_a_provider_gains_nothing_by_leaving_hard_requests_out():
+    """p0 serves only the easy request, where it is the worse of the two."""
+    qoe = [[[[0.8], [0.9]], [[0.0], [0.1]]]]
+    valid = np.array([[[[True], [True]], [[False], [True]]]])
+    references = make_table(qoe, valid).references()
+    assert references["providers"] == pytest.approx({"p0": 0.45, "p1": 0.5})
+    assert references["best_single"][0] == "p1"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_standardised_keeps_the_order_and_removes_level_and_spread(seed):
+    table = random_table(seed)
+    scores = table.standardised()
+    assert np.array_equal(scores.valid, table.valid)
+    assert scores.judge != table.judge
+    for k in range(len(table.users)):
+        before, after = table.qoe[k][table.valid[k]], scores.qoe[k][table.valid[k]]
+        assert np.array_equal(np.argsort(before, kind="stable"), np.argsort(after, kind="stable"))
+    # Squeezing and shifting a user's ratings changes nothing.
+    squeezed = make_table(table.qoe * 0.25 + 0.5, table.valid).standardised()
+    np.testing.assert_allclose(squeezed.qoe, scores.qoe, atol=1e-5)
+
+
+def test_standardised_values():
+    table = make_table([[[[0.0], [1.0]]]])
+    np.testing.assert_allclose(
+        table.standardised().qoe.ravel(), [0.15865525, 0.84134475], rtol=1e-6
+    )
+    constant = make_table(np.full((1, 3, 2, 1), 0.7)).standardised()
+    np.testing.assert_array_equal(constant.qoe, 0.5)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("axis", ["requests", "users"])
+def test_splits_are_disjoint_complete_and_seeded(seed, axis):
+    rng = np.random.default_rng(seed)
+    table = make_table(rng.random((7, 9, 2, 1)))
+    fraction = rng.uniform(0.01, 0.99)
+
+    def split(seed):
+        return getattr(table, f"split_{axis}")(fraction, seed)
+
+    first, second = split(seed)
+    every = getattr(table, axis)
+    parts = getattr(first, axis), getattr(second, axis)
+    assert sorted(parts[0] + parts[1]) == sorted(every)
+    assert len(parts[0]) == min(max(round(fraction * len(every)), 1), len(every) - 1)
+    for part, part_names in zip((first, second), parts, strict=True):
+        assert list(part_names) == sorted(part_names)
+        again = table.select(**{axis: part_names})
+        assert np.array_equal(part.qoe, again.qoe)
+    assert getattr(split(seed)[0], axis) == parts[0]
+    assert len({getattr(split(s)[0], axis) for s in range(50)}) > 1
+
+
+def test_select_takes_the_named_cells_in_the_order_given():
+    table = make_table(np.arange(24).reshape(2, 3, 4, 1) / 24)
+    chosen = table.select(users=["u1"], requests=["r2", "r0"])
+    assert (chosen.users, chosen.requests) == (("u1",), ("r2", "r0"))
+    np.testing.assert_array_equal(chosen.qoe[0, :, :, 0] * 24, [[20, 21, 22, 23], [12, 13, 14, 15]])
+    assert table.select().users == table.users
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda t: t.select(users=["nobody"]), "'nobody' is not in the table"),
+        (lambda t: t.select(requests=[]), "the list is empty"),
+        (lambda t: t.select(users=["u0", "u0"]), "twice"),
+        (lambda t: t.split_requests(0.0, 0), "between 0 and 1"),
+        (lambda t: t.split_requests(float("nan"), 0), "between 0 and 1"),
+        (lambda t: t.select(users=["u0"]).split_users(0.5, 0), "needs at least two"),
+    ],
+)
+def test_impossible_parts(act, message):
+    with pytest.raises(InputError, match=message):
+        act(make_table(np.full((2, 2, 2, 1), 0.5)))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_save_and_load(seed, tmp_path):
+    table = random_table(seed)
+    table.save(tmp_path / "table.npz")
+    loaded = QoETable.load(tmp_path / "table.npz")
+    assert np.array_equal(loaded.qoe, table.qoe)
+    assert np.array_equal(loaded.valid, table.valid)
+    assert loaded.qoe.dtype == np.float32
+    for name in ("users", "requests", "providers", "judge", "stand_in"):
+        assert getattr(loaded, name) == getattr(table, name)
+    assert [p.name for p in tmp_path.iterdir()] == ["table.npz"]
+
+
+def test_names_survive_saving(tmp_path):
+    table = QoETable(
+        np.ones((1, 1, 2, 1)), np.ones((1, 1, 2, 1)), ("Åsa",), ("a 猫, \n“cat”",), ("", "p "),
+        "judge [a: 1]", True,
+    )  # fmt: skip
+    table.save(tmp_path / "t.npz")
+    loaded = QoETable.load(tmp_path / "t.npz")
+    assert (loaded.users, loaded.requests, loaded.providers) == (
+        table.users,
+        table.requests,
+        table.providers,
+    )
+    assert loaded.stand_in is True
+
+
+@pytest.mark.parametrize("damage", ["empty", "half", "text", "flipped", "array", "other", "pickle"])
+def test_damaged_files(damage, tmp_path):
+    path = tmp_path / "table.npz"
+    make_table(np.random.default_rng(0).random((3, 9, 4, 2))).save(path)
+    content = bytearray(path.read_bytes())
+    if damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "half":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "text":
+        path.write_text("user,request\n")
+    elif damage == "flipped":
+        content[200] ^= 0xFF
+        path.write_bytes(content)
+    elif damage == "array":
+        with open(path, "wb") as file:
+            np.save(file, np.zeros(3))
+    elif damage == "other":
+        np.savez(path, something=np.zeros(3))
+    elif damage == "pickle":
+        np.savez(path, qoe=np.array([{}], object), allow_pickle=True)
+    with pytest.raises(InputError, match=r"table\.npz: this is not a table of QoE, or"):
+        QoETable.load(path)
+
+
+def test_a_missing_file_and_a_table_with_nan(tmp_path):
+    with pytest.raises(InputError, match=r"none\.npz: there is no such table"):
+        QoETable.load(tmp_path / "none.npz")
+    table = make_table(np.full((1, 2, 1, 1), 0.5))
+    table.save(tmp_path / "t.npz")
+    content = dict(np.load(tmp_path / "t.npz"))
+    content["qoe"][0, 1] = np.nan
+    np.savez(tmp_path / "t.npz", **content)
+    with pytest.raises(InputError, match=r"t\.npz: user 'u0', request 'r1'.*QoE nan"):
+        QoETable.load(tmp_path / "t.npz")
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -0.01, 1.01])
+def test_impossible_qoe_never_enters(bad):
+    qoe = np.full((1, 2, 2, 1), 0.5)
+    qoe[0, 1, 0, 0] = bad
+    with pytest.raises(InputError, match="user 'u0', request 'r1', provider 'p0', sample 0: QoE"):
+        make_table(qoe)
+    valid = np.ones(qoe.shape, bool)
+    valid[0, 1, 0, 0] = False
+    assert make_table(qoe, valid).qoe[0, 1, 0, 0] == 0
+
+
+def test_users_and_requests_without_a_provider():
+    valid = np.ones((2, 3, 2, 1), bool)
+    valid[1, 2] = False
+    with pytest.raises(InputError, match="user 'u1' has no valid provider for request 'r2'"):
+        make_table(np.zeros(valid.shape), valid)
+    valid[1] = False
+    with pytest.raises(InputError, match="user 'u1' has no valid provider for any request"):
+        make_table(np.zeros(valid.shape), valid)
+
+
+def test_shapes_and_names():
+    with pytest.raises(InputError, match="needs qoe and valid of shape"):
+        make_table(np.zeros((1, 2, 3, 1)), np.ones((1, 2, 3, 2), bool))
+    with pytest.raises(InputError, match="user 'a' is in the table twice"):
+        QoETable(
+            np.ones((2, 1, 1, 1)), np.ones((2, 1, 1, 1)), ("a", "a"), ("r",), ("p",), "j", False
+        )
+
+
+def test_arrays_are_read_only_copies():
+    qoe = np.full((1, 1, 1, 1), 0.5, np.float32)
+    table = make_table(qoe)
+    qoe[:] = 1
+    assert table.qoe.item() == 0.5
+    with pytest.raises(ValueError, match="read-only"):
+        table.qoe[:] = 1
+
+
+class TinyCatalog:
+    requests = ("r0", "r1")
+    providers = ("p0", "p1")
+
+
+POPULATION = Population(tuple(Persona(name, (3.0,) * 5) for name in ("ann", "ben")))
+SETTING = {
+    "population": POPULATION,
+    "catalog": TinyCatalog(),
+    "scale": named_scale("1-5"),
+    "judge": JudgeIdentity("test", {"seed": 1}, stand_in=True),
+}
+
+
+def test_from_answers_lays_cells_in_c_order_and_masks_the_rest():
+    answers = [Rated(1 + i / 4) for i in range(16)]
+    answers[3] = Invalid("no picture")
+    answers[4] = Failed("timeout")
+    table = QoETable.from_answers(answers, **SETTING, samples=2)
+    expected = np.arange(16) / 16
+    expected[[3, 4]] = 0
+    np.testing.assert_allclose(table.qoe, expected.reshape(2, 2, 2, 2))
+    assert np.flatnonzero(~table.valid.ravel()).tolist() == [3, 4]
+    assert table.users == ("ann", "ben")
+    assert (table.judge, table.stand_in) == (SETTING["judge"].describe(), True)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), 0.9, 5.1, float("inf")])
+def test_ratings_off_the_scale(bad):
+    answers = [Rated(3.0)] * 8
+    answers[6] = Rated(bad)
+    with pytest.raises(
+        InputError, match=r"judge 'test' answered .*'1-5'.* user 'ben', request 'r1', provider 'p0'"
+    ):
+        QoETable.from_answers(answers, **SETTING)
+
+
+def test_from_answers_without_any_answer_for_a_user():
+    answers = [Rated(3.0)] * 4 + [Failed("timeout")] * 4
+    with pytest.raises(InputError, match=r"user 'ben' has no valid provider .*reason='timeout'"):
+        QoETable.from_answers(answers, **SETTING)
+    with pytest.raises(ValueError, match="7 answers do not fill"):
+        QoETable.from_answers(answers[:7], **SETTING)
