@@ -1,0 +1,73 @@
+"""The most that an episode can return: the best assignment with all arrivals known.
+
+A linear program for scipy's HiGHS, on the host. With x_il the share of task i that provider l
+serves, v_il what it pays and t_i the demand::
+
+    maximise    sum_il v_il x_il
+    subject to  sum_l x_il <= 1                                  for each task i
+                sum_{j <= i, still running at arrival i} t_j x_jl <= capacity_l    for each i, l
+                0 <= x_il <= 1
+
+Whole tasks (x in {0, 1}) make it an integer program; letting them be shared can only raise the
+value, so the linear program bounds every policy that crashes no provider. A crash costs at least
+the penalty and what was running; that breaking a provider on purpose could pay is left out.
+"""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.sparse import csr_array, kron, vstack
+from scipy.sparse import eye_array as identity
+
+from rlli_jax.envs.edge_market.market import EdgeMarket, EnvParams, seconds
+from rlli_jax.envs.edge_market.play import check_tasks
+from rlli_jax.envs.edge_market.tasks import Task
+
+
+class Optimum(NamedTuple):
+    """What HiGHS found for an episode of T tasks."""
+
+    value: float  # the return
+    shares: np.ndarray  # [T, L] float64, x
+
+
+def offline_optimum(
+    env: EdgeMarket, params: EnvParams, tasks: Task, *, whole: bool = False
+) -> Optimum:
+    """The optimum over assignments of ``tasks`` [T + 1], of which the last one is not served.
+
+    Args:
+        env, params: the market.
+        tasks: as for :func:`.play.play`.
+        whole: whether tasks must be served whole; this can take much longer.
+
+    Raises:
+        InputError: the tasks do not fit the parameters.
+        RuntimeError: HiGHS found no optimum.
+    """
+    check_tasks(env, params, tasks)
+    served = jax.tree.map(lambda x: np.asarray(x)[:-1], tasks)
+    arrival = served.arrival.astype(np.int64)
+    end = arrival + np.round(np.asarray(seconds(served.demand, params))).astype(np.int64)
+    value = np.asarray(jax.vmap(lambda task: env.value(env.start(task, params), params))(served))
+    count, providers = value.shape
+
+    i = np.arange(count)
+    runs = (i[None, :] <= i[:, None]) & (end[None, :] > arrival[:, None])  # [at arrival of, task]
+    used = csr_array(runs * served.demand.astype(float))
+    once = kron(identity(count), np.ones((1, providers)))
+    capacity = np.tile(np.asarray(params.capacity, float), count)
+    result = milp(
+        -value.astype(float).ravel(),
+        constraints=LinearConstraint(
+            vstack([once, kron(used, identity(providers))], format="csr"),
+            ub=np.concatenate([np.ones(count), capacity]),
+        ),
+        bounds=Bounds(0, 1),
+        integrality=np.full(value.size, int(whole)),
+    )
+    if result.x is None:
+        raise RuntimeError(f"HiGHS found no optimum: {result.message}")
+    return Optimum(-result.fun, result.x.reshape(count, providers))
