@@ -1,0 +1,235 @@
+"""The ``rlli`` command. Imports what a command needs only when it runs: ``--help`` is instant."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from rlli_jax.errors import InputError
+
+app = tyro.extras.SubcommandApp()
+
+Overrides = Annotated[
+    tyro.conf.Positional[tuple[str, ...]],
+    tyro.conf.arg(
+        metavar="KEY.PATH=VALUE",
+        help="Change any key of the config, e.g. seeds=3 policies.PPO.hyperparams.gamma=0.9",
+    ),
+]
+Config = Annotated[
+    tyro.conf.Positional[Path], tyro.conf.arg(metavar="CONFIG", help="A study, as YAML.")
+]
+Output = Annotated[
+    Path | None,
+    tyro.conf.arg(help="Run directory; runs/<name of the study> if not given.", metavar="DIR"),
+]
+Run = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN", help="A run directory.")]
+
+
+@app.command
+def run(
+    config: Config,
+    overrides: Overrides = (),
+    /,
+    output: Output = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Carry out a whole study: ask the judge, train every policy, write the report.
+
+    Example: rlli run configs/paper.yaml seeds=3 --output runs/quick
+
+    Args:
+        resume: Go on where an earlier run stopped; its results are those of a run never stopped.
+        overwrite: Delete an earlier run in the same directory first.
+    """
+    _study(config, overrides, output, resume, overwrite, ("judge", "train", "report"))
+
+
+@app.command
+def judge(
+    config: Config,
+    overrides: Overrides = (),
+    /,
+    output: Output = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Only fill the table of QoE: ask the judge every question of a study.
+
+    Example: rlli judge configs/paper.yaml --output runs/table-only
+
+    Args:
+        resume: Use the directory of an earlier run of the same study.
+        overwrite: Delete an earlier run in the same directory first.
+    """
+    _study(config, overrides, output, resume, overwrite, ("judge",))
+
+
+@app.command
+def train(
+    config: Config,
+    overrides: Overrides = (),
+    /,
+    output: Output = None,
+) -> None:
+    """Only train: go on with a run directory that `rlli judge` has filled.
+
+    Example: rlli train configs/paper.yaml --output runs/table-only
+    """
+    _study(config, overrides, output, True, False, ("judge", "train"))
+
+
+@app.command
+def report(run: Run, /) -> None:
+    """Write report.html and the figures of a finished run anew.
+
+    Example: rlli report runs/paper
+    """
+    from rlli_jax.report import render
+
+    print(f"report: {render(run)}")
+
+
+@app.command
+def personas(
+    size: int = 5,
+    group: str = "women 21-40",
+    seed: int = 0,
+    csv: Path | None = None,
+    prompts: bool = False,
+    save: Path | None = None,
+) -> None:
+    """Show users: drawn from published norms, or read from a CSV; and the text that a judge gets.
+
+    Example: rlli personas --size 3 --group "men under 21" --prompts
+
+    Args:
+        size: How many users to draw.
+        group: Sex and age group of the norms.
+        seed: Of the draw.
+        csv: Read the users from a CSV (name,O,C,E,A,N) instead.
+        prompts: Also print the text for language models.
+        save: Write the users to a CSV.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from rlli_jax.judges import named_scale
+    from rlli_jax.personas import TRAIT_NAMES, Population
+    from rlli_jax.personas.prompts import general_setup, persona_text
+
+    people = Population.from_csv(csv) if csv else Population.sample(size, group=group, seed=seed)
+    table = Table("user", *TRAIT_NAMES)
+    for persona in people.personas:
+        table.add_row(persona.name, *(f"{trait:.2f}" for trait in persona.traits))
+    console = Console()
+    console.print(table)
+    if prompts:
+        console.rule("general set-up")
+        console.print(general_setup(named_scale("adjectives")), highlight=False, markup=False)
+        for persona in people.personas:
+            console.rule(persona.name)
+            console.print(persona_text(persona), highlight=False, markup=False)
+    if save is not None:
+        people.to_csv(save)
+
+
+@app.command
+def table(path: Annotated[Run, tyro.conf.arg(help="A run directory or a table.npz.")], /) -> None:
+    """Show a table of QoE: each user's mean by provider, and the reference values.
+
+    Example: rlli table runs/paper
+    """
+    import numpy as np
+    from rich.console import Console
+    from rich.table import Table
+
+    from rlli_jax.oracle import QoETable
+
+    qoe = QoETable.load(path / "table.npz" if path.is_dir() else path)
+    console = Console()
+    console.print(f"judge: {qoe.judge}", highlight=False, markup=False)
+    rows = Table("user", *qoe.providers, title="mean QoE over requests, each user's best in bold")
+    for user, values in zip(qoe.users, qoe.provider_values, strict=True):
+        cells = [f"{v:.3f}" for v in values]
+        cells[int(np.argmax(values))] = f"[bold]{cells[int(np.argmax(values))]}[/bold]"
+        rows.add_row(user, *cells)
+    console.print(rows)
+    references = qoe.references()
+    name, best = references["best_single"]
+    console.print(
+        f"{len(qoe.users)} users x {len(qoe.requests)} requests x {len(qoe.providers)} providers x "
+        f"{qoe.qoe.shape[-1]} samples, {int((~qoe.legal).sum())} holes\n"
+        f"sum over users of QoE: optimum {references['optimum']:.3f}, "
+        f"optimum for each request {references['optimum_per_request']:.3f}, "
+        f"best single provider ({name}) {best:.3f}, random {references['random']:.3f}",
+        highlight=False,
+    )
+
+
+def _study(
+    config: Path,
+    overrides: tuple[str, ...],
+    output: Path | None,
+    resume: bool,
+    overwrite: bool,
+    stages: tuple[str, ...],
+) -> None:
+    from rlli_jax.experiments.config import load_config
+
+    if resume and overwrite:
+        raise InputError("--resume and --overwrite contradict each other; give one of them.")
+    study = load_config(config, overrides)
+    path = output if output is not None else Path("runs") / study.name
+    _cache_compilations()
+
+    from rich.console import Console
+
+    from rlli_jax.experiments import studies
+    from rlli_jax.experiments.run_directory import open_run
+
+    console = Console()
+    existing = "overwrite" if overwrite else "resume" if resume else "refuse"
+    with open_run(path, study, existing):  # type: ignore[arg-type]
+        try:
+            problem = studies.judge(study, path, console)
+            if "train" in stages:
+                studies.train_all(study, path, problem, console)
+                studies.human_opinion(study, path, problem)
+            if "report" in stages:
+                report(path)
+            else:
+                console.print(f"run directory: {path}", highlight=False)
+        except KeyboardInterrupt:
+            raise InputError(
+                f"stopped; {path} keeps everything up to the last checkpoint, go on with --resume."
+            ) from None
+
+
+def _cache_compilations() -> None:
+    """Keep compiled programs in the user's cache folder: the next run starts at once."""
+    import jax
+
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlli_jax" / "xla"
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+
+
+def main() -> None:
+    """Entry point: an InputError becomes one sentence and exit status 2."""
+    try:
+        app.cli(
+            prog="rlli",
+            description="Reinforcement learning with language-model interaction, "
+            "at accelerator speed. Start with: rlli run configs/paper.yaml",
+            config=(tyro.conf.OmitArgPrefixes,),
+        )
+    except InputError as error:
+        print(f"rlli: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

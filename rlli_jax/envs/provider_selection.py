@@ -1,0 +1,296 @@
+"""The provider-selection environment of the RLLI paper, driven by a table of QoE.
+
+K users ask for pictures, L providers (ASPs) could serve them, and the reward is the QoE that the
+judge gave. The table lives in :class:`EnvParams`, so one environment serves every table of a shape
+and tables can be vmapped.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from gymnax.environments import environment, spaces
+
+from rlli_jax.envs.spaces import MultiDiscrete
+from rlli_jax.errors import InputError
+from rlli_jax.oracle import QoETable
+
+Assignment = Literal["shared", "sequential", "joint"]
+ObservationPart = Literal["action", "reward", "user", "persona", "request"]
+
+_MIDPOINT, _HALF_RANGE = 3.0, 2.0  # of the 1-5 trait scale
+
+
+@struct.dataclass
+class EnvState(environment.EnvState):
+    """What changes from step to step."""
+
+    time: jax.Array  # [] int32, steps since the reset
+    request: jax.Array  # [] int32, what the users ask for in this round
+    action: jax.Array  # [] or [K] int32, the last provider(s), -1 before the first step
+    reward: jax.Array  # [] float32, the last reward
+
+
+@struct.dataclass(kw_only=True)
+class EnvParams(environment.EnvParams):
+    """The table, the users and the length of an episode; all traced."""
+
+    qoe: jax.Array  # [K, R, L, S] float32 in [0, 1], the valid samples of a cell first
+    count: jax.Array  # [K, R, L] int32, valid samples in each cell; 0 is a hole
+    mean: jax.Array  # [K, R, L] float32, mean over the valid samples, 0 in a hole
+    personas: jax.Array  # [K, 5] float32, Big Five on the 1-5 scale
+    request_features: jax.Array  # [R, F] float32
+    rounds: int | jax.Array  # [] int32, how often every user is served before the episode ends
+    # A step limit that truncates; the default is never reached.
+    max_steps_in_episode: int | jax.Array = np.iinfo(np.int32).max
+
+
+def make_params(
+    table: QoETable,
+    personas: np.ndarray | None = None,
+    request_features: np.ndarray | None = None,
+    rounds: int = 1,
+) -> EnvParams:
+    """Put a table and its users on the device.
+
+    Args:
+        table: QoE [K, R, L, S] with its validity mask.
+        personas: Big Five [K, 5] on the 1-5 scale; the neutral midpoint if absent.
+        request_features: [R, F], what the observation tells of a request; one-hot if absent.
+        rounds: how often every user is served in an episode, at least 1.
+
+    Raises:
+        InputError: if the shapes disagree, or a user could be served by no provider.
+    """
+    users, requests = table.qoe.shape[:2]
+    personas = np.full((users, 5), _MIDPOINT) if personas is None else np.asarray(personas)
+    features = np.eye(requests) if request_features is None else np.asarray(request_features)
+    if personas.shape != (users, 5):
+        raise InputError(
+            f"The table has {users} users but the personas have shape {personas.shape}; "
+            f"give one Big Five vector for each user, shape ({users}, 5)."
+        )
+    if features.ndim != 2 or len(features) != requests:
+        raise InputError(
+            f"The table has {requests} requests but the request features have shape "
+            f"{features.shape}; give one row for each request."
+        )
+    if rounds < 1:
+        raise InputError(f"rounds is {rounds}; an episode needs at least 1 round.")
+    # The valid samples go first, so that a draw is one uniform number times their count.
+    first = np.argsort(~table.valid, axis=-1, kind="stable")
+    return EnvParams(
+        qoe=jnp.asarray(np.take_along_axis(table.qoe, first, -1), jnp.float32),
+        count=jnp.asarray(table.valid.sum(-1), jnp.int32),
+        mean=jnp.asarray(table.mean, jnp.float32),
+        personas=jnp.asarray(personas, jnp.float32),
+        request_features=jnp.asarray(features, jnp.float32),
+        rounds=rounds,
+    )
+
+
+def demonstration_table() -> QoETable:
+    """A small made-up table (5 users, 1 request, 4 providers) for examples and smoke tests."""
+    user, provider = np.arange(5)[:, None], np.arange(4)[None, :]
+    qoe = 0.55 + 0.3 * np.cos(2 * np.pi * (user - provider) / 4) + 0.05 * (provider == 1)
+    return QoETable(
+        qoe=qoe[:, None, :, None].astype(np.float32),
+        valid=np.ones((5, 1, 4, 1), bool),
+        users=tuple(f"user {k + 1}" for k in range(5)),
+        requests=("anything",),
+        providers=tuple(f"provider {chr(65 + i)}" for i in range(4)),
+        judge="made-up numbers for demonstration",
+        stand_in=True,
+    )
+
+
+class ProviderSelection(environment.Environment[EnvState, EnvParams]):
+    """Choose which of L providers serves which of K users (RLLI, Section III).
+
+    Assignment:
+        ``sequential``: users are served in turn, one a step. Action: a provider. Reward: the QoE
+        of that user. ``shared``: one provider for all users at once (Algorithm 1, line 6, read
+        literally). Reward: the sum over users. ``joint``: one provider for each user at once,
+        action [K]. Reward: the sum over users. In each of them the undiscounted return of an
+        episode is rounds x the sum over users of QoE, the objective of Eq. (2).
+
+    Observation: the chosen parts, in this order, as one vector of float32:
+        ``action`` one-hot of the last action, [L] (joint: [K * L]); ``reward`` the last reward,
+        [1]; ``user`` one-hot of the user to be served, [K]; ``persona`` the Big Five of that
+        user, scaled to [-1, 1], [5] (shared and joint: of all users, [K * 5]); ``request`` the
+        features of what is asked for, [F]. The paper's, Eq. (3), is ``("action", "reward")``.
+        ``user`` exists in ``sequential`` only: the other two serve all users at once.
+
+    Reward: one of the valid samples of the cell (user, request, provider), drawn uniformly.
+    Termination: when every user has been served ``rounds`` times. Truncation: only if
+    ``max_steps_in_episode`` is set lower. A request is drawn uniformly for each round.
+
+    Holes: :meth:`legal_actions` says who can be chosen. A choice that ignores it is served by the
+    next provider, in cyclic order, that is legal: a hole never becomes a number.
+    """
+
+    def __init__(
+        self,
+        params: EnvParams | None = None,
+        *,
+        assignment: Assignment = "sequential",
+        observation: Sequence[ObservationPart] = ("action", "reward"),
+    ) -> None:
+        """Fix what decides shapes; ``params`` become the default ones.
+
+        Raises:
+            InputError: for an unknown assignment or observation part, or a part twice.
+        """
+        super().__init__()
+        if assignment not in get_args(Assignment):
+            raise InputError(
+                f"assignment is {assignment!r}; choose one of {', '.join(get_args(Assignment))}."
+            )
+        known = get_args(ObservationPart)
+        unknown = [part for part in observation if part not in known]
+        if unknown or len(set(observation)) != len(observation) or not observation:
+            raise InputError(
+                f"observation is {list(observation)}; choose some of {', '.join(known)}, each once."
+            )
+        if "user" in observation and assignment != "sequential":
+            raise InputError(
+                f"The observation part user needs assignment sequential, not {assignment}, "
+                "which serves all users at once."
+            )
+        self.assignment = assignment
+        self.observation = tuple(part for part in known if part in observation)
+        self._params = make_params(demonstration_table()) if params is None else params
+        if assignment == "shared":
+            self.check_shared(self._params)
+
+    @staticmethod
+    def check_shared(params: EnvParams) -> None:
+        """Raise InputError if some request has no provider that every user has rated."""
+        nobody = ~np.asarray(params.count > 0).all(0).any(-1)  # [R]
+        if nobody.any():
+            raise InputError(
+                f"assignment shared: for request number {int(np.argmax(nobody)) + 1} of "
+                f"{len(nobody)} no provider is rated by every user; use assignment sequential "
+                "or joint, or fill the holes of the table."
+            )
+
+    @property
+    def default_params(self) -> EnvParams:
+        """The parameters given at construction, else those of a small made-up table."""
+        return self._params
+
+    @property
+    def name(self) -> str:
+        """Name under which it is registered."""
+        return "ProviderSelection-v0"
+
+    @property
+    def num_actions(self) -> int:
+        """Number of providers L of the default parameters."""
+        return self._params.qoe.shape[2]
+
+    def users(self, state: EnvState, params: EnvParams) -> jax.Array:
+        """Indices of the users served in this step: [] in ``sequential``, else [K]."""
+        num_users = params.qoe.shape[0]
+        if self.assignment == "sequential":
+            return state.time % num_users
+        return jnp.arange(num_users)
+
+    def legal_actions(self, state: EnvState, params: EnvParams) -> jax.Array:
+        """Which providers can be chosen, bool: [L], in ``joint`` [K, L]."""
+        legal = params.count[self.users(state, params), state.request] > 0
+        return legal.all(0) if self.assignment == "shared" else legal
+
+    def step_env(
+        self, key: jax.Array, state: EnvState, action: jax.Array, params: EnvParams
+    ) -> tuple[jax.Array, EnvState, jax.Array, jax.Array, dict[str, Any]]:
+        """Serve the user(s) by the chosen provider(s)."""
+        key_sample, key_request = jax.random.split(key)
+        users = self.users(state, params)
+        provider = self._serving(state, action, params)
+        count = params.count[users, state.request, provider]
+        draw = jax.random.uniform(key_sample, users.shape)
+        # min: float32 rounding may lift draw * count to count itself.
+        sample = jnp.minimum((draw * count).astype(jnp.int32), count - 1)
+        reward = params.qoe[users, state.request, provider, sample].sum()
+        time = state.time + 1
+        new_round = time % self._steps_per_round(params) == 0
+        state = EnvState(
+            time=time,
+            request=jnp.where(new_round, self._draw_request(key_request, params), state.request),
+            action=provider,
+            reward=reward,
+        )
+        terminated = self.is_terminated(state, params)
+        return self.observe(key, state, action, params), state, reward, terminated, {}
+
+    def reset_env(self, key: jax.Array, params: EnvParams) -> tuple[jax.Array, EnvState]:
+        """Start an episode with the first user and a fresh request."""
+        shape = (params.qoe.shape[0],) if self.assignment == "joint" else ()
+        state = EnvState(
+            time=jnp.int32(0),
+            request=self._draw_request(key, params),
+            action=jnp.full(shape, -1, jnp.int32),
+            reward=jnp.float32(0),
+        )
+        return self.observe(key, state, None, params), state
+
+    def observe(
+        self, key: jax.Array, state: EnvState, action: jax.Array | None, params: EnvParams
+    ) -> jax.Array:
+        """The observation vector, [sum of the parts] float32."""
+        del key, action
+        num_users, _, num_providers, _ = params.qoe.shape
+        users = self.users(state, params)
+        parts = {
+            "action": lambda: jax.nn.one_hot(state.action, num_providers),
+            "reward": lambda: state.reward,
+            "user": lambda: jax.nn.one_hot(users, num_users),
+            "persona": lambda: (params.personas[users] - _MIDPOINT) / _HALF_RANGE,
+            "request": lambda: params.request_features[state.request],
+        }
+        return jnp.concatenate([parts[part]().reshape(-1) for part in self.observation])
+
+    def is_terminated(self, state: EnvState, params: EnvParams) -> jax.Array:
+        """Whether every user has been served ``rounds`` times."""
+        return state.time >= params.rounds * self._steps_per_round(params)
+
+    def statistics(
+        self, state: EnvState, action: jax.Array, params: EnvParams
+    ) -> dict[str, jax.Array]:
+        """Who is served by whom in this step: ``choices`` [K, R, L] float32, ones and zeros."""
+        provider = self._serving(state, action, params)
+        choices = jnp.zeros(params.count.shape)
+        users = self.users(state, params)
+        return {"choices": choices.at[users, state.request, provider].set(1.0)}
+
+    def action_space(self, params: EnvParams) -> spaces.Space:
+        """``Discrete(L)``; in ``joint`` one choice of L for each of K users."""
+        num_users, _, num_providers, _ = params.qoe.shape
+        if self.assignment == "joint":
+            return MultiDiscrete(num_users, num_providers)
+        return spaces.Discrete(num_providers)
+
+    def observation_space(self, params: EnvParams) -> spaces.Box:
+        """A box of float32; one-hots and personas lie in [-1, 1], the reward in [0, K]."""
+        shape = jax.eval_shape(lambda p: self.reset_env(jax.random.key(0), p)[0], params).shape
+        bound = jnp.finfo(jnp.float32).max if "request" in self.observation else 1.0
+        return spaces.Box(-max(bound, params.qoe.shape[0]), max(bound, params.qoe.shape[0]), shape)
+
+    def _steps_per_round(self, params: EnvParams) -> int:
+        return params.qoe.shape[0] if self.assignment == "sequential" else 1
+
+    def _draw_request(self, key: jax.Array, params: EnvParams) -> jax.Array:
+        return jax.random.randint(key, (), 0, params.qoe.shape[1])
+
+    def _serving(self, state: EnvState, action: jax.Array, params: EnvParams) -> jax.Array:
+        """The provider(s) that serve: the chosen one, or the next that is legal, [] or [K]."""
+        legal = self.legal_actions(state, params)
+        num_providers = legal.shape[-1]
+        action = jnp.asarray(action, jnp.int32)
+        distance = (jnp.arange(num_providers) - action[..., None]) % num_providers
+        provider = jnp.argmin(jnp.where(legal, distance, num_providers), -1).astype(jnp.int32)
+        return provider

@@ -1,0 +1,141 @@
+"""A run directory: where a study keeps everything, safe from crashes and from other runs.
+
+Files appear whole or not at all (written beside, then renamed), a lock keeps a second process out,
+and nothing is overwritten without being asked.
+"""
+
+import fcntl
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import yaml
+
+import rlli_jax
+from rlli_jax.errors import InputError
+from rlli_jax.experiments.config import StudyConfig, parse_config
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "gymnax", "distrax", "numpy", "scikit-image")
+Existing = Literal["refuse", "resume", "overwrite"]
+
+
+def versions() -> dict[str, str]:
+    """What a result may depend on besides the config."""
+    device = jax.devices()[0]
+    return {
+        "rlli_jax": rlli_jax.__version__,
+        "python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
+        "device": f"{device.device_kind} ({jax.device_count()} x {device.platform})",
+        "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores",
+    }
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a file whole or not at all."""
+    _write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays whole or not at all, without pickle."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+    os.replace(partial, path)
+
+
+def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a file whole or not at all."""
+    _write_text(path, yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True))
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def read_config(path: Path) -> StudyConfig:
+    """The config of an earlier run."""
+    try:
+        content = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path} is not a run directory that can be read ({error}); give the folder that "
+            "`rlli run` named."
+        ) from None
+    return parse_config(content, source=str(path / "config.yaml"), folder=None)
+
+
+@contextmanager
+def open_run(path: Path, config: StudyConfig, existing: Existing) -> Iterator[Path]:
+    """Make or reopen a run directory and hold it for this process alone.
+
+    Raises:
+        InputError: it is in use; it exists and ``existing`` is "refuse"; or it holds another study
+            than the one to resume.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with open(lock, "w", encoding="utf-8") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"run directory {path} is in use by another process; wait for it to end, or give "
+                "another directory with --output."
+            ) from None
+        _prepare(path, config, existing)
+        yield path
+
+
+def _prepare(path: Path, config: StudyConfig, existing: Existing) -> None:
+    resolved = config.dump()
+    occupied = path.exists() and any(path.iterdir())
+    if occupied and existing == "overwrite":
+        if not (path / "config.yaml").exists():
+            raise InputError(f"{path} holds no run; it is left as it is. Give another --output.")
+        shutil.rmtree(path)
+        occupied = False
+    if not occupied:
+        path.mkdir(parents=True, exist_ok=True)
+        write_yaml(path / "config.yaml", resolved)
+        write_json(path / "versions.json", versions() | {"command": _command()})
+        return
+    if existing == "refuse":
+        raise InputError(
+            f"run directory {path} exists; continue it with --resume, start afresh with "
+            "--overwrite, or give another directory with --output."
+        )
+    earlier = read_config(path).dump()
+    if earlier != resolved:
+        key = _first_difference(earlier, resolved)
+        raise InputError(
+            f"{path} holds a run with another config ({key} differs); resume it with its own "
+            "config, or give another directory with --output."
+        )
+
+
+def _command() -> str:
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def _first_difference(a: Any, b: Any, where: str = "") -> str:
+    """Path of the first key in which two configs differ."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in [*a, *(key for key in b if key not in a)]:
+            if a.get(key) != b.get(key):
+                inner = f"{where}.{key}" if where else str(key)
+                return _first_difference(a.get(key), b.get(key), inner)
+    return where

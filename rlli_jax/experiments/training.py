@@ -1,0 +1,169 @@
+"""Train one policy on all its seeds at once, in chunks that can be resumed bit for bit.
+
+A chunk is a compiled scan over iterations, vmapped over seeds. Between chunks the host shows
+progress and keeps a checkpoint, which holds the whole state and the metrics so far; what is lost
+to a crash is at most one chunk.
+"""
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from rlli_jax.errors import InputError
+from rlli_jax.learners.core import Env, Learner, PyTree, evaluate
+
+Metrics = dict[str, np.ndarray]  # each [seeds, iterations] float32
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training leaves behind."""
+
+    state: PyTree  # vmapped over seeds
+    metrics: Metrics
+    compile_seconds: float
+    train_seconds: float  # without compilation and checkpoints
+
+
+class Checkpoints:
+    """The newest checkpoint of one training: state, metrics and time used so far."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.resolve()
+        self._checkpointer = ocp.StandardCheckpointer()
+
+    def latest(self) -> int | None:
+        """The iteration of the newest whole checkpoint, None if there is none."""
+        done = [int(p.name) for p in self._folder.glob("*") if p.name.isdigit()]
+        return max(done, default=None)
+
+    def save(self, iteration: int, content: PyTree) -> None:
+        """Keep a checkpoint, then drop the older ones. It is renamed into place when whole."""
+        self._checkpointer.save(self._folder / str(iteration), _without_keys(content))
+        self._checkpointer.wait_until_finished()
+        for older in self._folder.glob("*"):
+            if older.name.isdigit() and int(older.name) < iteration:
+                shutil.rmtree(older)
+
+    def restore(self, iteration: int, like: PyTree) -> PyTree:
+        """The checkpoint of an iteration, with the shapes and types of ``like``.
+
+        Raises:
+            InputError: the checkpoint is damaged or belongs to something else.
+        """
+        path = self._folder / str(iteration)
+        # Orbax logs a damaged checkpoint in many ways and as many exception types.
+        try:
+            plain = self._checkpointer.restore(path, jax.eval_shape(_without_keys, like))
+        except Exception as error:
+            raise InputError(
+                f"checkpoint {path} cannot be read ({type(error).__name__}); remove that folder "
+                "to train this policy from its start."
+            ) from error
+        return _with_keys(plain, like)
+
+
+def _is_key(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _without_keys(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
+
+
+def _with_keys(plain: PyTree, like: PyTree) -> PyTree:
+    return jax.tree.map(
+        lambda p, x: jax.random.wrap_key_data(p) if _is_key(x) else jnp.asarray(p), plain, like
+    )
+
+
+def train(
+    learner: Learner,
+    hyperparams: PyTree,
+    env_params: PyTree,
+    keys: jax.Array,
+    iterations: int,
+    chunk: int,
+    checkpoints: Checkpoints,
+    progress: Callable[[int, Metrics], None] = lambda iteration, metrics: None,
+) -> Trained:
+    """Train on every key side by side, from the newest checkpoint if there is one.
+
+    Args:
+        keys: typed keys [seeds].
+        iterations: of ``learner.step``, over all chunks.
+        chunk: iterations between checkpoints. The result does not depend on it.
+        progress: called after each chunk with the iterations done and the metrics so far.
+    """
+    init = jax.jit(jax.vmap(learner.init, (0, None, None)))
+    like = jax.eval_shape(init, keys, hyperparams, env_params)
+    done = checkpoints.latest()
+    if done is None:
+        state, metrics, seconds = init(keys, hyperparams, env_params), {}, np.zeros(2)
+        done = 0
+    else:
+        shapes = jax.eval_shape(jax.vmap(learner.step, (0, None)), like, env_params)[1]
+        kept = {
+            "state": like,
+            "metrics": jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct((*x.shape, done), np.float32), shapes
+            ),
+            "seconds": jax.ShapeDtypeStruct((2,), np.float32),
+        }
+        restored = checkpoints.restore(done, kept)
+        state, seconds = restored["state"], np.array(restored["seconds"], np.float64)
+        metrics = {name: np.asarray(values) for name, values in restored["metrics"].items()}
+        progress(done, metrics)
+
+    def run(state: PyTree, env_params: PyTree, length: int) -> tuple[PyTree, PyTree]:
+        step = jax.vmap(learner.step, (0, None))
+        return jax.lax.scan(lambda state, _: step(state, env_params), state, length=length)
+
+    jitted = jax.jit(run, static_argnames="length", donate_argnames="state")
+    compiled: dict[int, Any] = {}
+    while done < iterations:
+        length = min(chunk, iterations - done)
+        start = time.perf_counter()
+        if length not in compiled:
+            compiled[length] = jitted.lower(state, env_params, length=length).compile()
+        ready = time.perf_counter()
+        state, new = jax.block_until_ready(compiled[length](state, env_params))
+        seconds = seconds + [ready - start, time.perf_counter() - ready]
+        new = {name: np.asarray(x, np.float32).T for name, x in new.items()}  # [seeds, length]
+        metrics = {n: np.concatenate([metrics[n], x], 1) if metrics else x for n, x in new.items()}
+        done += length
+        checkpoints.save(
+            done,
+            {
+                "state": state,
+                "metrics": {name: jnp.asarray(x) for name, x in metrics.items()},
+                "seconds": jnp.asarray(seconds, jnp.float32),
+            },
+        )
+        progress(done, metrics)
+    return Trained(state, metrics, float(seconds[0]), float(seconds[1]))
+
+
+def evaluate_seeds(
+    env: Env, learner: Learner, state: PyTree, key: jax.Array, env_params: PyTree, episodes: int
+) -> dict[str, np.ndarray]:
+    """Play the greedy policy of every seed; returns [seeds, episodes] and summed statistics."""
+    seeds = jax.tree.leaves(state)[0].shape[0]
+
+    @jax.jit
+    @jax.vmap
+    def play(state: PyTree, key: jax.Array) -> Any:
+        return evaluate(env, learner.policy(state), key, env_params, episodes)
+
+    result = play(state, jax.random.split(key, seeds))
+    return {"returns": np.asarray(result.returns)} | {
+        name: np.asarray(x) for name, x in result.statistics.items()
+    }

@@ -1,0 +1,214 @@
+"""What every learner shares: the contract, how it meets an environment, and how it is judged.
+
+A :class:`Learner` is to an environment what optax's pair of functions is to a gradient.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from gymnax.environments import environment, spaces
+
+from rlli_jax.errors import InputError
+
+Key: TypeAlias = jax.Array
+PyTree: TypeAlias = Any
+Env: TypeAlias = environment.Environment
+
+
+class Situation(NamedTuple):
+    """What a policy may look at; a learned one looks at the first two only."""
+
+    observation: jax.Array  # [size] float32, flattened
+    legal: jax.Array  # [*heads, L] bool
+    state: PyTree  # the environment's state, for reference policies
+    params: PyTree  # the environment's parameters, for reference policies
+
+
+class Policy(NamedTuple):
+    """How to act; ``carry`` is its memory within an episode, ``()`` if it has none."""
+
+    initial: PyTree  # carry at the start of an episode
+    act: Callable[[Key, Situation, PyTree], tuple[jax.Array, PyTree]]  # -> action, carry
+
+
+class Learner(NamedTuple):
+    """Pure functions that learn on one environment; vmap them over keys and hyperparameters."""
+
+    init: Callable[[Key, Any, PyTree], PyTree]  # key, hyperparams, env_params -> state
+    step: Callable[[PyTree, PyTree], tuple[PyTree, dict[str, jax.Array]]]  # one iteration
+    policy: Callable[[PyTree], Policy]  # state -> the greedy policy learned so far
+    env_steps: int  # environment steps in one iteration, over all its parallel environments
+
+
+class ActionShape(NamedTuple):
+    """``heads`` independent choices among ``n`` actions; ``heads`` is () for a single choice."""
+
+    heads: tuple[int, ...]
+    n: int
+
+
+def action_shape(env: Env, params: PyTree) -> ActionShape:
+    """The choices that an action consists of.
+
+    Raises:
+        InputError: if the environment's actions are not discrete.
+    """
+    space = env.action_space(params)
+    if isinstance(space, spaces.Discrete):
+        return ActionShape((), space.n)
+    if hasattr(space, "n"):
+        return ActionShape(tuple(space.shape), space.n)
+    raise InputError(
+        f"{env.name} has actions {space}; the learners need discrete actions "
+        "(spaces.Discrete or rlli_jax.envs.spaces.MultiDiscrete)."
+    )
+
+
+def legal_actions(env: Env, state: PyTree, params: PyTree) -> jax.Array:
+    """Which actions can be chosen, [*heads, L] bool: the environment's word, else all."""
+    if hasattr(env, "legal_actions"):
+        return env.legal_actions(state, params)
+    shape = action_shape(env, params)
+    return jnp.ones((*shape.heads, shape.n), bool)
+
+
+def situation(env: Env, observation: jax.Array, state: PyTree, params: PyTree) -> Situation:
+    """Gather what a policy may look at, for one environment."""
+    flat = jnp.asarray(observation, jnp.float32).reshape(-1)
+    return Situation(flat, legal_actions(env, state, params), state, params)
+
+
+@struct.dataclass
+class Envs:
+    """N environments that run side by side and restart by themselves."""
+
+    state: PyTree  # [N, ...]
+    observation: jax.Array  # [N, ...]
+    episode_return: jax.Array  # [N] float32, undiscounted, of the running episodes
+
+
+@struct.dataclass
+class Transition:
+    """One step of each environment."""
+
+    observation: jax.Array  # [N, size] float32
+    legal: jax.Array  # [N, *heads, L] bool
+    action: jax.Array  # [N, *heads] int32
+    reward: jax.Array  # [N] float32
+    terminated: jax.Array  # [N] bool, the episode is over and nothing follows
+    done: jax.Array  # [N] bool, terminated or truncated
+    next_observation: jax.Array  # [N, size] float32, never that of the next episode
+    next_legal: jax.Array  # [N, *heads, L] bool, of the state that the environment goes on from
+
+
+@struct.dataclass
+class Episodes:
+    """Sums over the episodes that ended; a mean is a ratio of two of them."""
+
+    total_return: jax.Array  # [] float32
+    count: jax.Array  # [] int32
+
+    def metrics(self) -> dict[str, jax.Array]:
+        """``episode_return`` (NaN if no episode ended) and ``episodes``."""
+        return {"episode_return": self.total_return / self.count, "episodes": self.count}
+
+
+def reset(env: Env, key: Key, params: PyTree, num_envs: int) -> Envs:
+    """Start ``num_envs`` episodes."""
+    observation, state = jax.vmap(env.reset, (0, None))(jax.random.split(key, num_envs), params)
+    return Envs(state, observation, jnp.zeros(num_envs))
+
+
+def view(env: Env, envs: Envs, params: PyTree) -> Situation:
+    """What the policy sees in each of the N environments."""
+    return jax.vmap(situation, (None, 0, 0, None))(env, envs.observation, envs.state, params)
+
+
+def step(
+    env: Env, key: Key, envs: Envs, seen: Situation, action: jax.Array, params: PyTree
+) -> tuple[Envs, Transition, Episodes]:
+    """Act once in each environment; those whose episode ends start the next one."""
+    num_envs = envs.episode_return.shape[0]
+    keys = jax.random.split(key, num_envs)
+    observation, state, reward, terminated, truncated, info = jax.vmap(env.step, (0, 0, 0, None))(
+        keys, envs.state, action, params
+    )
+    reward = jnp.asarray(reward, jnp.float32)
+    done = terminated | truncated
+    final = jnp.asarray(info["final_observation"], jnp.float32).reshape(num_envs, -1)
+    episode_return = envs.episode_return + reward
+    ended = Episodes((episode_return * done).sum(), done.sum())
+    next_envs = Envs(state, observation, jnp.where(done, 0.0, episode_return))
+    transition = Transition(
+        observation=seen.observation,
+        legal=seen.legal,
+        action=action,
+        reward=reward,
+        terminated=terminated,
+        done=done,
+        next_observation=final,
+        next_legal=jax.vmap(legal_actions, (None, 0, None))(env, state, params),
+    )
+    return next_envs, transition, ended
+
+
+@struct.dataclass
+class Evaluation:
+    """How a policy did over E whole episodes."""
+
+    returns: jax.Array  # [E] float32, undiscounted
+    lengths: jax.Array  # [E] int32
+    statistics: PyTree  # what env.statistics counts, summed over steps and episodes
+
+
+def evaluate(env: Env, policy: Policy, key: Key, params: PyTree, episodes: int) -> Evaluation:
+    """Play ``episodes`` whole episodes with a policy, side by side.
+
+    Episodes are not restarted, so each counts once however long it is. An environment may have
+    ``statistics(state, action, params) -> dict of arrays``; they are summed over all steps.
+    """
+    key_reset, key_play = jax.random.split(key)
+    observation, state = jax.vmap(env.reset, (0, None))(
+        jax.random.split(key_reset, episodes), params
+    )
+    carry = jax.tree.map(lambda x: jnp.broadcast_to(x, (episodes, *jnp.shape(x))), policy.initial)
+
+    def play(
+        key: Key, observation: jax.Array, state: PyTree, carry: PyTree
+    ) -> tuple[jax.Array, PyTree, PyTree, jax.Array, jax.Array, PyTree]:
+        key_act, key_step = jax.random.split(key)
+        seen = situation(env, observation, state, params)
+        action, carry = policy.act(key_act, seen, carry)
+        count = env.statistics(state, action, params) if hasattr(env, "statistics") else {}
+        observation, state, reward, terminated, _ = env.step_env(key_step, state, action, params)
+        done = terminated | env.is_truncated(state, params)
+        return observation, state, carry, jnp.asarray(reward, jnp.float32), done, count
+
+    def body(loop: tuple) -> tuple:
+        key, observation, state, carry, active, returns, lengths, statistics = loop
+        key, key_step = jax.random.split(key)
+        keys = jax.random.split(key_step, episodes)
+        observation, state, carry, reward, done, count = jax.vmap(play)(
+            keys, observation, state, carry
+        )
+        statistics = jax.tree.map(
+            lambda total, x: total + jnp.tensordot(active.astype(x.dtype), x, 1), statistics, count
+        )
+        returns = returns + reward * active
+        return (
+            key, observation, state, carry, active & ~done, returns, lengths + active, statistics,
+        )  # fmt: skip
+
+    count = jax.eval_shape(
+        jax.vmap(play), jax.random.split(key, episodes), observation, state, carry
+    )[-1]
+    statistics = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), count)
+    start = (
+        key_play, observation, state, carry, jnp.ones(episodes, bool),
+        jnp.zeros(episodes), jnp.zeros(episodes, jnp.int32), statistics,
+    )  # fmt: skip
+    *_, returns, lengths, statistics = jax.lax.while_loop(lambda loop: loop[4].any(), body, start)
+    return Evaluation(returns, lengths, statistics)

@@ -1,0 +1,253 @@
+"""Proximal policy optimisation (Schulman et al. 2017, arXiv 1707.06347), compiled.
+
+Reads from top to bottom: configuration, state, one iteration = collect, advantages, update.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import distrax
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from pydantic import Field
+
+from rlli_jax.errors import InputError
+from rlli_jax.learners import core
+from rlli_jax.learners.core import Key, Learner, Policy, PyTree, Situation
+from rlli_jax.learners.networks import Activation, Actor, Critic
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """What decides shapes; a change compiles anew."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    num_envs: Positive = 16  # environments side by side
+    num_steps: Positive = 64  # steps of each environment in one iteration
+    num_minibatches: Positive = 4
+    num_epochs: Positive = 4
+    hidden: tuple[Positive, ...] = (64, 64)
+    activation: Activation = "tanh"
+    normalize_advantage: bool = True
+
+    def __post_init__(self) -> None:
+        batch = self.num_envs * self.num_steps
+        if batch % self.num_minibatches:
+            raise InputError(
+                f"num_envs x num_steps = {batch} does not divide into num_minibatches = "
+                f"{self.num_minibatches}; choose numbers that do."
+            )
+
+
+@struct.dataclass
+class PPOHyperparams:
+    """What a sweep may vary within one compilation; every field is traced."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    # Part of the learning rate that is gone at the end, falling linearly; 0 keeps it constant.
+    anneal: Annotated[float, Field(ge=0, le=1)] = 1.0
+    total_iterations: Annotated[int, Field(gt=0)] = 100  # over which the rate falls
+    gamma: Annotated[float, Field(ge=0, le=1)] = 0.99
+    gae_lambda: Annotated[float, Field(ge=0, le=1)] = 0.95
+    clip: Annotated[float, Field(gt=0)] = 0.2
+    value_clip: Annotated[float, Field(gt=0)] = 0.2
+    value_coefficient: Annotated[float, Field(ge=0)] = 0.5
+    entropy_coefficient: Annotated[float, Field(ge=0)] = 0.01
+    max_grad_norm: Annotated[float, Field(gt=0)] = 0.5
+
+
+@struct.dataclass
+class PPOState:
+    """All that a run needs to go on."""
+
+    key: Key  # []
+    params: PyTree  # {"actor", "critic"}
+    optimizer: optax.OptState
+    envs: core.Envs
+    iteration: jax.Array  # [] int32
+    hyperparams: PPOHyperparams
+
+
+@struct.dataclass
+class Batch:
+    """What the update sees; leading axes [T, N], then [minibatch]."""
+
+    observation: jax.Array  # [..., size] float32
+    legal: jax.Array  # [..., *heads, L] bool
+    action: jax.Array  # [..., *heads] int32
+    log_prob: jax.Array  # [...] float32
+    value: jax.Array  # [...] float32
+    advantage: jax.Array  # [...] float32
+    target: jax.Array  # [...] float32, of the value
+
+
+def advantages(
+    reward: jax.Array,
+    value: jax.Array,
+    next_value: jax.Array,
+    terminated: jax.Array,
+    done: jax.Array,
+    gamma: float | jax.Array,
+    gae_lambda: float | jax.Array,
+) -> jax.Array:
+    """Generalised advantage estimation (Schulman et al. 2016, arXiv 1506.02438, Eq. 16).
+
+    A terminated step is worth its reward; a truncated one goes on with the value of its final
+    observation. Neither lets anything of the next episode in. All arguments and the result: [T, ...].
+    """
+    delta = reward + gamma * next_value * ~terminated - value
+
+    def backwards(following: jax.Array, step: tuple[jax.Array, jax.Array]) -> Any:
+        delta, done = step
+        advantage = delta + gamma * gae_lambda * following * ~done
+        return advantage, advantage
+
+    return jax.lax.scan(backwards, jnp.zeros_like(delta[0]), (delta, done), reverse=True)[1]
+
+
+def ppo(env: core.Env, config: PPOConfig = PPOConfig()) -> Learner:  # noqa: B008 (frozen)
+    """PPO for any gymnax environment with discrete actions, masked ones included.
+
+    Clipped objective and values, entropy bonus, advantages normalised per minibatch, gradients
+    clipped by their global norm. An action of several choices has a factored categorical policy.
+    """
+
+    def networks(env_params: PyTree) -> tuple[Actor, Critic]:
+        actions = core.action_shape(env, env_params)
+        return (
+            Actor(actions, config.hidden, config.activation),
+            Critic(config.hidden, config.activation),
+        )
+
+    def init(key: Key, hyperparams: PPOHyperparams, env_params: PyTree) -> PPOState:
+        key, key_actor, key_critic, key_reset = jax.random.split(key, 4)
+        envs = core.reset(env, key_reset, env_params, config.num_envs)
+        seen = core.view(env, envs, env_params)
+        actor, critic = networks(env_params)
+        params = {
+            "actor": actor.init(key_actor, seen.observation, seen.legal),
+            "critic": critic.init(key_critic, seen.observation),
+        }
+        hyperparams = jax.tree.map(jnp.asarray, hyperparams)
+        optimizer = _optimizer(hyperparams, jnp.float32(0)).init(params)
+        return PPOState(key, params, optimizer, envs, jnp.int32(0), hyperparams)
+
+    def step(state: PPOState, env_params: PyTree) -> tuple[PPOState, dict[str, jax.Array]]:
+        actor, critic = networks(env_params)
+        hyper = state.hyperparams
+        key, key_collect, key_update = jax.random.split(state.key, 3)
+
+        def act(envs: core.Envs, key: Key) -> tuple[core.Envs, Any]:
+            key_act, key_step = jax.random.split(key)
+            seen = core.view(env, envs, env_params)
+            policy = _policy(actor, state.params, seen.observation, seen.legal)
+            action, log_prob = policy.sample_and_log_prob(seed=key_act)
+            envs, transition, ended = core.step(env, key_step, envs, seen, action, env_params)
+            return envs, (transition, log_prob, ended)
+
+        envs, (steps, log_prob, ended) = jax.lax.scan(
+            act, state.envs, jax.random.split(key_collect, config.num_steps)
+        )
+        # Values are computed here at once: one large product instead of one a step.
+        value = critic.apply(state.params["critic"], steps.observation)
+        next_value = critic.apply(state.params["critic"], steps.next_observation)
+        advantage = advantages(
+            steps.reward, value, next_value, steps.terminated, steps.done,
+            hyper.gamma, hyper.gae_lambda,
+        )  # fmt: skip
+        batch = Batch(
+            observation=steps.observation,
+            legal=steps.legal,
+            action=steps.action,
+            log_prob=log_prob,
+            value=value,
+            advantage=advantage,
+            target=advantage + value,
+        )
+        batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+
+        progress = state.iteration / hyper.total_iterations
+        rate = hyper.learning_rate * (1 - hyper.anneal * jnp.minimum(progress, 1))
+        optimizer = _optimizer(hyper, rate)
+
+        def minibatch(carry: tuple[PyTree, Any], batch: Batch) -> Any:
+            params, opt_state = carry
+            grads, metrics = jax.grad(loss, has_aux=True)(params, batch)
+            updates, opt_state = optimizer.update(grads, opt_state)
+            return (optax.apply_updates(params, updates), opt_state), metrics
+
+        def epoch(carry: tuple[PyTree, Any], key: Key) -> Any:
+            # Sorting random bits is a permutation at half the price of random.permutation.
+            order = jnp.argsort(jax.random.bits(key, batch.log_prob.shape))
+            shuffled = jax.tree.map(
+                lambda x: x[order].reshape(config.num_minibatches, -1, *x.shape[1:]), batch
+            )
+            return jax.lax.scan(minibatch, carry, shuffled)
+
+        def loss(params: PyTree, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
+            policy = _policy(actor, params, batch.observation, batch.legal)
+            ratio = jnp.exp(policy.log_prob(batch.action) - batch.log_prob)
+            advantage = batch.advantage
+            if config.normalize_advantage:
+                advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+            clipped = jnp.clip(ratio, 1 - hyper.clip, 1 + hyper.clip)
+            policy_loss = -jnp.minimum(ratio * advantage, clipped * advantage).mean()
+            value = critic.apply(params["critic"], batch.observation)
+            near = batch.value + jnp.clip(value - batch.value, -hyper.value_clip, hyper.value_clip)
+            errors = jnp.maximum((value - batch.target) ** 2, (near - batch.target) ** 2)
+            value_loss = 0.5 * errors.mean()
+            entropy = policy.entropy().mean()
+            total = (
+                policy_loss
+                + hyper.value_coefficient * value_loss
+                - hyper.entropy_coefficient * entropy
+            )
+            return total, {
+                "policy_loss": policy_loss,
+                "value_loss": value_loss,
+                "entropy": entropy,
+                "clip_fraction": (jnp.abs(ratio - 1) > hyper.clip).mean(),
+            }
+
+        (params, opt_state), metrics = jax.lax.scan(
+            epoch, (state.params, state.optimizer), jax.random.split(key_update, config.num_epochs)
+        )
+        metrics = jax.tree.map(jnp.mean, metrics)
+        metrics |= jax.tree.map(jnp.sum, ended).metrics()
+        state = PPOState(key, params, opt_state, envs, state.iteration + 1, hyper)
+        return state, metrics
+
+    def policy(state: PPOState) -> Policy:
+        def act(key: Key, seen: Situation, carry: tuple) -> tuple[jax.Array, tuple]:
+            actor, _ = networks(seen.params)
+            logits = actor.apply(state.params["actor"], seen.observation, seen.legal)
+            return jnp.argmax(logits, -1), carry
+
+        return Policy((), act)
+
+    return Learner(init, step, policy, config.num_envs * config.num_steps)
+
+
+def _policy(
+    actor: Actor, params: PyTree, observation: jax.Array, legal: jax.Array
+) -> distrax.Distribution:
+    """The distribution over actions [..., *heads]; independent choices are one event."""
+    categorical = distrax.Categorical(actor.apply(params["actor"], observation, legal))
+    heads = len(actor.actions.heads)
+    return distrax.Independent(categorical, heads) if heads else categorical
+
+
+def _optimizer(hyperparams: PPOHyperparams, rate: jax.Array) -> optax.GradientTransformation:
+    """Adam on gradients clipped by their global norm; cheap to rebuild, so the rate is traced."""
+    return optax.chain(
+        optax.clip_by_global_norm(hyperparams.max_grad_norm),
+        optax.scale_by_adam(eps=1e-5),
+        optax.scale(-rate),
+    )
