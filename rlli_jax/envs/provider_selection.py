@@ -169,11 +169,11 @@ class ProviderSelection(environment.Environment[EnvState, EnvParams]):
     @staticmethod
     def check_shared(params: EnvParams) -> None:
         """Raise InputError if some request has no provider that every user has rated."""
-        nobody = ~np.asarray(params.count > 0).all(0).any(-1)  # [R]
-        if nobody.any():
+        everybody = np.all(np.asarray(params.count) > 0, axis=0)  # [R, L]
+        nobody = np.flatnonzero(~everybody.any(-1))
+        if nobody.size:
             raise InputError(
-                f"assignment shared: for request number {int(np.argmax(nobody)) + 1} of "
-                f"{len(nobody)} no provider is rated by every user; use assignment sequential "
+                f"assignment shared: for request number {nobody[0] + 1} of {len(everybody)} no provider is rated by every user; use assignment sequential "
                 "or joint, or fill the holes of the table."
             )
 

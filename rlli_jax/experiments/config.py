@@ -6,8 +6,9 @@ one sentence with the path of the key.
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -189,24 +190,27 @@ class DQN(Learned):
     hyperparams: DQNHyperparams = DQNHyperparams()
 
 
+REFERENCES = get_args(Reference.model_fields["learner"].annotation)
+
+
 def _policy_tag(block: Any) -> str | None:
     """Which class a policy block belongs to; None if its learner is unknown or missing."""
     learner = block.get("learner") if isinstance(block, dict) else getattr(block, "learner", None)
     if learner in ("ppo", "dqn"):
         return str(learner)
-    return "reference" if learner in Reference.model_fields["learner"].annotation.__args__ else None
+    return "reference" if learner in REFERENCES else None
 
 
 AnyPolicy = Annotated[
-    Annotated[PPO, Tag("ppo")] | Annotated[DQN, Tag("dqn")] | Annotated[Reference, Tag("reference")],
+    Annotated[PPO, Tag("ppo")]
+    | Annotated[DQN, Tag("dqn")]
+    | Annotated[Reference, Tag("reference")],
     Discriminator(
         _policy_tag,
         custom_error_type="unknown_learner",
-        custom_error_message=(
-            "learner must be one of ppo, dqn, random, round_robin, best_single, optimal, greedy"
-        ),
+        custom_error_message=f"learner must be one of ppo, dqn, {', '.join(REFERENCES)}",
     ),
-]  # fmt: skip
+]
 
 
 class EvaluationBlock(Block):
@@ -313,7 +317,8 @@ def _sentence(error: ValidationError, content: dict[str, Any]) -> str:
     problems = error.errors()
     # An unknown key is the likeliest cause of whatever else is wrong with its block.
     problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-    keys, here = [], content
+    keys: list[str] = []
+    here: Any = content
     for part in problem["loc"]:
         if isinstance(here, dict) and part not in here and problem["type"] != "missing":
             continue  # pydantic's name of an alternative, not a key of the file
@@ -332,14 +337,15 @@ def _sentence(error: ValidationError, content: dict[str, Any]) -> str:
 
 def _suggestion(keys: list[str]) -> str:
     """``, did you mean ...?`` for a misspelt key."""
-    known = {
-        name
-        for block in (*_blocks(Block), PPOConfig, PPOHyperparams, DQNConfig, DQNHyperparams)
-        for name in getattr(block, "model_fields", None) or block.__dataclass_fields__
+    known = {name for block in _blocks(Block) for name in block.model_fields} | {
+        field.name
+        for block in (PPOConfig, PPOHyperparams, DQNConfig, DQNHyperparams)
+        for field in fields(block)
     }
     close = difflib.get_close_matches(keys[-1], known, 1)
     return f", did you mean {close[0]}?" if close else ""
 
 
-def _blocks(block: type) -> list[type]:
-    return [block, *(leaf for child in block.__subclasses__() for leaf in _blocks(child))]
+def _blocks(block: type[Block]) -> list[type[Block]]:
+    children: list[type[Block]] = block.__subclasses__()
+    return [block, *(leaf for child in children for leaf in _blocks(child))]

@@ -6,7 +6,13 @@ import numpy as np
 
 from rlli_jax.catalog import Catalog
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.config import CatalogBlock, PopulationBlock, Recorded, StudyConfig
+from rlli_jax.experiments.config import (
+    CatalogBlock,
+    JudgeBlock,
+    PopulationBlock,
+    Recorded,
+    StudyConfig,
+)
 from rlli_jax.judges import Judge, named_scale
 from rlli_jax.judges.psychometric import PsychometricJudge
 from rlli_jax.judges.recorded import RecordedJudge
@@ -62,7 +68,7 @@ def _recorded(block: Recorded, catalog: Catalog) -> RecordedJudge:
     )
 
 
-def _ask(judge: Judge, population: Population, catalog: Catalog, block: Recorded) -> QoETable:
+def _ask(judge: Judge, population: Population, catalog: Catalog, block: JudgeBlock) -> QoETable:
     scale = named_scale(block.scale)
     answers = ask(judge, build_questions(population, catalog, scale, block.samples))
     return QoETable.from_answers(

@@ -136,7 +136,7 @@ def train(
             compiled[length] = jitted.lower(state, env_params, length=length).compile()
         ready = time.perf_counter()
         state, new = jax.block_until_ready(compiled[length](state, env_params))
-        seconds = seconds + [ready - start, time.perf_counter() - ready]
+        seconds += [ready - start, time.perf_counter() - ready]
         new = {name: np.asarray(x, np.float32).T for name, x in new.items()}  # [seeds, length]
         metrics = {n: np.concatenate([metrics[n], x], 1) if metrics else x for n, x in new.items()}
         done += length

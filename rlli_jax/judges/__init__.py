@@ -153,7 +153,10 @@ class JudgeIdentity:
 class Judge(Protocol):
     """Rates pictures as personas. An answer depends on its question only, not on the batch."""
 
-    identity: JudgeIdentity
+    @property
+    def identity(self) -> JudgeIdentity:
+        """All that can change an answer."""
+        ...
 
     def rate(self, questions: Sequence[Question]) -> list[Answer]:
         """One answer to each question, in the order of the questions."""

@@ -101,7 +101,7 @@ class Transition:
     terminated: jax.Array  # [N] bool, the episode is over and nothing follows
     done: jax.Array  # [N] bool, terminated or truncated
     next_observation: jax.Array  # [N, size] float32, never that of the next episode
-    next_legal: jax.Array  # [N, *heads, L] bool, of the state that the environment goes on from
+    next_legal: jax.Array  # [N, *heads, L] bool, likewise
 
 
 @struct.dataclass
@@ -131,17 +131,25 @@ def step(
     env: Env, key: Key, envs: Envs, seen: Situation, action: jax.Array, params: PyTree
 ) -> tuple[Envs, Transition, Episodes]:
     """Act once in each environment; those whose episode ends start the next one."""
+
+    def one(key: Key, state: PyTree, action: jax.Array) -> tuple:
+        # As gymnax's own step, which does not tell what was legal at the end of an episode.
+        key_step, key_reset = jax.random.split(key)
+        observation, state, reward, terminated, _ = env.step_env(key_step, state, action, params)
+        done = terminated | env.is_truncated(state, params)
+        ended = situation(env, observation, state, params)
+        fresh = env.reset_env(key_reset, params)
+        going_on = jax.tree.map(
+            lambda new, old: jnp.where(done, new, old), fresh, (observation, state)
+        )
+        return going_on, ended.observation, ended.legal, reward, terminated, done
+
     num_envs = envs.episode_return.shape[0]
-    keys = jax.random.split(key, num_envs)
-    observation, state, reward, terminated, truncated, info = jax.vmap(env.step, (0, 0, 0, None))(
-        keys, envs.state, action, params
+    (observation, state), next_observation, next_legal, reward, terminated, done = jax.vmap(one)(
+        jax.random.split(key, num_envs), envs.state, action
     )
     reward = jnp.asarray(reward, jnp.float32)
-    done = terminated | truncated
-    final = jnp.asarray(info["final_observation"], jnp.float32).reshape(num_envs, -1)
     episode_return = envs.episode_return + reward
-    ended = Episodes((episode_return * done).sum(), done.sum())
-    next_envs = Envs(state, observation, jnp.where(done, 0.0, episode_return))
     transition = Transition(
         observation=seen.observation,
         legal=seen.legal,
@@ -149,10 +157,11 @@ def step(
         reward=reward,
         terminated=terminated,
         done=done,
-        next_observation=final,
-        next_legal=jax.vmap(legal_actions, (None, 0, None))(env, state, params),
+        next_observation=next_observation,
+        next_legal=next_legal,
     )
-    return next_envs, transition, ended
+    going_on = Envs(state, observation, jnp.where(done, 0.0, episode_return))
+    return going_on, transition, Episodes((episode_return * done).sum(), done.sum())
 
 
 @struct.dataclass

@@ -5,7 +5,7 @@ filled by a warm-up in ``init``: XLA then keeps it in place instead of copying i
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ Positive = Annotated[int, Field(gt=0)]
 class DQNConfig:
     """What decides shapes; a change compiles anew."""
 
-    __pydantic_config__ = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     num_envs: Positive = 8  # environments side by side
     num_steps: Positive = 128  # steps of each environment in one iteration
@@ -58,7 +58,7 @@ class DQNConfig:
 class DQNHyperparams:
     """What a sweep may vary within one compilation; every field is traced."""
 
-    __pydantic_config__ = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     learning_rate: Annotated[float, Field(gt=0)] = 5e-4
     # Part of the learning rate that is gone at the end, falling linearly; 0 keeps it constant.
@@ -144,7 +144,7 @@ def sample(
     return batch, jnp.asarray(gamma) ** length
 
 
-def dqn(env: core.Env, config: DQNConfig = DQNConfig()) -> Learner:  # noqa: B008 (frozen)
+def dqn(env: core.Env, config: DQNConfig = DQNConfig()) -> Learner:
     """DQN for any gymnax environment with a single discrete action, masked ones included.
 
     Huber loss (Mnih et al. 2015), double targets (van Hasselt et al. 2016), dueling network,

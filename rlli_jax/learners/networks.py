@@ -14,7 +14,7 @@ Activation = Literal["tanh", "relu", "mish"]
 ACTIVATIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {
     "tanh": nn.tanh,
     "relu": nn.relu,
-    "mish": nn.activation.mish if hasattr(nn.activation, "mish") else jax.nn.mish,
+    "mish": jax.nn.mish,
 }
 
 # Stands for minus infinity in the logit of an illegal action, without its NaNs in gradients.

@@ -4,7 +4,7 @@ Reads from top to bottom: configuration, state, one iteration = collect, advanta
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import distrax
 import jax
@@ -25,7 +25,7 @@ Positive = Annotated[int, Field(gt=0)]
 class PPOConfig:
     """What decides shapes; a change compiles anew."""
 
-    __pydantic_config__ = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     num_envs: Positive = 16  # environments side by side
     num_steps: Positive = 64  # steps of each environment in one iteration
@@ -48,7 +48,7 @@ class PPOConfig:
 class PPOHyperparams:
     """What a sweep may vary within one compilation; every field is traced."""
 
-    __pydantic_config__ = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
     # Part of the learning rate that is gone at the end, falling linearly; 0 keeps it constant.
@@ -100,7 +100,8 @@ def advantages(
     """Generalised advantage estimation (Schulman et al. 2016, arXiv 1506.02438, Eq. 16).
 
     A terminated step is worth its reward; a truncated one goes on with the value of its final
-    observation. Neither lets anything of the next episode in. All arguments and the result: [T, ...].
+    observation. Neither lets anything of the next episode in. Arguments
+    and result: [T, ...].
     """
     delta = reward + gamma * next_value * ~terminated - value
 
@@ -112,7 +113,7 @@ def advantages(
     return jax.lax.scan(backwards, jnp.zeros_like(delta[0]), (delta, done), reverse=True)[1]
 
 
-def ppo(env: core.Env, config: PPOConfig = PPOConfig()) -> Learner:  # noqa: B008 (frozen)
+def ppo(env: core.Env, config: PPOConfig = PPOConfig()) -> Learner:
     """PPO for any gymnax environment with discrete actions, masked ones included.
 
     Clipped objective and values, entropy bonus, advantages normalised per minibatch, gradients
