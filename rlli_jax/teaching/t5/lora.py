@@ -1,0 +1,51 @@
+"""LoRA (Hu et al. 2022): low-rank updates of some kernels, as a pytree of their own.
+
+Train the small tree and merge it inside the loss; the model itself stays as it was loaded:
+
+    loss = lambda lora: ... score(config, merge_lora(params, lora, alpha), ...)
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from rlli_jax.errors import InputError
+
+
+def init_lora(
+    key: jax.Array, params: Any, *, rank: int = 16, targets: Sequence[str] = ("q", "v")
+) -> dict:
+    """`a` [in, rank] uniform in +-1/sqrt(in), `b` [rank, out] zero, for each targeted kernel.
+
+    Zero `b` means that the merged model begins as the loaded one. Defaults: Lamorel's.
+
+    Raises:
+        InputError: a target names no layer of the model.
+    """
+    kernels = {path[:-1]: leaf for path, leaf in flatten_dict(params).items() if leaf.ndim == 2}
+    for target in targets:
+        if not any(path[-1] == target for path in kernels):
+            names = sorted({path[-1] for path in kernels})
+            raise InputError(f"LoRA target {target!r} is no layer of the model; it has {names}.")
+    chosen = {path: kernel for path, kernel in kernels.items() if path[-1] in targets}
+    lora = {}
+    for (path, kernel), k in zip(chosen.items(), jax.random.split(key, len(chosen)), strict=True):
+        rows, columns = kernel.shape
+        bound = rows**-0.5
+        lora[(*path, "a")] = jax.random.uniform(k, (rows, rank), minval=-bound, maxval=bound)
+        lora[(*path, "b")] = jnp.zeros((rank, columns))
+    return unflatten_dict(lora)
+
+
+def merge_lora(params: Any, lora: Any, alpha: float | jax.Array = 32.0) -> dict:
+    """Parameters with each targeted kernel replaced by kernel + alpha / rank * a b."""
+    flat, updates = dict(flatten_dict(params)), flatten_dict(lora)
+    for path, a in updates.items():
+        if path[-1] == "a":
+            layer = path[:-1]
+            update = alpha / a.shape[1] * (a @ updates[(*layer, "b")])
+            flat[(*layer, "kernel")] = flat[(*layer, "kernel")] + update
+    return unflatten_dict(flat)
