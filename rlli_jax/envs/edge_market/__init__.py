@@ -4,8 +4,10 @@ from rlli_jax.envs.edge_market.fleet import Fleet, load_fleet, sample_fleet
 from rlli_jax.envs.edge_market.market import EdgeMarket, EnvParams, EnvState, make_params
 from rlli_jax.envs.edge_market.play import Played, follow, play
 from rlli_jax.envs.edge_market.tasks import Recording, Task, given_tasks, load_recording
+from rlli_jax.envs.edge_market.users import Drift, Users, make_users
 
 __all__ = [
+    "Drift",
     "EdgeMarket",
     "EnvParams",
     "EnvState",
@@ -13,11 +15,13 @@ __all__ = [
     "Played",
     "Recording",
     "Task",
+    "Users",
     "follow",
     "given_tasks",
     "load_fleet",
     "load_recording",
     "make_params",
+    "make_users",
     "play",
     "sample_fleet",
 ]

@@ -73,13 +73,15 @@ def learn(
 
 
 def features(env: EdgeMarket, state: EnvState, params: EnvParams) -> jax.Array:
-    """What the bandit knows of each provider, [L, F]: 1, t, t^2, share left, room."""
+    """What the bandit knows of each provider, [L, F]: 1, t, t^2, share left, room, persona."""
     left = env.available(state, params) / params.capacity
     demand = state.task.demand / params.demands.max()
     task = jnp.stack([jnp.float32(1), demand, demand**2])
+    if params.users is not None:
+        task = jnp.concatenate([task, params.users.personas[state.task.user] / 5])
     return jnp.concatenate(
         [
-            jnp.broadcast_to(task, (left.shape[0], 3)),
+            jnp.broadcast_to(task, (left.shape[0], task.shape[0])),
             left[:, None],
             env.room(state, params)[:, None].astype(jnp.float32),
         ],

@@ -17,9 +17,19 @@ from gymnax.environments import environment, spaces
 
 from rlli_jax.envs.edge_market.fleet import Fleet, sample_fleet
 from rlli_jax.envs.edge_market.tasks import Task
+from rlli_jax.envs.edge_market.users import (
+    Tastes,
+    Users,
+    felt,
+    move_tastes,
+    sampled_qoe,
+    start_tastes,
+)
 from rlli_jax.errors import InputError
 
-ObservationPart = Literal["providers", "task", "room", "utility"]
+ObservationPart = Literal["providers", "task", "room", "utility", "persona", "request", "tastes"]
+
+_MIDPOINT, _HALF_RANGE = 3.0, 2.0  # of the 1-5 trait scale
 
 
 @struct.dataclass(kw_only=True)
@@ -36,6 +46,7 @@ class EnvParams(environment.EnvParams):
     horizon: int | jax.Array  # seconds, tasks arrive before it
     crash_penalty: float | jax.Array  # for the dropped task and for each task that is killed
     capacity_scale: float | jax.Array  # what the observation divides capacities by
+    users: Users | None = None  # personal QoE; without it a picture is worth its utility
     # A step limit that truncates; the default is never reached.
     max_steps_in_episode: int | jax.Array = np.iinfo(np.int32).max
 
@@ -51,6 +62,7 @@ class EnvState(environment.EnvState):
     until: jax.Array  # [L, C] int32, when the task in this slot is finished; <= the clock: free
     demand: jax.Array  # [L, C] int32, denoising steps of that task
     finished: jax.Array  # [] int32, tasks finished since the last decision
+    tastes: Tastes | None = None  # of the users, where they drift
 
 
 def make_params(
@@ -64,6 +76,7 @@ def make_params(
     horizon: int = 1_000_000,
     crash_penalty: float = 2.0,
     capacity_scale: float = 900.0,
+    users: Users | None = None,
 ) -> EnvParams:
     """Put a fleet and its arrivals on the device; the defaults are those of AGOD.
 
@@ -78,6 +91,7 @@ def make_params(
         crash_penalty: paid for the dropped task, and for each killed task times what it still
             had to run.
         capacity_scale: the observation divides capacities by it.
+        users: those of :func:`.users.make_users`, for personal QoE; AGOD has none.
 
     Raises:
         InputError: a number outside the range that makes sense.
@@ -106,6 +120,11 @@ def make_params(
     ):
         if not (valid and np.isfinite(value)):
             raise InputError(f"{name} is {value}: it must be {need}")
+    if users is not None and users.qoe.shape[2] != len(fleet):
+        raise InputError(
+            f"the fleet has {len(fleet)} providers but the QoE table knows {users.qoe.shape[2]}: "
+            "give a fleet with one provider for each of the table"
+        )
     return EnvParams(
         capacity=jnp.asarray(fleet.capacity),
         utility=jnp.asarray(fleet.utility),
@@ -117,6 +136,7 @@ def make_params(
         horizon=horizon,
         crash_penalty=crash_penalty,
         capacity_scale=capacity_scale,
+        users=users,
     )
 
 
@@ -125,19 +145,25 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
 
     Action: a provider, ``Discrete(L)``.
 
-    Reward: the utility of the picture, paid at assignment. If the task asks for more denoising
-    steps than the provider has left, the provider crashes: all that it runs dies, the task is
-    dropped, and the reward is -penalty (1 + sum over the killed tasks of the share of their
-    runtime that was still to come).
+    Reward: the utility of the picture, paid at assignment; with users, times the QoE of this user
+    for this request at this provider (one of the judge's samples). If the task asks for more
+    denoising steps than the provider has left, the provider crashes: all that it runs dies, the
+    task is dropped, and the reward is -penalty (1 + sum over the killed tasks of the share of
+    their runtime that was still to come).
 
     Observation: the chosen parts, in this order, as one vector of float32:
         ``providers`` capacity / scale and available / capacity of each provider in turn, [2 L];
         ``task`` demand and runtime over their largest values, [2]; ``room`` whether the task fits,
-        [L]; ``utility`` what each provider would pay for it, [L]. AGOD's is
-        ``("providers", "task")``.
+        [L]; ``utility`` what each provider would pay for it, [L]. With users also: ``persona`` the
+        Big Five of the task's user, scaled to [-1, 1], [5]; ``request`` the features of what is
+        asked for, [F]; ``tastes`` interest and satiation of that user, where they drift, [2 L].
+        AGOD's is ``("providers", "task")``.
 
     Termination: when the last task before the horizon has come; that one is not served, as in
     AGOD. Truncation: only if ``max_steps_in_episode`` is set lower.
+
+    Holes of the table: :meth:`legal_actions` rules them out. A choice that ignores it goes to the
+    next provider, in cyclic order, that has a rating: a hole never becomes a number.
 
     Arrivals are drawn on the fly, as exponential gaps. AGOD draws N ~ Poisson(rate x horizon) and
     N sorted uniform times: both are the same Poisson process.
@@ -162,7 +188,7 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
             observation: parts of the observation.
 
         Raises:
-            InputError: for an unknown observation part, or a part twice.
+            InputError: for an unknown observation part, a part twice, or one that ``params`` lack.
         """
         super().__init__()
         known = get_args(ObservationPart)
@@ -175,6 +201,17 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
         self.observation = tuple(part for part in known if part in observation)
         self._params = make_params(sample_fleet(0)) if params is None else params
         self.slots = most_running(self._params)
+        users = self._params.users
+        lacking = {
+            "users": users is None and {"persona", "request"} & set(self.observation),
+            "users whose tastes drift": (users is None or users.drift is None)
+            and {"tastes"} & set(self.observation),
+        }
+        for need, parts in lacking.items():
+            if parts:
+                raise InputError(
+                    f"the observation part {min(parts)} needs {need}: give them to make_params"
+                )
 
     @property
     def default_params(self) -> EnvParams:
@@ -204,7 +241,7 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
         self, key: jax.Array, state: EnvState, action: jax.Array, params: EnvParams
     ) -> tuple[jax.Array, EnvState, jax.Array, jax.Array, dict[str, Any]]:
         """Serve the waiting task and let the next one arrive."""
-        chance = jax.random.uniform(key, (CHANCES,))
+        chance = _chance(key, params)
         task = draw_task(chance[1:], state.next_arrival, params)
         state, reward, info = self.serve(state, action, params)
         state = self.arrive(state, task)
@@ -215,7 +252,7 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
 
     def reset_env(self, key: jax.Array, params: EnvParams) -> tuple[jax.Array, EnvState]:
         """Start with idle providers and a task at time 0."""
-        chance = jax.random.uniform(key, (CHANCES,))
+        chance = _chance(key, params)
         next_arrival, fraction = _next(chance[0], jnp.int32(0), jnp.float32(0), params)
         state = self.start(draw_task(chance[1:], jnp.int32(0), params), params)
         state = state.replace(next_arrival=next_arrival, fraction=fraction)
@@ -232,6 +269,7 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
             until=jnp.zeros(slots, jnp.int32),
             demand=jnp.zeros(slots, jnp.int32),
             finished=jnp.int32(0),
+            tastes=start_tastes(params.users),
         )
 
     def serve(
@@ -250,6 +288,11 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
         end = task.arrival + _whole(seconds(task.demand, params))
         until = jnp.where(outcome["crashed"], 0, jnp.where(slot, end, until))
         demand = jnp.where(slot, task.demand, demand)
+        if params.users is not None and state.tastes is not None:
+            served = ~outcome["crashed"]
+            qoe = sampled_qoe(params.users, task, provider)
+            tastes = move_tastes(params.users, state.tastes, task, provider, qoe, served)
+            state = state.replace(tastes=tastes)
         state = state.replace(
             time=state.time + 1,
             until=state.until.at[provider].set(until),
@@ -266,11 +309,12 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
     def outcome(self, state: EnvState, action: jax.Array, params: EnvParams) -> dict[str, Any]:
         """What assigning the waiting task to ``action`` brings; the state is not changed.
 
-        Returns scalars: ``provider`` (int32), ``crashed`` (bool), ``killed`` (int32, running
-        tasks that die), ``utility`` and ``reward`` (float32).
+        Returns scalars: ``provider`` (int32, who serves), ``crashed`` (bool), ``killed`` (int32,
+        running tasks that die), ``utility``, ``qoe`` (0 in a crash, 1 without users) and
+        ``reward`` (float32).
         """
         task = state.task
-        provider = jnp.asarray(action, jnp.int32)
+        provider = self._serving(state, action, params)
         until, demand = state.until[provider], state.demand[provider]  # [C]
         running = until > task.arrival
         available = params.capacity[provider] - jnp.where(running, demand, 0).sum(dtype=jnp.int32)
@@ -278,12 +322,14 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
         to_come = jnp.where(running, (until - task.arrival) / seconds(demand, params), 0.0)
         penalty = params.crash_penalty * (1 + to_come.sum())
         utility = jnp.where(crashed, 0.0, worth(params.utility[provider], task.demand))
+        qoe = jnp.where(crashed, 0.0, self._qoe(state, provider, params))
         return {
             "provider": provider,
             "crashed": crashed,
             "killed": jnp.where(crashed, running.sum(dtype=jnp.int32), 0),
             "utility": utility,
-            "reward": jnp.where(crashed, -penalty, utility),
+            "qoe": qoe,
+            "reward": jnp.where(crashed, -penalty, utility * qoe),
         }
 
     def available(self, state: EnvState, params: EnvParams) -> jax.Array:
@@ -296,15 +342,51 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
         return state.task.demand <= self.available(state, params)
 
     def value(self, state: EnvState, params: EnvParams) -> jax.Array:
-        """What each provider would pay for the waiting task if it has room, float32 [L]."""
-        return worth(params.utility, state.task.demand)
+        """What each provider would pay for the waiting task if it has room, float32 [L].
+
+        With users, the mean over the judge's samples; 0 in a hole.
+        """
+        value = worth(params.utility, state.task.demand)
+        if params.users is None:
+            return value
+        task, rated = state.task, self._rated(state, params)
+        mean = params.users.mean[task.user, task.request]
+        mean = felt(params.users, state.tastes, task, mean, jnp.arange(value.shape[0]))
+        return jnp.where(rated, value * mean, 0.0)
 
     def legal_actions(self, state: EnvState, params: EnvParams) -> jax.Array:
-        """Which providers can be chosen, bool [L]: with ``mask`` those with room, else all."""
+        """Which providers can be chosen, bool [L]: those with a rating and, with ``mask``, room.
+
+        Where none of them has room, all with a rating.
+        """
+        rated = self._rated(state, params)
         if not self.mask:
+            return rated
+        fits = rated & self.room(state, params)
+        return jnp.where(fits.any(), fits, rated)
+
+    def _rated(self, state: EnvState, params: EnvParams) -> jax.Array:
+        """Which providers have a rating of this user for this request, bool [L]."""
+        if params.users is None:
             return jnp.ones(params.capacity.shape, bool)
-        room = self.room(state, params)
-        return room | ~room.any()
+        return params.users.count[state.task.user, state.task.request] > 0
+
+    def _serving(self, state: EnvState, action: jax.Array, params: EnvParams) -> jax.Array:
+        """Who serves: the chosen provider, or the next in cyclic order that has a rating."""
+        provider = jnp.asarray(action, jnp.int32)
+        if params.users is None:
+            return provider
+        count = params.capacity.shape[0]
+        distance = (jnp.arange(count) - provider) % count
+        distance = jnp.where(self._rated(state, params), distance, count)
+        return jnp.argmin(distance).astype(jnp.int32)
+
+    def _qoe(self, state: EnvState, provider: jax.Array, params: EnvParams) -> jax.Array:
+        """QoE of the waiting task at ``provider``, float32 []."""
+        if params.users is None:
+            return jnp.float32(1)
+        qoe = sampled_qoe(params.users, state.task, provider)
+        return felt(params.users, state.tastes, state.task, qoe, provider)
 
     def observe(
         self, key: jax.Array, state: EnvState, action: jax.Array | None, params: EnvParams
@@ -315,17 +397,23 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
         longest = params.demands.max()
         task = state.task
         parts = {
-            "providers": lambda: jnp.stack(
+            "providers": jnp.stack(
                 [capacity / params.capacity_scale, self.available(state, params) / capacity], -1
             ),
-            "task": lambda: jnp.stack(
+            "task": jnp.stack(
                 [task.demand / longest, seconds(task.demand, params) / seconds(longest, params)]
             ),
-            "room": lambda: self.room(state, params),
-            "utility": lambda: self.value(state, params),
+            "room": self.room(state, params),
+            "utility": self.value(state, params),
         }
+        if params.users is not None:
+            parts["persona"] = (params.users.personas[task.user] - _MIDPOINT) / _HALF_RANGE
+            parts["request"] = params.users.request_features[task.request]
+        if state.tastes is not None:
+            tastes = state.tastes
+            parts["tastes"] = jnp.stack([tastes.interest[task.user], tastes.satiation[task.user]])
         return jnp.concatenate(
-            [parts[part]().astype(jnp.float32).reshape(-1) for part in self.observation]
+            [parts[part].astype(jnp.float32).reshape(-1) for part in self.observation]
         )
 
     def statistics(
@@ -336,12 +424,13 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
         ``tasks`` 1 each decision; ``assigned``; ``lost`` dropped because the provider crashed;
         ``crashed`` tasks killed while running; ``finished`` since the last decision (what still
         runs at the last decision of an episode is not counted); ``utility`` paid; ``load`` [L]
-        assigned denoising steps.
+        assigned denoising steps. With users also ``qoe`` and, of each user, ``qoe_of_user`` and
+        ``assigned_of_user`` [K].
         """
         outcome = self.outcome(state, action, params)
         assigned = 1.0 - outcome["crashed"]
         chosen = jnp.arange(params.capacity.shape[0]) == outcome["provider"]
-        return {
+        counts = {
             "tasks": jnp.float32(1),
             "assigned": assigned,
             "lost": 1.0 - assigned,
@@ -350,6 +439,12 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
             "utility": outcome["utility"],
             "load": chosen * assigned * state.task.demand,
         }
+        if params.users is not None:
+            user = jnp.arange(params.users.qoe.shape[0]) == state.task.user
+            counts["qoe"] = outcome["qoe"]
+            counts["qoe_of_user"] = user * outcome["qoe"]
+            counts["assigned_of_user"] = user * assigned
+        return counts
 
     def is_terminated(self, state: EnvState, params: EnvParams) -> jax.Array:
         """Whether the waiting task is the last one before the horizon."""
@@ -360,24 +455,33 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
         return spaces.Discrete(params.capacity.shape[0])
 
     def observation_space(self, params: EnvParams) -> spaces.Box:
-        """A box of float32 in [0, 1] for a fleet whose capacities lie within capacity_scale."""
+        """A box of float32: [0, 1], with ``persona`` [-1, 1], with request or tastes any number."""
         shape = jax.eval_shape(lambda p: self.reset_env(jax.random.key(0), p)[0], params).shape
-        return spaces.Box(0.0, 1.0, shape)
-
-
-CHANCES = 2  # uniform numbers of one step: gap, demand
+        anything = float(np.finfo(np.float32).max)
+        reach = {"persona": 1.0, "request": anything, "tastes": anything}
+        widest = max(reach.get(part, 0.0) for part in self.observation)
+        return spaces.Box(-widest, max(widest, 1.0), shape)
 
 
 def draw_task(chance: jax.Array, arrival: jax.Array, params: EnvParams) -> Task:
-    """The task that comes at ``arrival``, from uniform numbers [CHANCES - 1] in [0, 1)."""
-    zero = jnp.int32(0)
+    """The task that comes at ``arrival``, from uniform numbers in [0, 1): see ``_chance``."""
+    users = params.users
+    demand = params.demands[_index(chance[0], params.demands.shape[0])]
+    if users is None:
+        zero = jnp.int32(0)
+        return Task(arrival=arrival, demand=demand, user=zero, request=zero, draw=jnp.float32(0))
     return Task(
         arrival=arrival,
-        demand=params.demands[_index(chance[0], params.demands.shape[0])],
-        user=zero,
-        request=zero,
-        draw=jnp.float32(0),
+        demand=demand,
+        user=jnp.searchsorted(users.user_mix, chance[1], side="right").astype(jnp.int32),
+        request=jnp.searchsorted(users.request_mix, chance[2], side="right").astype(jnp.int32),
+        draw=chance[3],
     )
+
+
+def _chance(key: jax.Array, params: EnvParams) -> jax.Array:
+    """The uniform numbers of a step: gap, demand and, with users, user, request, sample."""
+    return jax.random.uniform(key, (2 if params.users is None else 5,))
 
 
 def worth(coefficients: jax.Array, demand: jax.Array) -> jax.Array:

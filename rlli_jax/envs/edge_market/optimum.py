@@ -11,6 +11,9 @@ serves, v_il what it pays and t_i the demand::
 Whole tasks (x in {0, 1}) make it an integer program; letting them be shared can only raise the
 value, so the linear program bounds every policy that crashes no provider. A crash costs at least
 the penalty and what was running; that breaking a provider on purpose could pay is left out.
+
+With users, v_il is the mean over the judge's samples: the program then bounds the expected return.
+Where tastes drift, v_il depends on what was served before and no such program exists.
 """
 
 from typing import NamedTuple
@@ -24,6 +27,7 @@ from scipy.sparse import eye_array as identity
 from rlli_jax.envs.edge_market.market import EdgeMarket, EnvParams, seconds
 from rlli_jax.envs.edge_market.play import check_tasks
 from rlli_jax.envs.edge_market.tasks import Task
+from rlli_jax.errors import InputError
 
 
 class Optimum(NamedTuple):
@@ -44,10 +48,14 @@ def offline_optimum(
         whole: whether tasks must be served whole; this can take much longer.
 
     Raises:
-        InputError: the tasks do not fit the parameters.
+        InputError: the tasks do not fit the parameters, or the users' tastes drift.
         RuntimeError: HiGHS found no optimum.
     """
     check_tasks(env, params, tasks)
+    if params.users is not None and params.users.drift is not None:
+        raise InputError(
+            "the offline optimum is not defined where tastes drift: make the users without drift"
+        )
     served = jax.tree.map(lambda x: np.asarray(x)[:-1], tasks)
     arrival = served.arrival.astype(np.int64)
     end = arrival + np.round(np.asarray(seconds(served.demand, params))).astype(np.int64)

@@ -69,13 +69,20 @@ def check_tasks(env: EdgeMarket, params: EnvParams, tasks: Task) -> None:
             f"provider could run more than {env.slots} tasks at once: make the environment with "
             f"parameters whose demands go down to {tasks.demand[small[0]]}"
         )
+    if params.users is not None:
+        people, asked = params.users.count.shape[:2]
+        for name, index, count in (("user", tasks.user, people), ("request", tasks.request, asked)):
+            for i in np.flatnonzero(np.asarray(index) >= count)[:1]:
+                raise InputError(
+                    f"task {i} has {name} {index[i]}, but the QoE table knows {count}: "
+                    f"give a number below {count}"
+                )
 
 
 @partial(jax.jit, static_argnums=0)
 def _play(
     env: EdgeMarket, policy: Partial, params: EnvParams, tasks: Task, key: jax.Array
 ) -> Played:
-    tasks = jax.tree.map(jnp.asarray, tasks)
     first = env.start(jax.tree.map(lambda x: x[0], tasks), params)
 
     def body(state: EnvState, scanned: tuple[Task, jax.Array]) -> tuple[EnvState, tuple]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
@@ -91,9 +92,11 @@ def given_tasks(
             f"fading of the tasks has shape {np.shape(fading)}: give one row of gains, "
             f"one for each provider, for each of the {count} tasks"
         )
+    whole = {k: jnp.asarray(v.astype(np.int32)) for k, v in columns.items() if k != "draw"}
     return Task(
-        **{k: v.astype(np.float32 if k == "draw" else np.int32) for k, v in columns.items()},
-        fading=None if fading is None else np.asarray(fading, np.float32),
+        **whole,
+        draw=jnp.asarray(columns["draw"], jnp.float32),
+        fading=None if fading is None else jnp.asarray(fading, jnp.float32),
     )
 
 

@@ -82,7 +82,7 @@ def test_observation_parts(env):
 def test_mask_leaves_those_with_room_or_all(agod):
     params = make_params(Fleet([100, 250], [FLAT, FLAT]))
     masked, free = EdgeMarket(params, mask=True), EdgeMarket(params)
-    task = jax.tree.map(lambda x: jnp.asarray(x[0]), given_tasks([0, 1], [200, 100]))
+    task = jax.tree.map(lambda x: x[0], given_tasks([0, 1], [200, 100]))
     state = masked.start(task, params)
     assert masked.legal_actions(state, params).tolist() == [False, True]
     assert free.legal_actions(state, params).tolist() == [True, True]

@@ -51,7 +51,7 @@ def test_greedy_is_prophet_up_to_ties(env, agod, seed):
         return value.max() - value[taken[state.time]]
 
     taken = jnp.asarray(recording.action)
-    first = jax.tree.map(lambda x: jnp.asarray(x[0]), recording.tasks)
+    first = jax.tree.map(lambda x: x[0], recording.tasks)
 
     @jax.jit
     def shortfall():
@@ -60,7 +60,7 @@ def test_greedy_is_prophet_up_to_ties(env, agod, seed):
             state, _, _ = env.serve(state, taken[state.time], params)
             return env.arrive(state, task), lost
 
-        later = jax.tree.map(lambda x: jnp.asarray(x[1:]), recording.tasks)
+        later = jax.tree.map(lambda x: x[1:], recording.tasks)
         return jax.lax.scan(body, env.start(first, params), later)[1]
 
     assert np.abs(shortfall()).max() < 1e-6
@@ -71,7 +71,7 @@ def test_greedy_is_prophet_up_to_ties(env, agod, seed):
 def test_random_is_uniform_and_keeps_to_the_mask():
     params = make_params(Fleet([100, 250, 250], [[0.0, 0.0, 100.0, 0.5]] * 3))
     tasks = given_tasks([0, 1], [200, 100])
-    state = EdgeMarket(params).start(jax.tree.map(lambda x: jnp.asarray(x[0]), tasks), params)
+    state = EdgeMarket(params).start(jax.tree.map(lambda x: x[0], tasks), params)
     for mask, expected in ((False, [1 / 3] * 3), (True, [0, 1 / 2, 1 / 2])):
         policy = references.random(EdgeMarket(params, mask=mask))
         keys = jax.random.split(jax.random.key(0), 3_000)
@@ -92,7 +92,7 @@ def brute_force(env, params, tasks):
     count, providers = len(tasks.arrival) - 1, len(params.capacity)
     value = np.asarray(
         jax.vmap(lambda task: env.value(env.start(task, params), params))(
-            jax.tree.map(lambda x: jnp.asarray(x[:-1]), tasks)
+            jax.tree.map(lambda x: x[:-1], tasks)
         )
     )
     end = tasks.arrival + np.round(tasks.demand * float(params.runtime[1])).astype(int)
