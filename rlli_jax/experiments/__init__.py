@@ -1,0 +1,1 @@
+"""Experiments: a config becomes a run directory."""

@@ -1,0 +1,482 @@
+"""The report's figures: drawn once, kept as SVG and PDF for a paper and as inline SVG for the page.
+
+Sizes are those of a two-column paper (3.5 in a column, 7.16 in a page) with text of 7 to 8 points.
+Colours are Okabe and Ito's (2008), which colour-blind readers can tell apart; what colour says is
+also said by a dash, a hatch or a label. No pyplot and no global state: every figure is a
+``Figure`` object of its own.
+"""
+
+import io
+import itertools
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Rectangle
+
+from rlli_jax.experiments.statistics import smooth, t_interval
+from rlli_jax.personas import TRAIT_NAMES
+from rlli_jax.report.data import Policy, Run
+from rlli_jax.report.labels import (
+    Setting,
+    number,
+    quantity,
+    setting,
+    setting_words,
+    settings,
+    slug,
+)
+
+COLUMN, PAGE = 3.5, 7.16  # inches
+MAX_USERS = 12
+SMOOTHING = 20  # the sliding window is this fraction of the training
+MAX_POINTS = 400  # of a smoothed line: more cannot be seen in a column
+
+INK, MUTED, GRID = "#1b2733", "#5d6976", "#d9dee3"
+BLUE, HEAT, OUTLINE = "#0072b2", "#0a6aa8", "#e0730a"
+LIGHT_GREY, SLATE = "#9aa3ab", "#46525e"
+LEARNER_COLOURS = {"ppo": BLUE, "dqn": "#d55e00", "random": LIGHT_GREY, "optimal": SLATE}
+OTHER_COLOURS = ("#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+DASHES = ("solid", (0, (4, 1.2)), (0, (1.2, 1.2)), "dashdot", (0, (6, 1, 1, 1, 1, 1)))
+# On the page these colours follow the light or dark scheme.
+PAGE_COLOURS = {
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    GRID: "var(--line)",
+    BLUE: "var(--blue)",
+    SLATE: "var(--slate)",
+}
+
+STYLE: dict[Any, Any] = {
+    "axes.edgecolor": MUTED,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.labelcolor": INK,
+    "axes.labelsize": 8,
+    "axes.linewidth": 0.6,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 8,
+    "axes.titlelocation": "left",
+    "axes.formatter.use_mathtext": False,
+    "figure.constrained_layout.use": True,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "font.family": "DejaVu Sans",  # ships with Matplotlib, so that figures are the same everywhere
+    "font.size": 8,
+    "grid.color": GRID,
+    "grid.linewidth": 0.5,
+    "hatch.linewidth": 0.5,
+    "legend.fontsize": 7.5,
+    "legend.frameon": False,
+    "legend.labelcolor": INK,
+    "lines.linewidth": 1.4,
+    "pdf.fonttype": 42,
+    "savefig.transparent": True,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "rlli_jax",
+    "text.color": INK,
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+    "xtick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "xtick.labelsize": 7.5,
+    "xtick.major.size": 2.5,
+    "xtick.major.width": 0.6,
+    "ytick.color": MUTED,
+    "ytick.labelcolor": INK,
+    "ytick.labelsize": 7.5,
+    "ytick.major.size": 2.5,
+    "ytick.major.width": 0.6,
+}
+
+
+@dataclass(frozen=True)
+class Plate:
+    """One finished figure."""
+
+    name: str  # file name without ending
+    title: str
+    svg: str
+    pdf: bytes
+    width: float  # inches
+
+    def inline(self) -> str:
+        """The SVG for an HTML page: own ids, the page's colours, a label for screen readers."""
+        svg = self.svg[self.svg.index("<svg") :]
+        head, body = svg.split(">", 1)
+        box = re.search(r'viewBox="[^"]*"', head)
+        assert box is not None
+        body = re.sub(r'\bid="([^"]+)"', rf'id="{self.name}-\1"', body)
+        body = re.sub(r'(url\(#|href="#)', rf"\g<1>{self.name}-", body)
+        for colour, variable in PAGE_COLOURS.items():
+            body = body.replace(colour, variable)
+        label = self.title.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+        return f'<svg {box[0]} role="img" aria-label="{label}">{body}'
+
+
+def plates(run: Run) -> Iterator[Plate]:
+    """Every figure of the report, in its order."""
+    with matplotlib.rc_context(STYLE):
+        for name, title, figure in _draw(run):
+            svg, pdf = io.StringIO(), io.BytesIO()
+            figure.savefig(svg, format="svg", metadata=dict.fromkeys(_SVG_METADATA))
+            figure.set_layout_engine("none")  # the layout is settled; do not solve it again
+            figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
+            text = svg.getvalue().replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
+            yield Plate(name, title, text, pdf.getvalue(), figure.get_figwidth())
+
+
+_SVG_METADATA = ("Creator", "Date", "Format", "Type")
+
+
+def _draw(run: Run) -> Iterator[tuple[str, str, Figure]]:
+    yield from learning_curves(run)
+    yield "users", "QoE of each user under each policy", user_bars(run)
+    yield "choices", "Share of choices that each user gets from each provider", choice_maps(run)
+    yield "profiles", "Big Five profile of each user", profiles(run)
+    if run.human is not None:
+        yield "human", "Human opinion of what each policy chose", human_opinion(run)
+
+
+def learning_curves(run: Run) -> Iterator[tuple[str, str, Figure]]:
+    """Average return while training (Fig. 4 of the paper), one figure for each setting.
+
+    Each seed's trace is smoothed with a centred window; line and band are the mean over seeds and
+    its 95 % Student-t interval; the faint line is the raw mean.
+    """
+    groups = settings(run.policies)
+    low, high = _return_limits(run)
+    for group in groups:
+        words = setting_words(group, groups)
+        figure = Figure((COLUMN, 2.6))
+        axes = figure.subplots()
+        _curves(axes, run, group)
+        axes.set_ylim(low * group.rounds, high * group.rounds)
+        axes.set_ylabel("Average return")
+        axes.set_title(words)
+        _reference_lines(axes, run, group.rounds)
+        _legend(figure)
+        yield slug("curves-" + "-".join(map(str, _setting_parts(group, groups)))), words, figure
+
+
+def _setting_parts(group: Setting, groups: Sequence[Setting]) -> list[str]:
+    parts = list(group.observation)
+    if len({g.assignment for g in groups}) > 1:
+        parts.append(group.assignment)
+    if len({g.rounds for g in groups}) > 1:
+        parts.append(str(group.rounds))
+    return parts
+
+
+def _members(run: Run, group: Setting) -> list[Policy]:
+    return [p for p in run.policies if p.learned and setting(p) == group]
+
+
+def _return_limits(run: Run) -> tuple[float, float]:
+    """Limits of one round's objective that every panel shares."""
+    reference = run.train.references()
+    values = [reference["random"], reference["optimum"]]
+    for policy in run.policies:
+        if policy.curve is not None:
+            mean = t_interval(policy.curve.episode_return).value / policy.rounds
+            values += [float(v) for v in mean[np.isfinite(mean)]]
+    margin = 0.05 * (max(values) - min(values)) or 0.05
+    return min(values) - margin, max(values) + margin
+
+
+def _curves(axes: Axes, run: Run, group: Setting) -> None:
+    looks = policy_looks(run.policies)
+    members = _members(run, group)
+    steps = {
+        int(p.curve.env_steps[-1]) / len(p.curve.env_steps) for p in members if p.curve is not None
+    }
+    per_iteration = steps.pop() if len(steps) == 1 else None
+    for index, policy in enumerate(members):
+        assert policy.curve is not None
+        colour = looks[policy.name].colour
+        x = policy.curve.env_steps / (per_iteration or 1)
+        curves = policy.curve.episode_return
+        window = max(1, curves.shape[1] // SMOOTHING)
+        mean, low, high = t_interval(smooth(curves, window))
+        keep = slice(None, None, 1 + len(x) // MAX_POINTS)
+        axes.plot(x, t_interval(curves).value, color=colour, alpha=0.3, linewidth=0.6)
+        axes.fill_between(x[keep], low[keep], high[keep], color=colour, alpha=0.18, linewidth=0)
+        axes.plot(
+            x[keep],
+            mean[keep],
+            color=colour,
+            linestyle=DASHES[index % len(DASHES)],
+            label=policy.name,
+        )
+    axes.margins(x=0)
+    if per_iteration is None:
+        axes.set_xlabel("Environment steps")
+        axes.xaxis.set_major_formatter(lambda value, _: quantity(value))
+    else:
+        axes.set_xlabel(f"Iterations of {per_iteration:,.0f} environment steps")
+
+
+def _reference_lines(axes: Axes, run: Run, rounds: int) -> None:
+    """Optimum, best single provider and random on the training requests, named at the right."""
+    reference = run.train.references()
+    lines = {
+        "random": (reference["random"] * rounds, (0, (1, 2))),
+        "best single": (reference["best_single"][1] * rounds, (0, (4, 2))),
+        "optimum": (reference["optimum"] * rounds, "solid"),
+    }
+    low, high = axes.get_ylim()
+    heights = _spread([value for value, _ in lines.values()], 0.065 * (high - low))
+    for (name, (value, dash)), height in zip(lines.items(), heights, strict=True):
+        axes.axhline(value, color=INK, linewidth=0.8, linestyle=dash, zorder=1.5)
+        axes.annotate(
+            name,
+            (1, height),
+            xycoords=("axes fraction", "data"),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=7,
+            color=INK,
+            annotation_clip=False,
+        )
+
+
+def _spread(heights: Sequence[float], gap: float) -> list[float]:
+    """Heights moved apart to at least ``gap``, upwards, in their order (given ascending)."""
+    placed: list[float] = []
+    for height in heights:
+        placed.append(max(height, placed[-1] + gap) if placed else height)
+    return placed
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a policy's bars and lines look everywhere."""
+
+    colour: str
+    alpha: float
+    hatch: str
+
+
+def policy_looks(policies: Sequence[Policy]) -> dict[str, Look]:
+    """Colour by learner; lightness and hatch by setting, where a run has several."""
+    others = dict.fromkeys(p.learner for p in policies if p.learner not in LEARNER_COLOURS)
+    colours = LEARNER_COLOURS | dict(zip(others, itertools.cycle(OTHER_COLOURS), strict=False))
+    groups = settings(policies)
+    fills = ((0.45, ""), (1.0, ""), (0.45, "////"), (0.45, "...."))
+    looks = {}
+    for policy in policies:
+        index = groups.index(setting(policy)) if policy.learned and len(groups) > 1 else 1
+        alpha, hatch = fills[index % len(fills)]
+        looks[policy.name] = Look(colours[policy.learner], alpha, hatch)
+    return looks
+
+
+def user_bars(run: Run) -> Figure:
+    """Mean QoE of each user under each policy over seeds, with 95 % t intervals (Fig. 5)."""
+    looks = policy_looks(run.policies)
+    users = run.table.users[:MAX_USERS]
+    optimum = run.test.provider_values.max(1)[: len(users)]
+    figure = Figure((PAGE, 2.7))
+    axes = figure.subplots()
+    centres, width = np.arange(len(users)), 0.84 / len(run.policies)
+    for index, policy in enumerate(run.policies):
+        look = looks[policy.name]
+        mean, low, high = (part[: len(users)] for part in t_interval(policy.qoe))
+        x = centres + (index - (len(run.policies) - 1) / 2) * width
+        axes.bar(
+            x,
+            mean,
+            0.92 * width,
+            color=look.colour,
+            alpha=look.alpha,
+            hatch=look.hatch or None,
+            edgecolor="white" if look.hatch else "none",
+            linewidth=0,
+            label=policy.name,
+        )
+        error = np.nan_to_num(np.stack([mean - low, high - mean]))
+        axes.errorbar(x, mean, error, fmt="none", ecolor=INK, elinewidth=0.7, capsize=1.2)
+    axes.hlines(
+        optimum,
+        centres - 0.46,
+        centres + 0.46,
+        color=INK,
+        linewidth=1.1,
+        label="User's own optimum",
+    )
+    axes.set_xticks(centres, _wrapped(users, (PAGE - 0.6) / len(users)))
+    axes.tick_params(axis="x", length=0)
+    axes.grid(axis="x", visible=False)
+    axes.set_xlim(-0.55, len(users) - 0.45)
+    axes.set_ylim(0, None)
+    axes.set_ylabel("QoE (0 to 1)")
+    _legend(figure)
+    return figure
+
+
+def choice_maps(run: Run) -> Figure:
+    """Share of each provider among the choices made for each user, one map for each policy."""
+    users, providers = run.table.users[:MAX_USERS], run.table.providers
+    best = run.test.provider_values.argmax(1)
+    panel = max(1.5, 0.29 * len(providers))
+    most = max(1, min(4, int((PAGE - 0.9) // panel)))
+    rows = -(-len(run.policies) // most)
+    columns = -(-len(run.policies) // rows)
+    slanted = max(map(len, providers)) * 0.065 > min((PAGE - 0.9) / columns, 3) / len(providers)
+    height = rows * (0.3 + 0.2 * len(users)) + (1.0 if slanted else 0.35)
+    figure = Figure((PAGE, height))
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    numbers = (PAGE - 0.9) / columns / len(providers) > 0.22
+    for position, axes in enumerate(grid.flat):
+        if position >= len(run.policies):
+            axes.set_visible(False)
+            continue
+        policy = run.policies[position]
+        _choice_map(axes, policy.choices.sum((0, 2))[: len(users)], best, numbers)
+        axes.set_title(policy.name)
+        axes.set_yticks(range(len(users)), [_shortened(user) for user in users])
+        lowest = position + columns >= len(run.policies)
+        axes.set_xticks(range(len(providers)), providers if lowest else [])
+        if slanted:
+            axes.tick_params(axis="x", labelrotation=45)
+            for label in axes.get_xticklabels():
+                label.set_horizontalalignment("right")
+                label.set_rotation_mode("anchor")
+    return figure
+
+
+def _choice_map(axes: Axes, counts: np.ndarray, best: np.ndarray, numbers: bool) -> None:
+    total = counts.sum(1, keepdims=True)
+    shares = counts / np.where(total > 0, total, 1)
+    # Shares as opacity of one colour: it reads on white paper and in a dark scheme alike.
+    for (user, provider), share in np.ndenumerate(shares):
+        corner = (provider - 0.5, user - 0.5)
+        if share > 0:
+            axes.add_patch(
+                Rectangle(corner, 1, 1, facecolor=HEAT, alpha=min(1.0, float(share)), linewidth=0)
+            )
+        if numbers:
+            axes.text(
+                provider,
+                user,
+                f"{100 * share:.0f}",
+                ha="center",
+                va="center",
+                fontsize=6.5,
+                color="white" if share > 0.55 else (INK if share >= 0.005 else MUTED),
+            )
+        if provider == best[user]:
+            axes.add_patch(
+                Rectangle(
+                    (corner[0] + 0.04, corner[1] + 0.04),
+                    0.92,
+                    0.92,
+                    facecolor="none",
+                    edgecolor=OUTLINE,
+                    linewidth=1.5,
+                    zorder=3,
+                )
+            )
+    axes.set_xlim(-0.5, shares.shape[1] - 0.5)
+    axes.set_ylim(shares.shape[0] - 0.5, -0.5)
+    axes.grid(visible=False)
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set(visible=True, color=GRID)
+
+
+def profiles(run: Run) -> Figure:
+    """Big Five profile of each user: distance of each trait from the middle of the 1-5 scale."""
+    users = run.table.users[:MAX_USERS]
+    columns = min(len(users), 5 if len(users) <= 5 else 6 if len(users) > 8 else 4)
+    rows = -(-len(users) // columns)
+    figure = Figure((PAGE, 0.25 + 1.3 * rows))
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    y = np.arange(len(TRAIT_NAMES))
+    for position, axes in enumerate(grid.flat):
+        if position >= len(users):
+            axes.set_visible(False)
+            continue
+        traits = run.traits[position]
+        axes.axvline(3, color=MUTED, linewidth=0.6)
+        axes.hlines(y, 3, traits, color=BLUE, linewidth=2)
+        axes.plot(traits, y, "o", color=BLUE, markersize=4)
+        for value, height in zip(traits, y, strict=True):
+            right = value >= 3
+            axes.annotate(
+                number(value),
+                (value, height),
+                xytext=(4.5 if right else -4.5, 0),
+                textcoords="offset points",
+                ha="left" if right else "right",
+                va="center",
+                fontsize=6.5,
+                color=MUTED,
+            )
+        axes.set_title("\n".join(_wrapped([users[position]], (PAGE - 1.2) / columns)))
+        axes.set_xlim(0.2, 5.8)
+        axes.set_xticks([1, 3, 5])
+        axes.tick_params(labelbottom=position + columns >= len(users), length=0)
+        axes.set_ylim(len(y) - 0.5, -0.5)
+        axes.set_yticks(y, TRAIT_NAMES)
+        axes.grid(axis="y", visible=False)
+        axes.spines["left"].set_visible(False)
+    return figure
+
+
+def human_opinion(run: Run) -> Figure:
+    """Mean human opinion score of the chosen pictures over seeds, with 95 % intervals."""
+    human = run.human
+    assert human is not None
+    looks = policy_looks(run.policies)
+    names = [policy.name for policy in run.policies if policy.name in human.policies]
+    # Padded, as the engine does not count how far the last tick label hangs over the axis.
+    figure = Figure((COLUMN, 1.2 + 0.24 * len(names)), layout=ConstrainedLayoutEngine(w_pad=0.12))
+    axes = figure.subplots()
+    for y, name in enumerate(names):
+        mean, low, high = (float(part) for part in t_interval(human.policies[name]))
+        colour = looks[name].colour
+        if np.isfinite(low):
+            axes.hlines(y, low, high, color=colour, linewidth=1.4)
+        axes.plot(mean, y, "o", color=colour, markersize=4.5)
+    lines = (
+        ("Random", human.random, (0, (1, 2))),
+        (f"Best single ({human.best_single_provider})", human.best_single, (0, (4, 2))),
+        ("Best for each request", human.best_per_request, "solid"),
+    )
+    for label, value, dash in lines:
+        axes.axvline(value, color=INK, linewidth=0.9, linestyle=dash, label=label, zorder=1.5)
+    axes.set_yticks(range(len(names)), [_shortened(name) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.margins(x=0.08)
+    axes.set_xlabel(f"Mean opinion score ({human.scale})")
+    _legend(figure)
+    return figure
+
+
+def _legend(figure: Figure) -> None:
+    """One legend above the axes, in as many columns as fit."""
+    labels = [label for axes in figure.axes for label in axes.get_legend_handles_labels()[1]]
+    column = 0.066 * max(map(len, labels)) + 0.6  # inches: the text at 7.5 points and its handle
+    columns = max(1, min(len(labels), int(figure.get_figwidth() / column)))
+    figure.legend(loc="outside upper left", ncols=columns, handlelength=2.4)
+
+
+def _wrapped(names: Sequence[str], inches: float) -> list[str]:
+    """Names broken into lines that fit a width in inches at 7.5 points."""
+    return ["\n".join(textwrap.wrap(name, max(6, int(inches / 0.07))) or [""]) for name in names]
+
+
+def _shortened(name: str, characters: int = 24) -> str:
+    """A name for one line; the page's tables have it in full."""
+    return name if len(name) <= characters else name[: characters - 1].rstrip() + "…"
