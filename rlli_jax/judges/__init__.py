@@ -98,16 +98,28 @@ class Question:
 
 
 @dataclass(frozen=True)
+class Usage:
+    """What a question used up; None is unknown, which is not 0."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cost: float | None = None  # in the currency of the judge's prices
+    seconds: float | None = None  # from asking to the answer
+
+
+@dataclass(frozen=True)
 class Rated:
     """A rating on the question's scale.
 
     ``valid_mass`` is the probability that the judge put on the scale's labels (1 for judges that
-    know nothing else), ``raw`` its answer word for word.
+    know nothing else), ``raw`` its answer word for word. ``usage`` is no part of what was
+    answered: equal answers may have cost more or less.
     """
 
     rating: float
     valid_mass: float = 1.0
     raw: str = ""
+    usage: Usage | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -117,6 +129,7 @@ class Invalid:
 
     reason: str
     raw: str = ""
+    usage: Usage | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -124,6 +137,7 @@ class Failed:
     """No answer came, and asking again may give one (a timeout, a refused connection)."""
 
     reason: str
+    usage: Usage | None = field(default=None, compare=False)
 
 
 Answer: TypeAlias = Rated | Invalid | Failed
@@ -160,4 +174,12 @@ class Judge(Protocol):
 
     def rate(self, questions: Sequence[Question]) -> list[Answer]:
         """One answer to each question, in the order of the questions."""
+        ...
+
+
+class PaidJudge(Judge, Protocol):
+    """A judge whose answers cost something: time, tokens or money. Its answers are stored."""
+
+    def expected_usage(self, question: Question) -> Usage:
+        """What the question will use up, at a guess and without asking: for plans and budgets."""
         ...
