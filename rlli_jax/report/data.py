@@ -155,7 +155,7 @@ def load_run(directory: str | Path) -> Run:
         train=train,
         test=test,
         reference=_read(path / "references.json", _reference),
-        policies=tuple(sorted(policies, key=_order)),
+        policies=tuple(sorted(policies, key=lambda policy: _order(policy, config))),
         human=_read(human, lambda file: _human(file, known)) if human.exists() else None,
     )
 
@@ -286,8 +286,11 @@ def _policy(folder: Path, table: QoETable) -> Policy:
     return _read(folder / "summary.json", build)
 
 
-def _order(policy: Policy) -> tuple[bool, int, tuple[str, ...], str]:
-    return not policy.learned, len(policy.observation), policy.observation, policy.name
+def _order(policy: Policy, config: dict[str, Any]) -> tuple[bool, int, tuple[str, ...], int, str]:
+    """Learned policies first, by what they observe; else as in the config."""
+    names = list(config.get("policies", ()))
+    place = names.index(policy.name) if policy.name in names else len(names)
+    return not policy.learned, len(policy.observation), policy.observation, place, policy.name
 
 
 def _optional(kind: Callable[[Any], T], value: Any) -> T | None:

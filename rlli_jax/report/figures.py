@@ -36,6 +36,7 @@ from rlli_jax.report.labels import (
 
 COLUMN, PAGE = 3.5, 7.16  # inches
 MAX_USERS = 12
+OPTIMUM = "User's own optimum"
 SMOOTHING = 20  # the sliding window is this fraction of the training
 MAX_POINTS = 400  # of a smoothed line: more cannot be seen in a column
 
@@ -154,6 +155,8 @@ def learning_curves(run: Run) -> Iterator[tuple[str, str, Figure]]:
     """
     groups = settings(run.policies)
     low, high = _return_limits(run)
+    # As many in every figure, so that their axes line up side by side.
+    columns = _legend_columns([p.name for p in run.policies if p.learned], COLUMN)
     for group in groups:
         words = setting_words(group, groups)
         figure = Figure((COLUMN, 2.6))
@@ -161,9 +164,9 @@ def learning_curves(run: Run) -> Iterator[tuple[str, str, Figure]]:
         _curves(axes, run, group)
         axes.set_ylim(low * group.rounds, high * group.rounds)
         axes.set_ylabel("Average return")
-        axes.set_title(words)
+        axes.set_title("\n".join(textwrap.wrap(words, 52)))
         _reference_lines(axes, run, group.rounds)
-        _legend(figure)
+        _legend(figure, columns)
         yield slug("curves-" + "-".join(map(str, _setting_parts(group, groups)))), words, figure
 
 
@@ -311,7 +314,7 @@ def user_bars(run: Run) -> Figure:
         centres + 0.46,
         color=INK,
         linewidth=1.1,
-        label="User's own optimum",
+        label=OPTIMUM,
     )
     axes.set_xticks(centres, _wrapped(users, (PAGE - 0.6) / len(users)))
     axes.tick_params(axis="x", length=0)
@@ -319,7 +322,7 @@ def user_bars(run: Run) -> Figure:
     axes.set_xlim(-0.55, len(users) - 0.45)
     axes.set_ylim(0, None)
     axes.set_ylabel("QoE (0 to 1)")
-    _legend(figure)
+    _legend(figure, _legend_columns([OPTIMUM, *(p.name for p in run.policies)], PAGE))
     return figure
 
 
@@ -331,7 +334,7 @@ def choice_maps(run: Run) -> Figure:
     most = max(1, min(4, int((PAGE - 0.9) // panel)))
     rows = -(-len(run.policies) // most)
     columns = -(-len(run.policies) // rows)
-    slanted = max(map(len, providers)) * 0.065 > min((PAGE - 0.9) / columns, 3) / len(providers)
+    slanted = max(map(len, providers)) * 0.05 > min((PAGE - 0.9) / columns, 3) / len(providers)
     height = rows * (0.3 + 0.2 * len(users)) + (1.0 if slanted else 0.35)
     figure = Figure((PAGE, height))
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
@@ -344,14 +347,34 @@ def choice_maps(run: Run) -> Figure:
         _choice_map(axes, policy.choices.sum((0, 2))[: len(users)], best, numbers)
         axes.set_title(policy.name)
         axes.set_yticks(range(len(users)), [_shortened(user) for user in users])
-        lowest = position + columns >= len(run.policies)
-        axes.set_xticks(range(len(providers)), providers if lowest else [])
-        if slanted:
-            axes.tick_params(axis="x", labelrotation=45)
-            for label in axes.get_xticklabels():
-                label.set_horizontalalignment("right")
-                label.set_rotation_mode("anchor")
+        if position + columns >= len(run.policies):
+            _provider_names(axes, providers, slanted, last_row=position // columns == rows - 1)
+        else:
+            axes.set_xticks([])
     return figure
+
+
+def _provider_names(axes: Axes, providers: Sequence[str], slanted: bool, *, last_row: bool) -> None:
+    """Names below the lowest map of a column.
+
+    Above the last row they hang into an empty place, so that they must not push the rows apart.
+    """
+    axes.set_xticks([])
+    for index, name in enumerate(providers):
+        text = axes.annotate(
+            name,
+            (index, 0),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, -4 if not slanted else -7),
+            textcoords="offset points",
+            ha="right" if slanted else "center",
+            va="center" if slanted else "top",
+            rotation=45 if slanted else 0,
+            rotation_mode="anchor",
+            fontsize=7,
+            annotation_clip=False,
+        )
+        text.set_in_layout(last_row)
 
 
 def _choice_map(axes: Axes, counts: np.ndarray, best: np.ndarray, numbers: bool) -> None:
@@ -460,16 +483,18 @@ def human_opinion(run: Run) -> Figure:
     axes.tick_params(axis="y", length=0)
     axes.margins(x=0.08)
     axes.set_xlabel(f"Mean opinion score ({human.scale})")
-    _legend(figure)
+    _legend(figure, 1)
     return figure
 
 
-def _legend(figure: Figure) -> None:
-    """One legend above the axes, in as many columns as fit."""
-    labels = [label for axes in figure.axes for label in axes.get_legend_handles_labels()[1]]
-    column = 0.066 * max(map(len, labels)) + 0.6  # inches: the text at 7.5 points and its handle
-    columns = max(1, min(len(labels), int(figure.get_figwidth() / column)))
+def _legend(figure: Figure, columns: int) -> None:
+    """One legend above the axes."""
     figure.legend(loc="outside upper left", ncols=columns, handlelength=2.4)
+
+
+def _legend_columns(labels: Sequence[str], inches: float) -> int:
+    """How many columns of a legend fit a width: text at 7.5 points, and its handle."""
+    return max(1, min(len(labels), int(inches / (0.066 * max(map(len, labels), default=1) + 0.6))))
 
 
 def _wrapped(names: Sequence[str], inches: float) -> list[str]:

@@ -64,7 +64,8 @@ def _lead(run: Run, learned: list[Policy]) -> str:
         reached = percent_interval(share(run, best), "95 % interval ")
         return f"{best.name} reaches {reached} of the optimum."
     names = conjunction([p.name for p in (best, *level)])
-    reached = conjunction([percent_interval(share(run, p)) for p in (best, *level)])
+    first = percent_interval(share(run, best), "95 % interval ")
+    reached = conjunction([first, *(percent_interval(share(run, p)) for p in level)])
     return f"{names} tie: they reach {reached} of the optimum."
 
 

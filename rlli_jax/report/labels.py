@@ -8,7 +8,7 @@ from typing import NamedTuple
 from rlli_jax.experiments.statistics import Estimate
 from rlli_jax.report.data import Policy
 
-OBSERVED = {"action": "last action", "reward": "last reward"}
+OBSERVED = {"action": "last action"}
 PAPER_OBSERVATION = {"action", "reward"}
 ASSIGNMENTS = {
     "shared": "one choice for all users",

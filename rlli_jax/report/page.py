@@ -136,6 +136,7 @@ class PolicyRow:
 def _policy_rows(run: Run) -> list[PolicyRow]:
     groups = settings(run.policies)
     shares = {p.name: share(run, p) for p in run.policies}
+    digits = digits_for(max(abs(float(p.returns.mean())) for p in run.policies))
 
     def order(policy: Policy) -> tuple[bool, int, float]:
         group = groups.index(setting(policy)) if policy.learned else 0
@@ -145,9 +146,7 @@ def _policy_rows(run: Run) -> list[PolicyRow]:
         PolicyRow(
             name=policy.name,
             seeds=len(policy.objective),
-            returns=plus_minus(
-                t_interval(policy.returns.mean(1)), digits_for(abs(float(policy.returns.mean())))
-            ),
+            returns=plus_minus(t_interval(policy.returns.mean(1)), digits),
             ratio=percent(float(policy.objective.mean()) / run.reference.optimum),
             iqm=percent_interval(shares[policy.name]),
             fairness=number(float(jain_index(policy.qoe).mean()), 3),

@@ -13,10 +13,10 @@ from rlli_jax.oracle import QoETable
 ACTION_REWARD = ["action", "reward"]
 PERSONA = [*ACTION_REWARD, "persona"]
 POLICIES = {  # name -> learner, observation, share of the best choice (made up)
-    "DQN": ("dqn", ACTION_REWARD, 0.55),
-    "DQN knowing the persona": ("dqn", PERSONA, 0.95),
     "PPO": ("ppo", ACTION_REWARD, 0.56),
+    "DQN": ("dqn", ACTION_REWARD, 0.55),
     "PPO knowing the persona": ("ppo", PERSONA, 0.995),
+    "DQN knowing the persona": ("dqn", PERSONA, 0.95),
     "Random": ("random", ACTION_REWARD, 0.0),
     "Optimal": ("optimal", PERSONA, 1.0),
 }
@@ -64,10 +64,13 @@ def synthetic_run(
         "description": "Made-up numbers to test the report with.",
         "table": {"held_out_requests": held_out, "split_seed": 5},
         "environment": {"rounds": rounds},
+        "policies": {name: {"learner": values[0]} for name, values in POLICIES.items()},
     }
-    (path / "config.yaml").write_text(yaml.safe_dump(config))
+    (path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     (path / "versions.json").write_text(
-        json.dumps({"python": "3.0", "jax": "0.0", "device": "made-up device"})
+        json.dumps(
+            {"python": "3.0", "jax": "0.0", "device": "made-up device", "command": "rlli made-up"}
+        )
     )
 
     test = table.split_requests(held_out, 5)[0] if held_out else table

@@ -18,14 +18,14 @@ def test_loads_what_was_written(run_dir):
     assert run.traits.shape == (2, 5)
     names = [policy.name for policy in run.policies]
     assert names == [
-        "DQN",
         "PPO",
-        "DQN knowing the persona",
+        "DQN",
         "PPO knowing the persona",
+        "DQN knowing the persona",
         "Random",
         "Optimal",
     ]
-    ppo = run.policies[1]
+    ppo = run.policies[0]
     assert ppo.learned
     assert ppo.observation == ("action", "reward")
     assert ppo.curve.episode_return.shape == (4, 30)

@@ -97,6 +97,8 @@ def test_page_names_everything(rendered):
     assert "5 users, 6 requests and 4 providers" in page.text
     assert "made-up device" in page.text
     assert "rounds: 10" in page.text
+    assert "The command was: rlli made-up" in page.text
+    assert "rlli run runs/default/config.yaml --output runs/default-again" in page.text
 
 
 def test_ratios_and_times_are_those_of_the_data(rendered):
@@ -123,7 +125,7 @@ def test_headline_states_ties_as_ties(rendered):
     assert found.lead.startswith("PPO knowing the persona reaches 9")
     assert plain(found.lead) in page.text
     paper, persona, *gains, baselines = found.details
-    assert paper.startswith("Observing last action and last reward (as in the paper)")
+    assert paper.startswith("Observing last action and reward (as in the paper)")
     assert "tie" in paper
     assert "PPO knowing the persona is ahead of DQN knowing the persona by" in persona
     assert "tie" not in persona
@@ -134,7 +136,7 @@ def test_headline_states_ties_as_ties(rendered):
 
 def test_equal_policies_tie_in_the_lead(run_dir):
     run = load_run(run_dir)
-    best = run.policies[3].objective
+    best = run.policies[2].objective
     edit_evaluation(
         run_dir, "DQN knowing the persona", objective=best + 1e-7
     )  # below what is printed
@@ -145,7 +147,7 @@ def test_equal_policies_tie_in_the_lead(run_dir):
 def test_share_is_relative_to_the_optimum(run_dir):
     optimum = load_run(run_dir).reference.optimum
     edit_evaluation(run_dir, "PPO", objective=np.full(4, optimum / 2))
-    estimate = share(load_run(run_dir), load_run(run_dir).policies[1])
+    estimate = share(load_run(run_dir), load_run(run_dir).policies[0])
     np.testing.assert_allclose(tuple(map(float, estimate)), 0.5)
 
 
