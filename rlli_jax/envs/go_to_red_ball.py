@@ -141,7 +141,7 @@ def _text(layout: Layout) -> str:
 
 
 @cache
-def _host_tables() -> Tables:
+def _host_tables() -> dict[str, np.ndarray]:
     states = layouts()
     index = {state: i for i, state in enumerate(states)}
     next_state = np.array([[index[_after(s, a)] for a in range(len(ACTIONS))] for s in states])
@@ -162,20 +162,20 @@ def _host_tables() -> Tables:
         probability[group] = 1 / (len(starts) * len(group))
     padded = [group + group[:1] * (counts.max() - len(group)) for group in starts.values()]
 
-    return Tables(
-        next_state=next_state.astype(np.int32),
-        source=source.astype(np.int32),
-        success=np.array([_ahead(s) == s.ball for s in states]),
-        text=np.array([text_id[_text(s)] for s in states], np.int32),
-        start_states=np.array(padded, np.int32),
-        start_count=counts.astype(np.int32),
-        start_probability=probability.astype(np.float32),
-    )
+    return {
+        "next_state": next_state.astype(np.int32),
+        "source": source.astype(np.int32),
+        "success": np.array([_ahead(s) == s.ball for s in states]),
+        "text": np.array([text_id[_text(s)] for s in states], np.int32),
+        "start_states": np.array(padded, np.int32),
+        "start_count": counts.astype(np.int32),
+        "start_probability": probability.astype(np.float32),
+    }
 
 
 def load_tables() -> Tables:
     """The tables on the default device; computed once per process (about 0.3 s)."""
-    return jax.tree.map(jnp.asarray, _host_tables())
+    return Tables(**{name: jnp.asarray(table) for name, table in _host_tables().items()})
 
 
 @struct.dataclass

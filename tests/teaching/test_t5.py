@@ -88,8 +88,7 @@ def torch_token_scores(model, tokenizer, log: bool):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_logits_equal_those_of_torch(shape, tmp_path):
-    import torch
-
+    torch = pytest.importorskip("torch", reason="torch, the reference, is absent")
     peer = torch_model(*SHAPES[shape])
     model = t5.load_t5(folder_of(peer, tmp_path))
     rng = np.random.default_rng(0)
@@ -148,8 +147,7 @@ def test_scores_equal_one_torch_call_per_candidate(shape, tmp_path):
 
 
 def test_gradients_equal_those_of_torch(tmp_path):
-    import torch
-
+    torch = pytest.importorskip("torch", reason="torch, the reference, is absent")
     peer = torch_model("gated-gelu", True)
     model = t5.load_t5(folder_of(peer, tmp_path))
     prompts, candidates = model.prompts(PROMPTS[1:2]), model.candidates(["turn left"])
@@ -176,6 +174,7 @@ def test_gradients_equal_those_of_torch(tmp_path):
 
 @pytest.mark.slow
 def test_scores_at_the_size_of_flan_t5_small_equal_those_of_torch(tmp_path):
+    torch = pytest.importorskip("torch", reason="torch, the reference, is absent")
     peer = torch_model(
         "gated-gelu",
         False,
@@ -189,7 +188,7 @@ def test_scores_at_the_size_of_flan_t5_small_equal_those_of_torch(tmp_path):
         relative_attention_num_buckets=32,
         relative_attention_max_distance=128,
     )
-    with __import__("torch").no_grad():
+    with torch.no_grad():
         peer.lm_head.weight *= 512**-0.5  # of the size that training leaves, not that of the draw
     model = t5.load_t5(folder_of(peer, tmp_path))
     assert sum(leaf.size for leaf in jax.tree.leaves(model.params)) == 76_961_152
@@ -198,7 +197,7 @@ def test_scores_at_the_size_of_flan_t5_small_equal_those_of_torch(tmp_path):
     ).candidates
     expected, _ = torch_token_scores(peer, model.tokenizer, log=True)
     print(f"largest difference: {np.abs(scores - expected).max():.2e}")
-    np.testing.assert_allclose(scores, expected, atol=1e-4)
+    np.testing.assert_allclose(scores, expected, atol=1e-5, rtol=1e-6)
 
 
 def test_a_prompt_scores_the_same_in_any_batch(tiny):
