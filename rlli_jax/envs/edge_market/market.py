@@ -61,7 +61,7 @@ class EnvState(environment.EnvState):
     fraction: jax.Array  # [] float32, what was cut off next_arrival to make it whole
     until: jax.Array  # [L, C] int32, when the task in this slot is finished; <= the clock: free
     demand: jax.Array  # [L, C] int32, denoising steps of that task
-    finished: jax.Array  # [] int32, tasks finished since the last decision
+    previous: jax.Array  # [] int32, seconds, when the task before this one came; 0 at first
     tastes: Tastes | None = None  # of the users, where they drift
 
 
@@ -268,7 +268,7 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
             fraction=jnp.float32(0),
             until=jnp.zeros(slots, jnp.int32),
             demand=jnp.zeros(slots, jnp.int32),
-            finished=jnp.int32(0),
+            previous=jnp.int32(0),
             tastes=start_tastes(params.users),
         )
 
@@ -302,9 +302,7 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
 
     def arrive(self, state: EnvState, task: Task) -> EnvState:
         """Let the next task come; what has finished by then frees its steps."""
-        before, now = state.task.arrival, task.arrival
-        finished = ((state.until > before) & (state.until <= now)).sum(dtype=jnp.int32)
-        return state.replace(task=task, finished=finished)
+        return state.replace(task=task, previous=state.task.arrival)
 
     def outcome(self, state: EnvState, action: jax.Array, params: EnvParams) -> dict[str, Any]:
         """What assigning the waiting task to ``action`` brings; the state is not changed.
@@ -430,12 +428,13 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
         outcome = self.outcome(state, action, params)
         assigned = 1.0 - outcome["crashed"]
         chosen = jnp.arange(params.capacity.shape[0]) == outcome["provider"]
+        finished = (state.until > state.previous) & (state.until <= state.task.arrival)
         counts = {
             "tasks": jnp.float32(1),
             "assigned": assigned,
             "lost": 1.0 - assigned,
             "crashed": outcome["killed"].astype(jnp.float32),
-            "finished": state.finished.astype(jnp.float32),
+            "finished": finished.sum(dtype=jnp.float32),
             "utility": outcome["utility"],
             "load": chosen * assigned * state.task.demand,
         }
