@@ -1,5 +1,6 @@
 """The edge market: tasks arrive, providers fill up and crash, users have personal QoE."""
 
+from rlli_jax.envs.edge_market.communication import Link, sample_distances
 from rlli_jax.envs.edge_market.fleet import Fleet, load_fleet, sample_fleet
 from rlli_jax.envs.edge_market.market import EdgeMarket, EnvParams, EnvState, make_params
 from rlli_jax.envs.edge_market.play import Played, follow, play
@@ -12,6 +13,7 @@ __all__ = [
     "EnvParams",
     "EnvState",
     "Fleet",
+    "Link",
     "Played",
     "Recording",
     "Task",
@@ -23,5 +25,6 @@ __all__ = [
     "make_params",
     "make_users",
     "play",
+    "sample_distances",
     "sample_fleet",
 ]

@@ -15,6 +15,13 @@ import numpy as np
 from flax import struct
 from gymnax.environments import environment, spaces
 
+from rlli_jax.envs.edge_market.communication import (
+    NEVER,
+    Link,
+    airtime,
+    check_link,
+    earliest_start,
+)
 from rlli_jax.envs.edge_market.fleet import Fleet, sample_fleet
 from rlli_jax.envs.edge_market.tasks import Task
 from rlli_jax.envs.edge_market.users import (
@@ -27,7 +34,9 @@ from rlli_jax.envs.edge_market.users import (
 )
 from rlli_jax.errors import InputError
 
-ObservationPart = Literal["providers", "task", "room", "utility", "persona", "request", "tastes"]
+ObservationPart = Literal[
+    "providers", "task", "room", "utility", "latency", "persona", "request", "tastes"
+]
 
 _MIDPOINT, _HALF_RANGE = 3.0, 2.0  # of the 1-5 trait scale
 
@@ -46,7 +55,9 @@ class EnvParams(environment.EnvParams):
     horizon: int | jax.Array  # seconds, tasks arrive before it
     crash_penalty: float | jax.Array  # for the dropped task and for each task that is killed
     capacity_scale: float | jax.Array  # what the observation divides capacities by
+    patience: float | jax.Array  # seconds, the reward falls by exp(-latency / patience)
     users: Users | None = None  # personal QoE; without it a picture is worth its utility
+    link: Link | None = None  # the wireless leg and energy; without it neither counts
     # A step limit that truncates; the default is never reached.
     max_steps_in_episode: int | jax.Array = np.iinfo(np.int32).max
 
@@ -59,6 +70,7 @@ class EnvState(environment.EnvState):
     task: Task  # the task to assign now; its arrival is the clock
     next_arrival: jax.Array  # [] int32, seconds, when the next task comes
     fraction: jax.Array  # [] float32, what was cut off next_arrival to make it whole
+    begin: jax.Array | None  # [L, C] int32, when the task in this slot starts; None: no queue
     until: jax.Array  # [L, C] int32, when the task in this slot is finished; <= the clock: free
     demand: jax.Array  # [L, C] int32, denoising steps of that task
     previous: jax.Array  # [] int32, seconds, when the task before this one came; 0 at first
@@ -76,7 +88,9 @@ def make_params(
     horizon: int = 1_000_000,
     crash_penalty: float = 2.0,
     capacity_scale: float = 900.0,
+    patience: float = float("inf"),
     users: Users | None = None,
+    link: Link | None = None,
 ) -> EnvParams:
     """Put a fleet and its arrivals on the device; the defaults are those of AGOD.
 
@@ -91,7 +105,10 @@ def make_params(
         crash_penalty: paid for the dropped task, and for each killed task times what it still
             had to run.
         capacity_scale: the observation divides capacities by it.
+        patience: seconds; what is paid falls by exp(-latency / patience). Latency is the wait in
+            the queue, the runtime and, with a link, the transmissions.
         users: those of :func:`.users.make_users`, for personal QoE; AGOD has none.
+        link: the wireless leg of each task; AGOD has none.
 
     Raises:
         InputError: a number outside the range that makes sense.
@@ -117,14 +134,18 @@ def make_params(
         ("horizon", horizon, 1 <= horizon <= 10**9, "from 1 to 1e9 whole seconds"),
         ("crash_penalty", crash_penalty, crash_penalty >= 0, "at least 0"),
         ("capacity_scale", capacity_scale, capacity_scale > 0, "positive"),
+        ("patience", patience, patience > 0, "positive, in seconds"),
     ):
-        if not (valid and np.isfinite(value)):
+        if not valid or not (np.isfinite(value) or name == "patience"):
             raise InputError(f"{name} is {value}: it must be {need}")
     if users is not None and users.qoe.shape[2] != len(fleet):
         raise InputError(
             f"the fleet has {len(fleet)} providers but the QoE table knows {users.qoe.shape[2]}: "
             "give a fleet with one provider for each of the table"
         )
+    if link is not None:
+        check_link(link, 1 if users is None else users.qoe.shape[0], len(fleet))
+        link = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), link)
     return EnvParams(
         capacity=jnp.asarray(fleet.capacity),
         utility=jnp.asarray(fleet.utility),
@@ -136,7 +157,9 @@ def make_params(
         horizon=horizon,
         crash_penalty=crash_penalty,
         capacity_scale=capacity_scale,
+        patience=patience,
         users=users,
+        link=link,
     )
 
 
@@ -149,12 +172,18 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
     for this request at this provider (one of the judge's samples). If the task asks for more
     denoising steps than the provider has left, the provider crashes: all that it runs dies, the
     task is dropped, and the reward is -penalty (1 + sum over the killed tasks of the share of
-    their runtime that was still to come).
+    their runtime that was still to come). What is paid falls by exp(-latency / patience), and with
+    a link by the price of the energy; both are off in AGOD.
+
+    Queue: with ``queue`` > 0 a task that finds no room waits, first come first served, and only a
+    task that finds ``queue`` others waiting (or that no idle provider could run) is a crash. A
+    provider that waits has committed more steps than its capacity: available is then negative.
 
     Observation: the chosen parts, in this order, as one vector of float32:
         ``providers`` capacity / scale and available / capacity of each provider in turn, [2 L];
         ``task`` demand and runtime over their largest values, [2]; ``room`` whether the task fits,
-        [L]; ``utility`` what each provider would pay for it, [L]. With users also: ``persona`` the
+        [L]; ``utility`` what each provider would pay for it, [L]; ``latency`` until its picture is
+        there, over the longest runtime, [L]. With users also: ``persona`` the
         Big Five of the task's user, scaled to [-1, 1], [5]; ``request`` the features of what is
         asked for, [F]; ``tastes`` interest and satiation of that user, where they drift, [2 L].
         AGOD's is ``("providers", "task")``.
@@ -168,9 +197,9 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
     Arrivals are drawn on the fly, as exponential gaps. AGOD draws N ~ Poisson(rate x horizon) and
     N sorted uniform times: both are the same Poisson process.
 
-    A provider runs at most max(capacity) // min(demand) tasks at once, C below; C is fixed when
-    the environment is made, from its default parameters, and :meth:`check` tells whether it is
-    enough for others.
+    A provider runs at most max(capacity) // min(demand) tasks at once, and ``queue`` more can wait:
+    C slots. C is fixed when the environment is made, from its default parameters, and
+    :meth:`check` tells whether it is enough for others.
     """
 
     def __init__(
@@ -178,6 +207,7 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
         params: EnvParams | None = None,
         *,
         mask: bool = False,
+        queue: int = 0,
         observation: Sequence[ObservationPart] = ("providers", "task"),
     ) -> None:
         """Fix what decides shapes; ``params`` become the default ones.
@@ -185,10 +215,12 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
         Args:
             params: those of :func:`make_params`; without them the fleet of seed 0.
             mask: whether :meth:`legal_actions` rules out the providers without room.
+            queue: tasks that may wait at a provider; 0 as in AGOD.
             observation: parts of the observation.
 
         Raises:
-            InputError: for an unknown observation part, a part twice, or one that ``params`` lack.
+            InputError: for an unknown observation part, a part twice, one that ``params`` lack, or
+                a negative queue.
         """
         super().__init__()
         known = get_args(ObservationPart)
@@ -197,10 +229,13 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
             raise InputError(
                 f"observation is {list(observation)}; choose some of {', '.join(known)}, each once."
             )
+        if queue < 0:
+            raise InputError(f"queue is {queue}: the number of tasks that may wait is at least 0")
         self.mask = mask
+        self.queue = queue
         self.observation = tuple(part for part in known if part in observation)
         self._params = make_params(sample_fleet(0)) if params is None else params
-        self.slots = most_running(self._params)
+        self.slots = most_running(self._params) + queue
         users = self._params.users
         lacking = {
             "users": users is None and {"persona", "request"} & set(self.observation),
@@ -230,11 +265,11 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
 
     def check(self, params: EnvParams) -> None:
         """Raise InputError if a provider of ``params`` can run more tasks than there are slots."""
-        needed = most_running(params)
-        if needed > self.slots:
+        needed, has = most_running(params), self.slots - self.queue
+        if needed > has:
             raise InputError(
                 f"a provider of these parameters can run {needed} tasks at once, but this "
-                f"environment was made for {self.slots}: make it with these parameters"
+                f"environment was made for {has}: make it with these parameters"
             )
 
     def step_env(
@@ -266,6 +301,7 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
             task=task,
             next_arrival=jnp.int32(0),
             fraction=jnp.float32(0),
+            begin=jnp.zeros(slots, jnp.int32) if self.queue else None,
             until=jnp.zeros(slots, jnp.int32),
             demand=jnp.zeros(slots, jnp.int32),
             previous=jnp.int32(0),
@@ -283,9 +319,9 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
         task = state.task
         provider = outcome["provider"]
         until, demand = state.until[provider], state.demand[provider]  # [C]
-        # Running tasks end after now, so the slot that ends first is free if any is.
+        # What runs or waits ends after now, so the slot that ends first is free if any is.
         slot = jnp.arange(self.slots) == jnp.argmin(until)
-        end = task.arrival + _whole(seconds(task.demand, params))
+        end = outcome["start"] + _whole(seconds(task.demand, params))
         until = jnp.where(outcome["crashed"], 0, jnp.where(slot, end, until))
         demand = jnp.where(slot, task.demand, demand)
         if params.users is not None and state.tastes is not None:
@@ -293,6 +329,9 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
             qoe = sampled_qoe(params.users, task, provider)
             tastes = move_tastes(params.users, state.tastes, task, provider, qoe, served)
             state = state.replace(tastes=tastes)
+        if state.begin is not None:
+            begin = jnp.where(slot, outcome["start"], state.begin[provider])
+            state = state.replace(begin=state.begin.at[provider].set(begin))
         state = state.replace(
             time=state.time + 1,
             until=state.until.at[provider].set(until),
@@ -307,28 +346,66 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
     def outcome(self, state: EnvState, action: jax.Array, params: EnvParams) -> dict[str, Any]:
         """What assigning the waiting task to ``action`` brings; the state is not changed.
 
-        Returns scalars: ``provider`` (int32, who serves), ``crashed`` (bool), ``killed`` (int32,
-        running tasks that die), ``utility``, ``qoe`` (0 in a crash, 1 without users) and
-        ``reward`` (float32).
+        Returns scalars: ``provider`` (int32, who serves), ``start`` (int32, seconds, when it would
+        run), ``crashed`` (bool), ``killed`` (int32, tasks that die), and float32 ``utility``,
+        ``qoe`` (1 without users), ``latency`` and ``energy``, all 0 in a crash, and ``reward``.
         """
         task = state.task
         provider = self._serving(state, action, params)
         until, demand = state.until[provider], state.demand[provider]  # [C]
         running = until > task.arrival
-        available = params.capacity[provider] - jnp.where(running, demand, 0).sum(dtype=jnp.int32)
-        crashed = task.demand > available
-        to_come = jnp.where(running, (until - task.arrival) / seconds(demand, params), 0.0)
-        penalty = params.crash_penalty * (1 + to_come.sum())
-        utility = jnp.where(crashed, 0.0, worth(params.utility[provider], task.demand))
-        qoe = jnp.where(crashed, 0.0, self._qoe(state, provider, params))
+        begin = task.arrival if state.begin is None else state.begin[provider]
+        start, accepted = self._offer(task, params.capacity[provider], begin, until, demand)
+        to_come = (until - jnp.maximum(begin, task.arrival)) / seconds(demand, params)
+        penalty = params.crash_penalty * (1 + jnp.where(running, to_come, 0.0).sum())
+        utility = worth(params.utility[provider], task.demand)
+        qoe = self._qoe(state, provider, params)
+        latency, energy = self._cost(task, provider, start, params)
+        paid = self._paid(utility * qoe, latency, energy, params)
+        brought = {"utility": utility, "qoe": qoe, "latency": latency, "energy": energy}
         return {
             "provider": provider,
-            "crashed": crashed,
-            "killed": jnp.where(crashed, running.sum(dtype=jnp.int32), 0),
-            "utility": utility,
-            "qoe": qoe,
-            "reward": jnp.where(crashed, -penalty, utility * qoe),
+            "start": start,
+            "crashed": ~accepted,
+            "killed": jnp.where(accepted, 0, running.sum(dtype=jnp.int32)),
+            **{name: jnp.where(accepted, value, 0.0) for name, value in brought.items()},
+            "reward": jnp.where(accepted, paid, -penalty),
         }
+
+    def _offer(
+        self,
+        task: Task,
+        capacity: jax.Array,
+        begin: jax.Array,
+        until: jax.Array,
+        demand: jax.Array,
+    ) -> tuple[jax.Array, jax.Array]:
+        """When a provider with these slots [C] would start ``task``, and whether it takes it."""
+        now = task.arrival
+        if not self.queue:
+            used = jnp.where(until > now, demand, 0).sum(dtype=jnp.int32)
+            return now, task.demand <= capacity - used
+        start = earliest_start(now, task.demand, capacity, begin, until, demand)
+        waiting = ((until > now) & (begin > now)).sum(dtype=jnp.int32)
+        return start, (start <= now) | ((waiting < self.queue) & (start < NEVER))
+
+    def _cost(
+        self, task: Task, provider: jax.Array, start: jax.Array, params: EnvParams
+    ) -> tuple[jax.Array, jax.Array]:
+        """Latency in seconds and energy in joules of ``task`` at ``provider``, of its shape."""
+        runtime = seconds(task.demand, params)
+        latency = (start - task.arrival) + runtime
+        if params.link is None or task.fading is None:
+            return latency, jnp.zeros_like(latency)
+        up, down = airtime(params.link, task.user, provider, task.fading[provider])
+        sent = params.link.user_power * up + params.link.provider_power * down
+        return latency + up + down, sent + params.link.compute_power * runtime
+
+    def _paid(
+        self, value: jax.Array, latency: jax.Array, energy: jax.Array, params: EnvParams
+    ) -> jax.Array:
+        paid = value * jnp.exp(-latency / params.patience)
+        return paid if params.link is None else paid - params.link.energy_price * energy
 
     def available(self, state: EnvState, params: EnvParams) -> jax.Array:
         """Denoising steps that each provider has left, int32 [L]."""
@@ -337,20 +414,28 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
 
     def room(self, state: EnvState, params: EnvParams) -> jax.Array:
         """Whether each provider can take the waiting task without a crash, bool [L]."""
-        return state.task.demand <= self.available(state, params)
+        return self._offers(state, params)[1]
+
+    def _offers(self, state: EnvState, params: EnvParams) -> tuple[jax.Array, jax.Array]:
+        """When each provider would start the waiting task, and whether it takes it, [L]."""
+        begin = jnp.zeros_like(state.until) if state.begin is None else state.begin
+        return jax.vmap(self._offer, (None, 0, 0, 0, 0))(
+            state.task, params.capacity, begin, state.until, state.demand
+        )
 
     def value(self, state: EnvState, params: EnvParams) -> jax.Array:
         """What each provider would pay for the waiting task if it has room, float32 [L].
 
         With users, the mean over the judge's samples; 0 in a hole.
         """
-        value = worth(params.utility, state.task.demand)
-        if params.users is None:
-            return value
-        task, rated = state.task, self._rated(state, params)
-        mean = params.users.mean[task.user, task.request]
-        mean = felt(params.users, state.tastes, task, mean, jnp.arange(value.shape[0]))
-        return jnp.where(rated, value * mean, 0.0)
+        task, everyone = state.task, jnp.arange(params.capacity.shape[0])
+        value = worth(params.utility, task.demand)
+        if params.users is not None:
+            mean = params.users.mean[task.user, task.request]
+            value *= felt(params.users, state.tastes, task, mean, everyone)
+        latency, energy = self._cost(task, everyone, self._offers(state, params)[0], params)
+        paid = self._paid(value, latency, energy, params)
+        return jnp.where(self._rated(state, params), paid, 0.0)
 
     def legal_actions(self, state: EnvState, params: EnvParams) -> jax.Array:
         """Which providers can be chosen, bool [L]: those with a rating and, with ``mask``, room.
@@ -404,6 +489,9 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
             "room": self.room(state, params),
             "utility": self.value(state, params),
         }
+        everyone = jnp.arange(capacity.shape[0])
+        latency, _ = self._cost(task, everyone, self._offers(state, params)[0], params)
+        parts["latency"] = jnp.broadcast_to(latency / seconds(longest, params), capacity.shape)
         if params.users is not None:
             parts["persona"] = (params.users.personas[task.user] - _MIDPOINT) / _HALF_RANGE
             parts["request"] = params.users.request_features[task.request]
@@ -422,8 +510,9 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
         ``tasks`` 1 each decision; ``assigned``; ``lost`` dropped because the provider crashed;
         ``crashed`` tasks killed while running; ``finished`` since the last decision (what still
         runs at the last decision of an episode is not counted); ``utility`` paid; ``load`` [L]
-        assigned denoising steps. With users also ``qoe`` and, of each user, ``qoe_of_user`` and
-        ``assigned_of_user`` [K].
+        assigned denoising steps. With a link or a queue also ``latency`` (s) and ``energy`` (J, of
+        computing and sending; 0 without a link) of what was assigned. With users also ``qoe`` and,
+        of each user, ``qoe_of_user`` and ``assigned_of_user`` [K].
         """
         outcome = self.outcome(state, action, params)
         assigned = 1.0 - outcome["crashed"]
@@ -438,6 +527,9 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
             "utility": outcome["utility"],
             "load": chosen * assigned * state.task.demand,
         }
+        if params.link is not None or self.queue:
+            counts["latency"] = outcome["latency"]
+            counts["energy"] = outcome["energy"]
         if params.users is not None:
             user = jnp.arange(params.users.qoe.shape[0]) == state.task.user
             counts["qoe"] = outcome["qoe"]
@@ -454,33 +546,42 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
         return spaces.Discrete(params.capacity.shape[0])
 
     def observation_space(self, params: EnvParams) -> spaces.Box:
-        """A box of float32: [0, 1], with ``persona`` [-1, 1], with request or tastes any number."""
+        """A box of float32: [0, 1], with ``persona`` [-1, 1], with what has no limit any number."""
         shape = jax.eval_shape(lambda p: self.reset_env(jax.random.key(0), p)[0], params).shape
         anything = float(np.finfo(np.float32).max)
-        reach = {"persona": 1.0, "request": anything, "tastes": anything}
+        reach = {"persona": 1.0} | dict.fromkeys(("latency", "request", "tastes"), anything)
+        if self.queue:
+            reach["providers"] = anything  # what waits makes available negative
         widest = max(reach.get(part, 0.0) for part in self.observation)
         return spaces.Box(-widest, max(widest, 1.0), shape)
 
 
 def draw_task(chance: jax.Array, arrival: jax.Array, params: EnvParams) -> Task:
     """The task that comes at ``arrival``, from uniform numbers in [0, 1): see ``_chance``."""
-    users = params.users
-    demand = params.demands[_index(chance[0], params.demands.shape[0])]
-    if users is None:
-        zero = jnp.int32(0)
-        return Task(arrival=arrival, demand=demand, user=zero, request=zero, draw=jnp.float32(0))
+    users, link = params.users, params.link
+    user = request = jnp.int32(0)
+    draw = jnp.float32(0)
+    if users is not None:
+        user = jnp.searchsorted(users.user_mix, chance[1], side="right").astype(jnp.int32)
+        request = jnp.searchsorted(users.request_mix, chance[2], side="right").astype(jnp.int32)
+        draw = chance[3]
     return Task(
         arrival=arrival,
-        demand=demand,
-        user=jnp.searchsorted(users.user_mix, chance[1], side="right").astype(jnp.int32),
-        request=jnp.searchsorted(users.request_mix, chance[2], side="right").astype(jnp.int32),
-        draw=chance[3],
+        demand=params.demands[_index(chance[0], params.demands.shape[0])],
+        user=user,
+        request=request,
+        draw=draw,
+        # Rayleigh fading: the power gain of a channel is exponential with mean 1.
+        fading=None if link is None else -jnp.log1p(-chance[4:]),
     )
 
 
 def _chance(key: jax.Array, params: EnvParams) -> jax.Array:
-    """The uniform numbers of a step: gap, demand and, with users, user, request, sample."""
-    return jax.random.uniform(key, (2 if params.users is None else 5,))
+    """Uniform numbers of a step: gap, demand; with users or a link user, request, draw, fading."""
+    if params.users is None and params.link is None:
+        return jax.random.uniform(key, (2,))
+    channels = 0 if params.link is None else params.capacity.shape[0]
+    return jax.random.uniform(key, (5 + channels,))
 
 
 def worth(coefficients: jax.Array, demand: jax.Array) -> jax.Array:

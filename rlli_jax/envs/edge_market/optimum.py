@@ -13,7 +13,8 @@ value, so the linear program bounds every policy that crashes no provider. A cra
 the penalty and what was running; that breaking a provider on purpose could pay is left out.
 
 With users, v_il is the mean over the judge's samples: the program then bounds the expected return.
-Where tastes drift, v_il depends on what was served before and no such program exists.
+Where tastes drift or tasks queue, v_il depends on what was served before and no such program
+exists.
 """
 
 from typing import NamedTuple
@@ -48,13 +49,17 @@ def offline_optimum(
         whole: whether tasks must be served whole; this can take much longer.
 
     Raises:
-        InputError: the tasks do not fit the parameters, or the users' tastes drift.
+        InputError: the tasks do not fit the parameters, tastes drift, or tasks queue.
         RuntimeError: HiGHS found no optimum.
     """
     check_tasks(env, params, tasks)
     if params.users is not None and params.users.drift is not None:
         raise InputError(
             "the offline optimum is not defined where tastes drift: make the users without drift"
+        )
+    if env.queue:
+        raise InputError(
+            "the offline optimum is not defined where tasks queue: make the market with queue=0"
         )
     served = jax.tree.map(lambda x: np.asarray(x)[:-1], tasks)
     arrival = served.arrival.astype(np.int64)

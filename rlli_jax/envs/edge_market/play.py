@@ -61,13 +61,22 @@ def play(
 def check_tasks(env: EdgeMarket, params: EnvParams, tasks: Task) -> None:
     """Raise InputError if ``tasks`` cannot be played in ``env`` with ``params``."""
     env.check(params)
-    least = int(np.max(params.capacity)) // (env.slots + 1) + 1
+    running = env.slots - env.queue
+    least = int(np.max(params.capacity)) // (running + 1) + 1
     small = np.flatnonzero(np.asarray(tasks.demand) < least)
     if small.size:
         raise InputError(
             f"task {small[0]} asks for {tasks.demand[small[0]]} denoising steps, so that a "
-            f"provider could run more than {env.slots} tasks at once: make the environment with "
+            f"provider could run more than {running} tasks at once: make the environment with "
             f"parameters whose demands go down to {tasks.demand[small[0]]}"
+        )
+    if (params.link is None) != (tasks.fading is None):
+        have, lack = ("fading", "link") if params.link is None else ("link", "fading")
+        raise InputError(f"there is {have} but no {lack}: give both (tasks and parameters) or none")
+    if tasks.fading is not None and tasks.fading.shape[1] != params.capacity.shape[0]:
+        raise InputError(
+            f"the tasks have fading for {tasks.fading.shape[1]} providers, but the fleet has "
+            f"{params.capacity.shape[0]}: give one gain for each provider"
         )
     if params.users is not None:
         people, asked = params.users.count.shape[:2]
