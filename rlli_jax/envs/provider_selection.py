@@ -173,7 +173,8 @@ class ProviderSelection(environment.Environment[EnvState, EnvParams]):
         nobody = np.flatnonzero(~everybody.any(-1))
         if nobody.size:
             raise InputError(
-                f"assignment shared: for request number {nobody[0] + 1} of {len(everybody)} no provider is rated by every user; use assignment sequential "
+                f"assignment shared: for request number {nobody[0] + 1} of {len(everybody)} no "
+                "provider is rated by every user; use assignment sequential "
                 "or joint, or fill the holes of the table."
             )
 
@@ -275,10 +276,18 @@ class ProviderSelection(environment.Environment[EnvState, EnvParams]):
         return spaces.Discrete(num_providers)
 
     def observation_space(self, params: EnvParams) -> spaces.Box:
-        """A box of float32; one-hots and personas lie in [-1, 1], the reward in [0, K]."""
-        shape = jax.eval_shape(lambda p: self.reset_env(jax.random.key(0), p)[0], params).shape
-        bound = jnp.finfo(jnp.float32).max if "request" in self.observation else 1.0
-        return spaces.Box(-max(bound, params.qoe.shape[0]), max(bound, params.qoe.shape[0]), shape)
+        """A box of float32; only the reward of all K users together can leave [-1, 1]."""
+        num_users, _, num_providers, _ = params.qoe.shape
+        sizes = {
+            "action": num_providers * (num_users if self.assignment == "joint" else 1),
+            "reward": 1,
+            "user": num_users,
+            "persona": 5 * (1 if self.assignment == "sequential" else num_users),
+            "request": params.request_features.shape[1],
+        }
+        # Features of requests are the user's own and have no bound.
+        bound = np.finfo(np.float32).max if "request" in self.observation else num_users
+        return spaces.Box(-bound, bound, (sum(sizes[part] for part in self.observation),))
 
     def _steps_per_round(self, params: EnvParams) -> int:
         return params.qoe.shape[0] if self.assignment == "sequential" else 1

@@ -103,15 +103,16 @@ def build_problem(config: StudyConfig) -> Problem:
             noise=block.noise,
             seed=block.seed,
         )
-    return split(config, population, catalog, _ask(judge, population, catalog, block))
+    table = _ask(judge, population, catalog, block)
+    if config.table.standardise:
+        table = table.standardised()
+    return split(config, population, catalog, table)
 
 
 def split(
     config: StudyConfig, population: Population, catalog: Catalog, table: QoETable
 ) -> Problem:
-    """Set requests aside for evaluation and look up human scores, as the config says."""
-    if config.table.standardise:
-        table = table.standardised()
+    """Set requests of a finished table aside for evaluation and look up human scores."""
     train = test = table
     if config.table.held_out_requests:
         test, train = table.split_requests(config.table.held_out_requests, config.table.split_seed)

@@ -1,0 +1,277 @@
+"""ProviderSelection: rewards, turns, masks, observations, and its views through other libraries."""
+
+import chex
+import gymnax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnax.environments import spaces
+from gymnax.wrappers.gym import GymnaxToGymWrapper
+
+import rlli_jax.envs  # noqa: F401  (registers the environments)
+from rlli_jax.envs.provider_selection import ProviderSelection, make_params
+from rlli_jax.errors import InputError
+from rlli_jax.learners import reference
+from rlli_jax.learners.core import evaluate
+from rlli_jax.oracle import QoETable
+
+K, R, L, S = 3, 2, 4, 5
+
+
+def random_table(holes=False, seed=0):
+    rng = np.random.default_rng(seed)
+    valid = np.ones((K, R, L, S), bool)
+    if holes:
+        valid = rng.random((K, R, L, S)) < 0.5
+        valid[0, 0, 1] = False  # a hole through all samples
+        valid[:, :, 3, 0] = True  # somebody can always serve
+    return QoETable(
+        qoe=rng.random((K, R, L, S)).astype(np.float32) * valid,
+        valid=valid,
+        users=tuple(f"u{k}" for k in range(K)),
+        requests=tuple(f"r{r}" for r in range(R)),
+        providers=tuple(f"p{i}" for i in range(L)),
+        judge="random numbers",
+        stand_in=True,
+    )
+
+
+PERSONAS = np.linspace(1, 5, K * 5).reshape(K, 5)
+
+
+def make(holes=False, rounds=2, **kwargs):
+    return ProviderSelection(make_params(random_table(holes), PERSONAS, rounds=rounds), **kwargs)
+
+
+def play(env, actions, key=0):
+    """-> states before each step, rewards, terminated flags, observations after each step."""
+    params = env.default_params
+    _, state = env.reset_env(jax.random.key(key), params)
+    steps = []
+    for i, action in enumerate(actions):
+        before = state
+        key_step = jax.random.fold_in(jax.random.key(key + 1), i)
+        observation, state, reward, terminated, _ = env.step_env(
+            key_step, state, jnp.asarray(action), params
+        )
+        steps.append((before, float(reward), bool(terminated), observation))
+    return steps
+
+
+def test_sequential_serves_the_users_in_turn_and_ends_after_the_last_round():
+    env, table = make(), random_table()
+    steps = play(env, [i % L for i in range(2 * K)])
+    assert [int(env.users(state, env.default_params)) for state, *_ in steps] == [
+        0,
+        1,
+        2,
+    ] * 2
+    assert [ended for _, _, ended, _ in steps] == [False] * 5 + [True]
+    for i, (state, reward, _, _) in enumerate(steps):
+        cell = table.qoe[i % K, int(state.request), i % L]
+        assert np.isclose(cell, reward).any()  # one of the samples of that cell
+    first, second = {int(s[0].request) for s in steps[:K]}, {int(s[0].request) for s in steps[K:]}
+    assert len(first) == len(second) == 1  # a request lasts a round
+
+
+@pytest.mark.parametrize("assignment", ["shared", "joint"])
+def test_all_users_at_once(assignment):
+    env, table = make(assignment=assignment), random_table()
+    action = 2 if assignment == "shared" else [2, 0, 3]
+    (state, reward, ended, _), (_, _, last, _) = play(env, [action, action])
+    cells = table.qoe[np.arange(K), int(state.request), np.broadcast_to(action, K)]  # [K, S]
+    sums = cells[0][:, None, None] + cells[1][None, :, None] + cells[2][None, None, :]
+    assert np.isclose(sums, reward, atol=1e-6).any()
+    assert (ended, last) == (False, True)
+
+
+def test_rewards_draw_the_valid_samples_uniformly():
+    env, table = make(holes=True), random_table(holes=True)
+    params = env.default_params
+    _, state = env.reset_env(jax.random.key(0), params)
+    keys = jax.random.split(jax.random.key(1), 4000)
+    rewards = jax.vmap(lambda key: env.step_env(key, state, jnp.int32(3), params)[2])(keys)
+    cell = table.qoe[0, int(state.request), 3][table.valid[0, int(state.request), 3]]
+    values, counts = np.unique(np.asarray(rewards), return_counts=True)
+    assert np.allclose(values, np.sort(cell))
+    share = 1 / len(cell)
+    assert (abs(counts / 4000 - share) < 5 * np.sqrt(share * (1 - share) / 4000)).all()
+
+
+def test_a_hole_is_never_served_and_never_becomes_a_number():
+    env, table = make(holes=True), random_table(holes=True)
+    params = env.default_params
+    _, state = env.reset_env(jax.random.key(0), params)
+    state = state.replace(request=jnp.int32(0))
+    legal = np.asarray(env.legal_actions(state, params))
+    assert legal.tolist() == table.legal[0, 0].tolist()
+    assert not legal[1]
+    served = 1 + int(np.argmax(np.roll(legal, -1)))  # the next legal one
+    _, after, reward, _, _ = env.step_env(jax.random.key(2), state, jnp.int32(1), params)
+    assert int(after.action) == served
+    assert np.isclose(table.qoe[0, 0, served][table.valid[0, 0, served]], float(reward)).any()
+    choices = env.statistics(state, jnp.int32(1), params)["choices"]
+    assert choices[0, 0, served] == 1 == choices.sum()
+
+
+@pytest.mark.parametrize(
+    ("assignment", "parts", "size"),
+    [
+        ("sequential", ("action", "reward"), L + 1),  # Eq. (3) of the paper
+        ("shared", ("action", "reward"), L + 1),
+        ("joint", ("action", "reward"), K * L + 1),
+        ("sequential", ("user", "persona", "request"), K + 5 + R),
+        ("joint", ("persona", "request"), K * 5 + R),
+    ],
+)
+def test_observation_has_the_chosen_parts(assignment, parts, size):
+    env = make(assignment=assignment, observation=parts)
+    observation, _ = env.reset(jax.random.key(0), env.default_params)
+    space = env.observation_space(env.default_params)
+    assert observation.shape == space.shape == (size,)
+    assert space.contains(observation)
+    assert observation.dtype == jnp.float32
+
+
+def test_observation_tells_last_action_last_reward_and_who_is_next():
+    env = make(observation=("action", "reward", "user", "persona", "request"))
+    start, _ = env.reset_env(jax.random.key(0), env.default_params)
+    assert (start[: L + 1] == 0).all()
+    ((_, reward, _, observation),) = play(env, [2])
+    action, last, user, persona, _ = np.split(observation, np.cumsum([L, 1, K, 5]))
+    assert action.tolist() == [0, 0, 1, 0]
+    assert last == np.float32(reward)
+    assert user.tolist() == [0, 1, 0]
+    assert np.allclose(persona, (PERSONAS[1] - 3) / 2)
+
+
+@pytest.mark.parametrize("assignment", ["sequential", "shared", "joint"])
+def test_reference_policies_reach_the_exact_values_of_the_table(assignment):
+    """The references of a table come from NumPy, these from playing; noise is averaged out."""
+    env, params = make(assignment=assignment), make().default_params
+    references = random_table().references()
+
+    def value(policy):
+        choices = evaluate(env, policy, jax.random.key(0), params, 64).statistics["choices"]
+        share = choices / choices.sum(-1, keepdims=True)
+        return float((share * params.mean).sum(-1).mean(1).sum())
+
+    best_single = references["best_single"][1]
+    per_user = best_single if assignment == "shared" else references["optimum"]
+    assert np.isclose(value(reference.optimal(env, params)), per_user, atol=1e-5)
+    assert np.isclose(value(reference.best_single(env, params)), best_single, atol=1e-5)
+    if assignment != "shared":
+        greedy = value(reference.greedy(env, params))
+        assert np.isclose(greedy, references["optimum_per_request"], atol=1e-5)
+    assert abs(value(reference.random()) - references["random"]) < 0.15
+
+
+def test_round_robin_takes_the_legal_actions_in_turn():
+    env = make(holes=True)
+    result = evaluate(env, reference.round_robin(), jax.random.key(0), env.default_params, 8)
+    choices = np.asarray(result.statistics["choices"])
+    assert choices.sum() == 8 * 2 * K
+    assert (choices[~random_table(holes=True).legal] == 0).all()
+
+
+def test_return_is_rounds_times_the_sum_over_users():
+    table = random_table()
+    single = QoETable(**{**table.__dict__, "qoe": np.full_like(table.qoe, 0.25)})
+    for assignment in ("sequential", "shared", "joint"):
+        env = ProviderSelection(make_params(single, rounds=3), assignment=assignment)
+        result = evaluate(env, reference.random(), jax.random.key(0), env.default_params, 2)
+        assert np.allclose(result.returns, 3 * K * 0.25)
+
+
+def test_tables_of_one_shape_share_a_compilation_and_vmap():
+    env = make()
+    tables = [make_params(random_table(seed=s), PERSONAS) for s in range(3)]
+    tables = [jax.tree.map(jnp.asarray, params) for params in tables]
+    chex.clear_trace_counter()
+    step = jax.jit(chex.assert_max_traces(env.step_env, n=1))
+    rewards = []
+    for params in tables:
+        _, state = env.reset_env(jax.random.key(0), params)
+        rewards.append(step(jax.random.key(1), state, jnp.int32(0), params)[2])
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *tables)
+    together = jax.vmap(env.step_env, (None, None, None, 0))(
+        jax.random.key(1), state, jnp.int32(0), stacked
+    )
+    assert np.allclose(together[2], rewards)
+
+
+def test_is_registered_with_gymnax():
+    env, params = gymnax.make("ProviderSelection-v0", assignment="joint")
+    observation, state = env.reset(jax.random.key(0), params)
+    action = env.action_space(params).sample(jax.random.key(1))
+    assert env.action_space(params).contains(action)
+    result = env.step(jax.random.key(2), state, action, params)
+    assert result[0].shape == observation.shape
+    assert isinstance(gymnax.make("ProviderSelection-v0")[0].action_space(params), spaces.Discrete)
+
+
+def test_gymnasium_sees_it_through_the_bridge():
+    env = GymnaxToGymWrapper(make(rounds=1, observation=("action", "reward", "persona")))
+    observation, _ = env.reset(seed=1)
+    again, _ = env.reset(seed=1)
+    assert np.array_equal(observation, again)
+    for step in range(K):
+        assert env.observation_space.contains(np.asarray(observation))
+        observation, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+        assert 0 <= float(reward) <= 1
+        assert (bool(terminated), bool(truncated)) == (step == K - 1, False)
+
+
+@pytest.mark.slow
+def test_stable_baselines3_trains_on_it():
+    """PPO of stable-baselines3 finds the best provider of each user of the demonstration table."""
+    stable_baselines3 = pytest.importorskip("stable_baselines3")
+    env = ProviderSelection(observation=("user",))
+    model = stable_baselines3.PPO(
+        "MlpPolicy",
+        GymnaxToGymWrapper(env),
+        n_steps=100,
+        batch_size=50,
+        gamma=0.0,
+        learning_rate=1e-2,
+        seed=0,
+    )
+    model.learn(2000)
+    best = np.asarray(env.default_params.mean[:, 0]).argmax(-1)
+    chosen, _ = model.predict(np.eye(5, dtype=np.float32), deterministic=True)
+    assert chosen.tolist() == best.tolist()
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"assignment": "parallel"}, "choose one of shared, sequential, joint"),
+        ({"observation": ("action", "mood")}, "choose some of"),
+        ({"observation": ("action", "action")}, "each once"),
+        ({"observation": ()}, "choose some of"),
+        ({"assignment": "joint", "observation": ("user",)}, "needs assignment sequential"),
+    ],
+)
+def test_bad_construction_is_refused(kwargs, message):
+    with pytest.raises(InputError, match=message):
+        ProviderSelection(**kwargs)
+
+
+def test_parameters_that_do_not_fit_are_refused():
+    with pytest.raises(InputError, match="one Big Five vector for each user"):
+        make_params(random_table(), PERSONAS[:2])
+    with pytest.raises(InputError, match="one row for each request"):
+        make_params(random_table(), PERSONAS, request_features=np.eye(R + 1))
+    with pytest.raises(InputError, match="at least 1 round"):
+        make_params(random_table(), rounds=0)
+
+
+def test_shared_needs_a_provider_that_everybody_rated():
+    table = random_table()
+    valid = np.zeros_like(table.valid)
+    for user in range(K):
+        valid[user, :, user] = True
+    apart = QoETable(**{**table.__dict__, "valid": valid, "qoe": table.qoe * valid})
+    with pytest.raises(InputError, match="request number 1 of 2 no provider is rated by every"):
+        ProviderSelection(make_params(apart), assignment="shared")

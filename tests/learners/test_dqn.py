@@ -1,0 +1,158 @@
+"""DQN: the replay buffer and its n-step samples, schedules, tracing."""
+
+from functools import cache
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from probe_envs import ForbiddenJackpot
+
+from rlli_jax.envs.provider_selection import ProviderSelection
+from rlli_jax.errors import InputError
+from rlli_jax.learners.core import Transition
+from rlli_jax.learners.dqn import Buffer, DQNConfig, DQNHyperparams, dqn, sample, write
+
+SMALL = DQNConfig(num_envs=4, num_steps=4, batch_size=8, buffer_size=64, warm_up=16, hidden=(8,))
+
+
+SELECTION = ProviderSelection()
+
+
+@cache
+def compiled(env):
+    learner = dqn(env, SMALL)
+    return jax.jit(learner.init), jax.jit(learner.step)
+
+
+def history(env, hyperparams, iterations=2, key=0):
+    """-> (state, metrics) after each iteration, strongly typed so that nothing compiles twice."""
+    init, step = compiled(env)
+    hyperparams = jax.tree.map(
+        lambda x, like: jnp.asarray(x, jnp.asarray(like).dtype), hyperparams, DQNHyperparams()
+    )
+    state = init(jax.random.key(key), hyperparams, env.default_params)
+    steps = []
+    for _ in range(iterations):
+        steps.append(step(state if not steps else steps[-1][0], env.default_params))
+    return steps
+
+
+def run(*args, **kwargs):
+    return history(*args, **kwargs)[-1]
+
+
+def filled_buffer(capacity, num_envs, steps, episode):
+    """Vector step t is marked by t; an episode ends every ``episode`` steps, by turns in a
+    termination and a truncation."""
+    empty = Transition(
+        observation=jnp.zeros((capacity, num_envs, 1)),
+        legal=jnp.ones((capacity, num_envs, 2), bool),
+        action=jnp.zeros((capacity, num_envs), jnp.int32),
+        reward=jnp.zeros((capacity, num_envs)),
+        terminated=jnp.zeros((capacity, num_envs), bool),
+        done=jnp.zeros((capacity, num_envs), bool),
+        next_observation=jnp.zeros((capacity, num_envs, 1)),
+        next_legal=jnp.ones((capacity, num_envs, 2), bool),
+    )
+    buffer = Buffer(empty, jnp.int32(0))
+    for t in range(steps):
+        one = jnp.ones(num_envs)
+        done = (t + 1) % episode == 0
+        terminated = done and ((t + 1) // episode) % 2 == 1
+        step = Transition(
+            observation=t * one[:, None],
+            legal=jnp.ones((num_envs, 2), bool),
+            action=jnp.zeros(num_envs, jnp.int32),
+            reward=(1.0 + t) * one,
+            terminated=jnp.full(num_envs, terminated),
+            done=jnp.full(num_envs, done),
+            next_observation=(t + 1) * one[:, None],
+            next_legal=jnp.ones((num_envs, 2), bool),
+        )
+        buffer = write(buffer, step)
+    return buffer
+
+
+@pytest.mark.parametrize("n_step", [1, 3, 5])
+@pytest.mark.parametrize("steps", [6, 8, 21])  # partly filled, full, overwritten
+def test_samples_are_n_step_transitions_of_one_episode(n_step, steps):
+    capacity, gamma, episode = 8, 0.5, 4
+    buffer = filled_buffer(capacity, 2, steps, episode)
+    batch, discount = sample(jax.random.key(0), buffer, 512, n_step, gamma)
+    starts = np.asarray(batch.observation[:, 0]).astype(int)
+    oldest = max(0, steps - capacity)
+    assert set(starts) == set(range(oldest, steps - n_step + 1))
+    for i, start in enumerate(starts):
+        to_end = episode - start % episode
+        length = min(n_step, to_end)
+        reward = sum(gamma**k * (1 + start + k) for k in range(length))
+        ended = length == to_end
+        terminated = ended and ((start + length) // episode) % 2 == 1
+        assert np.isclose(batch.reward[i], reward)
+        assert np.isclose(discount[i], gamma**length)
+        assert batch.next_observation[i, 0] == start + length
+        assert bool(batch.done[i]) == ended
+        assert bool(batch.terminated[i]) == terminated
+
+
+def test_samples_cover_the_buffer_uniformly():
+    buffer = filled_buffer(8, 2, 8, 100)
+    batch, _ = sample(jax.random.key(0), buffer, 8_000, 1, 0.9)
+    counts = np.bincount(np.asarray(batch.observation[:, 0]).astype(int), minlength=8)
+    # Binomial with p = 1/8: five standard deviations around 1,000.
+    assert (abs(counts - 1000) < 5 * np.sqrt(8000 * 7 / 64)).all()
+
+
+def test_illegal_actions_are_never_taken():
+    state, metrics = run(ForbiddenJackpot(), DQNHyperparams(epsilon_end=1.0), iterations=3)
+    assert (state.buffer.steps.action[: int(state.buffer.written)] > 0).all()
+    assert float(metrics["episode_return"]) <= 1
+
+
+def test_epsilon_falls_linearly_and_stays():
+    hyper = DQNHyperparams(epsilon_start=1.0, epsilon_end=0.2, exploration=0.5, total_iterations=4)
+    epsilons = [float(metrics["epsilon"]) for _, metrics in history(SELECTION, hyper, 4)]
+    assert np.allclose(epsilons, [1.0, 0.6, 0.2, 0.2])
+
+
+def test_hard_target_is_copied_only_every_period():
+    updates = SMALL.num_steps * SMALL.updates_per_step
+    kept, _ = run(SELECTION, DQNHyperparams(target_period=updates + 1), iterations=1)
+    fresh = compiled(SELECTION)[0](jax.random.key(0), DQNHyperparams(), SELECTION.default_params)
+    chex.assert_trees_all_equal(kept.target, fresh.target)
+    copied, _ = run(SELECTION, DQNHyperparams(target_period=updates), iterations=1)
+    chex.assert_trees_all_equal(copied.target, copied.params)
+
+
+def test_hyperparameters_sweep_under_vmap_with_one_trace_and_equal_single_runs():
+    env, gammas = SELECTION, jnp.array([0.5, 0.9])
+    learner, params = dqn(env, SMALL), env.default_params
+    axes = jax.tree.map(lambda x: None, DQNHyperparams()).replace(gamma=0)
+    key = jax.random.key(1)
+    states = jax.vmap(learner.init, (None, axes, None))(key, DQNHyperparams(gamma=gammas), params)
+    chex.clear_trace_counter()
+    step = jax.jit(jax.vmap(chex.assert_max_traces(learner.step, n=1), (0, None)))
+    for _ in range(3):
+        states, _ = step(states, params)
+    for i, gamma in enumerate(gammas):
+        single, _ = run(env, DQNHyperparams(gamma=gamma), iterations=3, key=1)
+        chex.assert_trees_all_close(
+            jax.tree.map(lambda x, i=i: x[i], states.params), single.params, atol=1e-5
+        )
+
+
+def test_impossible_configurations_are_refused():
+    with pytest.raises(InputError, match="no multiple of num_envs"):
+        DQNConfig(num_envs=3, buffer_size=64)
+    with pytest.raises(InputError, match="warm_up = 4"):
+        DQNConfig(num_envs=4, n_step=3, warm_up=4)
+    with pytest.raises(InputError, match="hidden layer"):
+        DQNConfig(dueling=True, hidden=())
+
+
+def test_joint_assignment_is_refused_with_advice():
+    env = ProviderSelection(assignment="joint")
+    with pytest.raises(InputError, match="use PPO, or assignment sequential"):
+        dqn(env, SMALL).init(jax.random.key(0), DQNHyperparams(), env.default_params)

@@ -1,0 +1,123 @@
+"""PPO: advantages against the definition, masks, factored actions, annealing, tracing."""
+
+from functools import cache
+
+import chex
+import gymnax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from probe_envs import ForbiddenJackpot
+
+from rlli_jax.envs.provider_selection import ProviderSelection
+from rlli_jax.errors import InputError
+from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams, advantages, ppo
+
+SMALL = PPOConfig(num_envs=4, num_steps=8, num_minibatches=2, num_epochs=2, hidden=(8,))
+
+
+SELECTION = ProviderSelection()
+
+
+@cache
+def compiled(env):
+    learner = ppo(env, SMALL)
+    return jax.jit(learner.init), jax.jit(learner.step)
+
+
+def history(env, hyperparams, iterations=2, key=0):
+    """-> (state, metrics) after each iteration, strongly typed so that nothing compiles twice."""
+    init, step = compiled(env)
+    hyperparams = jax.tree.map(
+        lambda x, like: jnp.asarray(x, jnp.asarray(like).dtype), hyperparams, PPOHyperparams()
+    )
+    state = init(jax.random.key(key), hyperparams, env.default_params)
+    steps = []
+    for _ in range(iterations):
+        steps.append(step(state if not steps else steps[-1][0], env.default_params))
+    return steps
+
+
+def run(*args, **kwargs):
+    return history(*args, **kwargs)[-1]
+
+
+def test_advantages_are_the_sum_of_discounted_errors_within_an_episode():
+    """Against Eq. 16 of Schulman et al. (2016), summed term by term."""
+    steps, gamma, lam = 7, 0.9, 0.8
+    rng = np.random.default_rng(0)
+    reward, value, next_value = rng.normal(size=(3, steps, 1)).astype(np.float32)
+    terminated = np.array([0, 0, 1, 0, 0, 0, 0], bool)[:, None]
+    done = np.array([0, 0, 1, 0, 1, 0, 0], bool)[:, None]  # the second end is a truncation
+    delta = reward + gamma * next_value * ~terminated - value
+    expected = np.zeros((steps, 1))
+    for t in range(steps):
+        for later in range(t, steps):
+            expected[t] += (gamma * lam) ** (later - t) * delta[later]
+            if done[later]:
+                break
+    result = advantages(reward, value, next_value, terminated, done, gamma, lam)
+    assert np.allclose(result, expected, atol=1e-5)
+
+
+def test_illegal_actions_are_never_taken():
+    env = ForbiddenJackpot()
+    _, metrics = run(env, PPOHyperparams(entropy_coefficient=1.0), iterations=3)
+    assert float(metrics["episode_return"]) <= 1  # the jackpot pays 100
+    assert float(metrics["entropy"]) <= np.log(2) + 1e-6  # two legal actions
+
+
+def test_joint_assignment_has_a_choice_for_each_user():
+    env = ProviderSelection(assignment="joint")
+    state, metrics = run(env, PPOHyperparams())
+    users, _, providers, _ = env.default_params.qoe.shape
+    assert np.isclose(float(metrics["entropy"]), users * np.log(providers), rtol=0.05)
+    seen_action = state.envs.state.action
+    assert seen_action.shape == (SMALL.num_envs, users)
+
+
+def test_learning_rate_is_annealed_to_nothing():
+    hyper = PPOHyperparams(anneal=1.0, total_iterations=2)
+    (_, _), (before, _), (after, _) = history(SELECTION, hyper, iterations=3)
+    chex.assert_trees_all_equal(before.params, after.params)
+    _, (before, _), (after, _) = history(SELECTION, hyper.replace(anneal=0.0), iterations=3)
+    with pytest.raises(AssertionError):
+        chex.assert_trees_all_equal(before.params, after.params)
+
+
+def test_hyperparameters_sweep_under_vmap_with_one_trace_and_equal_single_runs():
+    env, rates = SELECTION, jnp.array([1e-3, 1e-2])
+    learner, params = ppo(env, SMALL), env.default_params
+    hyper = PPOHyperparams(learning_rate=rates)
+    axes = jax.tree.map(lambda x: None, PPOHyperparams()).replace(learning_rate=0)
+    key = jax.random.key(1)
+
+    states = jax.vmap(learner.init, (None, axes, None))(key, hyper, params)
+    chex.clear_trace_counter()
+    step = jax.jit(jax.vmap(chex.assert_max_traces(learner.step, n=1), (0, None)))
+    for _ in range(3):
+        states, _ = step(states, params)
+    for i, rate in enumerate(rates):
+        single, _ = run(env, PPOHyperparams(learning_rate=rate), iterations=3, key=1)
+        chex.assert_trees_all_close(
+            jax.tree.map(lambda x, i=i: x[i], states.params), single.params, atol=1e-5
+        )
+
+
+def test_gradients_are_clipped_by_their_global_norm():
+    """With a tiny norm Adam's first moment stays within it, whatever the loss."""
+    state, _ = run(SELECTION, PPOHyperparams(max_grad_norm=1e-3), iterations=1)
+    moments = jax.tree.leaves(state.optimizer[1].mu)
+    assert np.sqrt(sum(float((m**2).sum()) for m in moments)) <= 1e-3
+
+
+def test_bad_sizes_are_refused():
+    with pytest.raises(InputError, match="num_minibatches = 3"):
+        PPOConfig(num_envs=4, num_steps=4, num_minibatches=3)
+
+
+def test_continuous_actions_are_refused():
+    env, params = gymnax.make("Pendulum-v1")
+    with pytest.raises(InputError, match="discrete actions"):
+        ppo(env, SMALL).init(jax.random.key(0), PPOHyperparams(), params)
