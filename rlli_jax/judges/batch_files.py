@@ -1,0 +1,170 @@
+"""Questions and answers as files of batch services: OpenAI's, ``vllm run-batch`` and others.
+
+A line of the file that goes out is one request with a ``custom_id``, the caller's key of the
+question. Lines come back in any order, some as errors, some not at all; every line that can be
+used is, and the summary counts the others.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlli_jax.errors import InputError
+from rlli_jax.judges import Answer, Failed, Invalid, Question, Rated
+from rlli_jax.judges.completions import Completions, refused
+from rlli_jax.judges.prompting import label_orders
+
+URL = "/v1/chat/completions"
+
+
+@dataclass(frozen=True)
+class BatchSummary:
+    """What became of the questions and lines of a file of results."""
+
+    rated: int = 0
+    invalid: int = 0
+    failed: int = 0  # error lines: ask again
+    missing: int = 0  # questions without a line: ask again
+    duplicate: int = 0  # lines for a question that had one already; the first good one counts
+    unknown: int = 0  # lines with an id that was not asked for
+    unreadable: int = 0  # lines that are no result, a truncated last one included
+
+    def __str__(self) -> str:
+        return (
+            f"{self.rated:,} rated, {self.invalid:,} invalid, {self.failed:,} failed, "
+            f"{self.missing:,} missing; lines left out: {self.duplicate:,} duplicate, "
+            f"{self.unknown:,} unknown, {self.unreadable:,} unreadable"
+        )
+
+
+def write_batch(
+    path: str | Path, completions: Completions, questions: Mapping[str, Question]
+) -> int:
+    """Write one line for each question and label order; returns the number of lines.
+
+    Args:
+        path: the file; it appears only when it is whole.
+        completions: how to ask.
+        questions: by custom_id, the caller's key. With both label orders the file has two lines
+            for each, with ``/0`` and ``/1`` behind the key.
+
+    Raises:
+        InputError: a question has no picture, the scoring is not settled, or the file cannot be
+            written.
+    """
+    _require_settled(completions)
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    lines = 0
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            for key, question in questions.items():
+                if question.picture is None:
+                    raise InputError(
+                        f"request {question.request!r} by provider {question.provider!r} has no "
+                        "picture; leave it out of the batch."
+                    )
+                bodies = completions.bodies(question)
+                for custom_id, body in zip(_custom_ids(key, completions), bodies, strict=True):
+                    line = {"custom_id": custom_id, "method": "POST", "url": URL, "body": body}
+                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                    lines += 1
+        os.replace(part, path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error}); choose another place.") from None
+    finally:
+        part.unlink(missing_ok=True)
+    return lines
+
+
+def read_batch(
+    path: str | Path, completions: Completions, questions: Mapping[str, Question]
+) -> tuple[dict[str, Answer], BatchSummary]:
+    """Answers by custom_id from a file of results, and what became of the rest.
+
+    ``completions`` and ``questions`` are those that the batch was written with. A question has an
+    answer if every line of it is there; of several lines with one id the first counts that is not
+    a failure.
+
+    Raises:
+        InputError: the file cannot be read, or the scoring is not settled.
+    """
+    _require_settled(completions)
+    asked = {i: key for key in questions for i in _custom_ids(key, completions)}
+    bodies: dict[str, Any] = {}  # custom_id -> body of its reply
+    failures: dict[str, Answer] = {}
+    duplicate = unknown = unreadable = 0
+    for line in _lines(Path(path)):
+        custom_id = line.get("custom_id") if isinstance(line, dict) else None
+        if not isinstance(custom_id, str):
+            unreadable += 1
+            continue
+        if custom_id not in asked:
+            unknown += 1
+            continue
+        duplicate += custom_id in bodies or custom_id in failures
+        failure = _failure(line)
+        if failure is None:
+            bodies.setdefault(custom_id, line["response"].get("body"))
+        else:
+            failures.setdefault(custom_id, failure)
+    answers: dict[str, Answer] = {}
+    for key, question in questions.items():
+        ids = _custom_ids(key, completions)
+        failed = [failures[i] for i in ids if i in failures and i not in bodies]
+        if all(i in bodies for i in ids):
+            answers[key] = completions.answer([bodies[i] for i in ids], question, None)
+        elif failed:
+            answers[key] = failed[0]
+    kinds = [type(answer) for answer in answers.values()]
+    return answers, BatchSummary(
+        rated=kinds.count(Rated),
+        invalid=kinds.count(Invalid),
+        failed=kinds.count(Failed),
+        missing=len(questions) - len(answers),
+        duplicate=duplicate,
+        unknown=unknown,
+        unreadable=unreadable,
+    )
+
+
+def _require_settled(completions: Completions) -> None:
+    if completions.scoring == "auto":
+        raise InputError(
+            "a batch file needs to know its scoring; choose 'logprobs' or 'text' instead of 'auto'."
+        )
+
+
+def _custom_ids(key: str, completions: Completions) -> list[str]:
+    orders = label_orders(completions.both_orders)
+    return [key] if len(orders) == 1 else [f"{key}/{i}" for i in range(len(orders))]
+
+
+def _lines(path: Path) -> Iterator[Any]:
+    """The parsed lines of a file, None for one that is not JSON; empty lines are left out."""
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                if line.strip():
+                    try:
+                        yield json.loads(line)
+                    except ValueError:
+                        yield None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error}); name a file of results.") from None
+
+
+def _failure(line: Mapping[str, Any]) -> Answer | None:
+    """The answer in a line that reports an error, None for one with a completion."""
+    response = line.get("response")
+    if line.get("error") or not isinstance(response, dict):
+        error = line.get("error") or "the line has no response"
+        message = error.get("message", error) if isinstance(error, dict) else error
+        return Failed(f"the batch service reports an error: {message}")
+    status = response.get("status_code", 200)
+    return None if status == 200 else refused(status, response.get("body"))

@@ -1,0 +1,434 @@
+"""The OpenAI judge against a real HTTP server that answers well, late, wrongly or not at all."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import time
+from email.utils import formatdate
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("openai", reason="needs the extra llm")
+
+from rlli_jax.errors import InputError
+from rlli_jax.judges import Failed, Invalid, Rated, Usage, openai_judge
+from rlli_jax.judges.completions import Completions
+from rlli_jax.judges.openai_judge import Limits, OpenAIJudge, Pace, retry_after
+
+KEY = "sk-very-secret"
+GOOD = [("good", {"good": 0.75, "fair": 0.25})]
+CLOSED = "http://127.0.0.1:9/v1"  # nothing listens on the discard port
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """A key, and no long waits between tries."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setattr(openai_judge, "FIRST_WAIT", 0.001)
+
+
+@pytest.fixture
+def judge(server):
+    def make(scoring="logprobs", limits=None, **completions):
+        return OpenAIJudge(
+            Completions("tiny", scoring, **completions), base_url=server.url, limits=limits
+        )
+
+    return make
+
+
+def test_expected_rating_from_log_probabilities(server, judge, question, chat_completion):
+    server.respond = lambda body, n: chat_completion("good", GOOD)
+    (answer,) = judge(price_in=2.0, price_out=10.0).rate([question()])
+    assert isinstance(answer, Rated)
+    assert answer.rating == pytest.approx(3.75)
+    assert answer.valid_mass == pytest.approx(1.0)
+    assert json.loads(answer.raw)["text"] == "good"
+    assert answer.usage.prompt_tokens == 1000
+    assert answer.usage.cost == pytest.approx((1000 * 2 + 2 * 10) / 1e6)
+    assert answer.usage.seconds > 0
+
+
+def test_what_is_sent(server, judge, question):
+    ask = question(scale="1-5", sample=2)
+    judge("text", temperature=0.7, seed=40, extra={"user": "me"}).rate([ask])
+    (body,) = server.requests
+    assert body | {"messages": None} == {
+        "model": "tiny",
+        "messages": None,
+        "max_tokens": 16,
+        "temperature": 0.7,
+        "seed": 42,
+        "user": "me",
+    }
+    assert server.headers[0]["authorization"] == f"Bearer {KEY}"
+    (message,) = body["messages"]
+    assert [part["type"] for part in message["content"]] == ["text", "image_url", "text"]
+    kind, data = message["content"][1]["image_url"]["url"].split(",")
+    assert kind == "data:image/png;base64"
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+    np.testing.assert_array_equal(pixels, ask.picture.pixels)
+
+
+def test_log_probabilities_are_asked_for_and_a_temperature_can_be_left_out(server, judge, question):
+    judge(temperature=None, top_logprobs=7).rate([question()])
+    (body,) = server.requests
+    assert (body["logprobs"], body["top_logprobs"]) == (True, 7)
+    assert "temperature" not in body
+    assert "seed" not in body
+
+
+def test_answers_come_in_the_order_of_the_questions(server, judge, question, chat_completion):
+    def respond(body, n):
+        time.sleep(0.02 * (n % 3))
+        text = body["messages"][0]["content"][2]["text"]
+        return chat_completion("good" if text == wanted else "poor")
+
+    questions = [question(persona, picture) for persona in range(4) for picture in (2, 0, None, 1)]
+    server.respond = respond
+    asker = judge("text")
+    for special in (0, 3):
+        (body,) = asker.completions.bodies(question(special))
+        wanted = body["messages"][0]["content"][2]["text"]
+        ratings = [getattr(a, "rating", None) for a in asker.rate(questions)]
+        rows = np.array(ratings, object).reshape(4, 4)
+        assert list(rows[special]) == [4.0, 4.0, None, 4.0]
+        assert list(rows[1]) == [2.0, 2.0, None, 2.0]
+        assert asker.rate([question(picture=None)]) == [Invalid("no picture")]
+
+
+def test_questions_of_a_picture_follow_each_other(server, judge, question):
+    questions = [question(persona, picture) for persona in range(4) for picture in range(3)]
+    judge("text", Limits(concurrency=1)).rate(questions)
+    images = [body["messages"][0]["content"][1]["image_url"]["url"] for body in server.requests]
+    assert sum(a != b for a, b in pairwise(images)) == 2
+
+
+def test_average_over_label_orders(server, judge, question, chat_completion):
+    def respond(body, n):
+        worst_first = body["messages"][0]["content"][2]["text"].endswith("excellent.")
+        return chat_completion("good" if worst_first else "fair")
+
+    server.respond = respond
+    (answer,) = judge("text", both_orders=True).rate([question()])
+    assert answer == Rated(3.5, raw="good\nfair")
+    assert answer.usage.prompt_tokens == 2000
+
+
+def test_concurrency_is_used_and_kept(server, judge, question, chat_completion):
+    def respond(body, n):
+        time.sleep(0.05)
+        return chat_completion()
+
+    server.respond = respond
+    answers = judge("text", Limits(concurrency=4)).rate([question(i) for i in range(16)])
+    assert all(isinstance(answer, Rated) for answer in answers)
+    assert server.busiest == 4
+
+
+# One fault, then a good answer: the question ends as Rated.
+FAULTS = {
+    "429": lambda n: (429, {"error": {"message": "slow down"}}, {}),
+    "429 with Retry-After": lambda n: (429, {"error": {}}, {"Retry-After": "0.01"}),
+    "429 with a useless Retry-After": lambda n: (429, {}, {"Retry-After": "soon"}),
+    "500": lambda n: (500, b"oops", {}),
+    "503": lambda n: (503, {}, {"Retry-After": "0"}),
+    "hang-up": lambda n: None,
+    "reset in mid-body": lambda n: (200, b'{"choices": [', {"Content-Length": "1000"}),
+    "truncated JSON": lambda n: (200, b'{"choices": [{"mess', {}),
+    "empty": lambda n: (200, b"", {}),
+    "not HTTP": lambda n: b"hello\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_passing_fault_costs_one_more_try(server, judge, question, chat_completion, fault):
+    server.respond = lambda body, n: FAULTS[fault](n) if n == 0 else chat_completion("good", GOOD)
+    (answer,) = judge().rate([question()])
+    assert answer.rating == pytest.approx(3.75)
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_lasting_fault_ends_as_failed(server, judge, question, fault):
+    server.respond = lambda body, n: FAULTS[fault](n)
+    (answer,) = judge(limits=Limits(retries=2)).rate([question()])
+    assert isinstance(answer, Failed)
+    assert answer.reason
+    assert len(server.requests) == 3
+
+
+def test_timeout_of_a_silent_server(server, judge, question):
+    server.respond = lambda body, n: time.sleep(0.3)
+    (answer,) = judge(limits=Limits(timeout=0.05, retries=0)).rate([question()])
+    assert answer == Failed("no answer from the server: APITimeoutError: Request timed out.")
+
+
+def test_timeout_of_a_server_that_dribbles(server, judge, question):
+    def dribble():
+        for _ in range(50):
+            time.sleep(0.02)
+            yield b" "
+
+    server.respond = lambda body, n: (200, dribble(), {})
+    (answer,) = judge(limits=Limits(timeout=0.1, retries=0)).rate([question()])
+    assert answer == Failed("no whole answer in 0.1 s")
+
+
+def test_a_huge_answer_is_cut_off(server, judge, question):
+    server.respond = lambda body, n: (200, b" " * 50_000_000, {})
+    (answer,) = judge(limits=Limits(retries=0)).rate([question()])
+    assert answer == Failed("the answer is larger than 4,194,304 bytes")
+
+
+@pytest.mark.parametrize(
+    ("reply", "scoring", "reason"),
+    [
+        ({"text": "six"}, "text", "the answer is not one label of the scale"),
+        ({"text": None}, "text", "the answer is not one label of the scale"),
+        ({"text": None, "refusal": "I cannot"}, "logprobs", "the model refused to answer"),
+        (
+            {"text": "good"},
+            "logprobs",
+            "the server gave no log-probabilities; choose scoring 'text'",
+        ),
+        (
+            {"text": "As", "logprobs": [("As", {"As": 0.9, "good": 0.1})]},
+            "logprobs",
+            "only 0.1 of the probability is on the scale's labels, of 0.5 that is asked for",
+        ),
+    ],
+)
+def test_answers_that_are_no_rating_are_invalid(
+    server, judge, question, chat_completion, reply, scoring, reason
+):
+    server.respond = lambda body, n: chat_completion(**reply)
+    (answer,) = judge(scoring).rate([question()])
+    assert isinstance(answer, Invalid)
+    assert answer.reason == reason
+    assert len(server.requests) == 1
+    assert (reply["text"] or reply.get("refusal") or "") in answer.raw
+
+
+def test_a_content_filter_is_final(server, judge, question):
+    error = {"error": {"message": "no", "code": "content_policy_violation"}}
+    server.respond = lambda body, n: (400, error, {})
+    (answer,) = judge().rate([question()])
+    assert answer == Invalid("the server's content filter refused the question", "no")
+
+
+@pytest.mark.parametrize("body", [{}, [], 3, None, {"choices": []}, {"choices": [{}]}])
+def test_json_that_is_no_completion_fails(server, judge, question, body):
+    server.respond = lambda _, n: (200, json.dumps(body).encode(), {})
+    (answer,) = judge().rate([question()])
+    assert answer == Failed("the server's answer is not a chat completion")
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(401, {"message": f"bad key {KEY}"}), (404, {}), (429, {"code": "insufficient_quota"})],
+)
+def test_what_all_questions_would_meet_is_asked_once(server, judge, question, status, error):
+    server.respond = lambda body, n: (status, {"error": error}, {})
+    answers = judge(limits=Limits(concurrency=1)).rate([question(i) for i in range(5)])
+    assert len(server.requests) == 1
+    assert all(isinstance(answer, Failed) for answer in answers)
+    assert answers[0].reason.startswith(f"the server answered with status {status}")
+    assert answers[1].reason.startswith("not asked: ")
+    assert KEY not in repr(answers)
+
+
+def test_one_bad_request_does_not_stop_the_others(server, judge, question, chat_completion):
+    server.respond = lambda body, n: (400, {}, {}) if n == 0 else chat_completion()
+    answers = judge("text", Limits(concurrency=1)).rate([question(i) for i in range(3)])
+    assert [type(answer) for answer in answers] == [Failed, Rated, Rated]
+
+
+def test_a_server_that_is_down_is_not_asked_for_ever(question):
+    judge = OpenAIJudge(
+        Completions("m", "text"), base_url=CLOSED, limits=Limits(concurrency=1, retries=1)
+    )
+    answers = judge.rate([question(i) for i in range(3)])
+    assert answers[0].reason.startswith("no answer from the server: APIConnectionError")
+    assert answers[1].reason.startswith("not asked: no answer")
+
+
+def test_more_than_five_minutes_of_retry_after_is_no_quota(server, judge, question):
+    server.respond = lambda body, n: (429, {"error": {"message": "daily"}}, {"Retry-After": "3600"})
+    (answer,) = judge().rate([question()])
+    assert answer.reason.endswith("daily; it asks to come back in 3600 s")
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": "0.5"}, 0.5),
+        ({"retry-after": "-3"}, 0.0),
+        ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "nan"}, None),
+        ({}, None),
+    ],
+)
+def test_retry_after(headers, seconds):
+    assert retry_after(headers) == seconds
+
+
+def test_retry_after_as_a_date():
+    seconds = retry_after({"retry-after": formatdate(time.time() + 60, usegmt=True)})
+    assert 50 < seconds <= 60
+    assert retry_after({"retry-after": formatdate(0, usegmt=True)}) == 0.0
+
+
+def test_pace_spreads_requests_over_the_minute():
+    pace = Pace(Limits(requests_per_minute=600, tokens_per_minute=60_000))
+    waits = [pace.reserve(100.0, tokens) for tokens in (50, 500, 0, 50)]
+    assert waits == pytest.approx([0.0, 0.1, 0.6, 0.7])
+    assert pace.reserve(200.0, 0) == 0.0  # what was not used is not saved up
+    unlimited = Pace(Limits())
+    assert [unlimited.reserve(5.0, 10**9) for _ in range(3)] == [0.0] * 3
+
+
+def test_a_pause_holds_everyone():
+    pace = Pace(Limits())
+    pace.pause(60.0)
+    assert 59.0 < pace.reserve(time.monotonic(), 0) <= 60.0
+
+
+def test_auto_scoring_finds_log_probabilities(server, judge, chat_completion):
+    server.respond = lambda body, n: chat_completion("yes", [("yes", {"yes": 1.0})])
+    asker = judge("auto")
+    assert asker.identity.parameters["scoring"] == "logprobs"
+    assert asker.completions.scoring == "logprobs"
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("refuses", [True, False])
+def test_auto_scoring_falls_back_to_text(server, judge, question, chat_completion, refuses):
+    def respond(body, n):
+        if refuses and "logprobs" in body:
+            return (422, {"detail": "Unexpected fields in the request: {'logprobs'}"}, {})
+        return chat_completion("fair")
+
+    server.respond = respond
+    asker = judge("auto")
+    assert asker.identity.parameters["scoring"] == "text"
+    assert asker.rate([question()]) == [Rated(3.0, raw="fair")]
+
+
+def test_auto_scoring_says_what_keeps_it_from_asking(server, judge):
+    server.respond = lambda body, n: (401, {"error": {"message": f"bad key {KEY}"}}, {})
+    with pytest.raises(InputError, match=r"refused .*status 401: bad key \*\*\*.*correct"):
+        judge("auto").identity  # noqa: B018
+    down = OpenAIJudge(Completions("m"), base_url=CLOSED, limits=Limits(retries=0))
+    with pytest.raises(InputError, match=r"does not answer .* start it"):
+        down.identity  # noqa: B018
+
+
+def parameters(**changes):
+    given = {"model": "m", "scoring": "logprobs", **changes}
+    return OpenAIJudge(Completions(**given), base_url=CLOSED).identity.parameters
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "n"},
+        {"scoring": "text"},
+        {"revision": "2"},
+        {"temperature": None},
+        {"temperature": 1.0},
+        {"max_tokens": 8},
+        {"top_logprobs": 5},
+        {"seed": 0},
+        {"both_orders": True},
+        {"min_valid_mass": 0.1},
+        {"extra": {"reasoning_effort": "low"}},
+    ],
+)
+def test_what_changes_an_answer_is_in_the_identity(change):
+    assert parameters(**change) != parameters()
+    json.dumps(parameters(**change))
+
+
+def test_what_changes_no_answer_is_not_in_the_identity(monkeypatch):
+    monkeypatch.setenv("OTHER", "another key")
+    other = OpenAIJudge(
+        Completions("m", "logprobs", price_in=1.0, price_out=2.0),
+        base_url="http://elsewhere/v1",
+        key_variable="OTHER",
+        limits=Limits(concurrency=3, timeout=5.0, retries=1, requests_per_minute=10),
+        image_tokens=9,
+    )
+    assert other.identity.parameters == parameters()
+    assert "another key" not in repr(vars(other)["_given"]) + other.identity.describe()
+    assert "another key" not in repr(other)
+
+
+def test_the_key_is_in_no_answer_and_no_log(server, judge, question, chat_completion, caplog):
+    caplog.set_level("DEBUG")
+    server.respond = lambda body, n: chat_completion(f"you sent {KEY}")
+    (answer,) = judge("text").rate([question()])
+    assert answer.raw == "you sent ***"
+    server.respond = lambda body, n: (500, {"error": {"message": KEY}}, {})
+    (answer,) = judge("text", Limits(retries=0)).rate([question()])
+    assert answer.reason.endswith("***")
+    assert KEY not in caplog.text
+
+
+def test_no_key_is_needed_at_ones_own_server_only(monkeypatch, server, question):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    own = OpenAIJudge(Completions("m", "text"), base_url=server.url)
+    assert isinstance(own.rate([question()])[0], Rated)
+    with pytest.raises(InputError, match="variable OPENAI_API_KEY holds no key; set it"):
+        OpenAIJudge(Completions("m", "text"))
+
+
+def test_expected_usage(question):
+    completions = Completions("m", "text", max_tokens=10, price_in=1.0, price_out=4.0)
+    judge = OpenAIJudge(completions, base_url=CLOSED, image_tokens=500)
+    usage = judge.expected_usage(question())
+    body = json.dumps(completions.bodies(question())[0]["messages"][0]["content"][::2])
+    assert usage.prompt_tokens == pytest.approx(500 + len(body) / 4, rel=0.05)
+    assert usage.completion_tokens == 10
+    assert usage.cost == pytest.approx((usage.prompt_tokens + 40) / 1e6)
+    assert judge.expected_usage(question(picture=None)) == Usage(0, 0, 0.0, 0.0)
+    unpriced = OpenAIJudge(Completions("m"), base_url=CLOSED)
+    assert unpriced.expected_usage(question()).cost is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"model": ""}, "model is ''; name the model"),
+        ({"scoring": "vote"}, "scoring is 'vote'; choose"),
+        ({"temperature": -1.0}, "temperature is -1.0; give a number from 0"),
+        ({"max_tokens": 0}, "max_tokens is 0; give a number from 1"),
+        ({"top_logprobs": 21}, "top_logprobs is 21; give a number from 1 to 20"),
+        ({"min_valid_mass": 1.5}, "min_valid_mass is 1.5; give a number from 0 to 1"),
+        ({"price_in": -1.0}, "price_in is -1.0; give the price"),
+    ],
+)
+def test_numbers_out_of_range(wrong, message):
+    with pytest.raises(InputError, match=message):
+        Completions(**{"model": "m", **wrong})
+
+
+def test_limits_out_of_range():
+    for name in ("concurrency", "requests_per_minute", "tokens_per_minute", "timeout"):
+        with pytest.raises(InputError, match=f"{name} is 0; give a number above 0"):
+            Limits(**{name: 0})
+    with pytest.raises(InputError, match="retries is -1"):
+        Limits(retries=-1)
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setattr(openai_judge, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"openai is missing; install rlli_jax\[llm\]"):
+        OpenAIJudge(Completions("m"), base_url=CLOSED)
