@@ -22,7 +22,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--devices", type=int, default=os.cpu_count(), help="host devices on a CPU")
     parser.add_argument("--steps", type=int, default=2_000_000, help="steps of one repeat, about")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--market", choices=("agod", "users", "link"), default="agod")
+    parser.add_argument(
+        "--market",
+        choices=("agod", "users", "link"),
+        default="agod",
+        help="the rules of AGOD, with personal QoE, or with QoE and the wireless link",
+    )
     return parser.parse_args()
 
 
@@ -39,7 +44,14 @@ def main() -> None:
     import numpy as np
     from jax.sharding import AxisType, PartitionSpec
 
-    from rlli_jax.envs.edge_market import EdgeMarket, make_params, make_users, sample_fleet
+    from rlli_jax.envs.edge_market import (
+        EdgeMarket,
+        Link,
+        make_params,
+        make_users,
+        sample_distances,
+        sample_fleet,
+    )
     from rlli_jax.oracle import QoETable
 
     def market() -> EdgeMarket:
@@ -57,8 +69,11 @@ def main() -> None:
             stand_in=True,
         )
         users = make_users(table, np.full((5, 5), 3.0))
+        link = None
+        if options.market == "link":
+            link = Link(distance=sample_distances(0, users=5, providers=len(fleet)))
         return EdgeMarket(
-            make_params(fleet, users=users),
+            make_params(fleet, users=users, link=link),
             observation=("providers", "task", "persona", "request"),
         )
 

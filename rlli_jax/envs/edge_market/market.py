@@ -7,6 +7,7 @@ of tastes, the wireless link, the queue) is off unless its parameters are given.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, get_args
 
 import jax
@@ -131,7 +132,7 @@ def make_params(
         ("arrival_rate", arrival_rate, arrival_rate > 0, "positive, in tasks per second"),
         ("rate_amplitude", rate_amplitude, 0 <= rate_amplitude < 1, "in [0, 1)"),
         ("rate_period", rate_period, rate_period > 0, "positive, in seconds"),
-        ("horizon", horizon, 1 <= horizon <= 10**9, "from 1 to 1e9 whole seconds"),
+        ("horizon", horizon, 1 <= horizon <= 5 * 10**8, "from 1 to 5e8 whole seconds"),
         ("crash_penalty", crash_penalty, crash_penalty >= 0, "at least 0"),
         ("capacity_scale", capacity_scale, capacity_scale > 0, "positive"),
         ("patience", patience, patience > 0, "positive, in seconds"),
@@ -556,6 +557,28 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
         return spaces.Box(-widest, max(widest, 1.0), shape)
 
 
+def sample_tasks(key: jax.Array, params: EnvParams) -> Task:
+    """The tasks [T + 1] of one episode, drawn as the environment draws them. Host side.
+
+    For playing several policies, or finding the optimum, on the same tasks.
+    """
+    mean = float(params.arrival_rate) * float(params.horizon)
+    drawn = _draw_tasks(key, params, int(mean + 10 * np.sqrt(mean) + 10))
+    count = int(np.argmax(np.asarray(drawn.arrival) >= params.horizon))
+    return jax.tree.map(lambda x: x[: max(count, 2)], drawn)  # the first one is always served
+
+
+@partial(jax.jit, static_argnums=2)
+def _draw_tasks(key: jax.Array, params: EnvParams, length: int) -> Task:
+    def body(clock: tuple, key: jax.Array) -> tuple[tuple, Task]:
+        arrival, fraction = clock
+        chance = _chance(key, params)
+        return _next(chance[0], arrival, fraction, params), draw_task(chance[1:], arrival, params)
+
+    start = jnp.int32(0), jnp.float32(0)
+    return jax.lax.scan(body, start, jax.random.split(key, length))[1]
+
+
 def draw_task(chance: jax.Array, arrival: jax.Array, params: EnvParams) -> Task:
     """The task that comes at ``arrival``, from uniform numbers in [0, 1): see ``_chance``."""
     users, link = params.users, params.link
@@ -622,6 +645,8 @@ def _next(
     swing = jnp.sin(2 * jnp.pi * arrival / params.rate_period)
     rate = params.arrival_rate * (1 + params.rate_amplitude * swing)
     gap = fraction - jnp.log1p(-chance) / rate
-    # A gap past the horizon ends the episode, so its exact length is of no matter.
-    whole = jnp.floor(jnp.minimum(gap, jnp.float32(2**30)))
-    return arrival + whole.astype(jnp.int32), jnp.minimum(gap - whole, 1.0)
+    # A gap past the horizon ends the episode, so its exact length is of no matter; uncut, the
+    # clock could overflow.
+    gap = jnp.minimum(gap, params.horizon)
+    whole = jnp.floor(gap)
+    return arrival + whole.astype(jnp.int32), gap - whole

@@ -13,6 +13,7 @@ from rlli_jax.envs.edge_market import (
     make_params,
     play,
     sample_fleet,
+    sample_tasks,
 )
 from rlli_jax.errors import InputError
 
@@ -135,6 +136,22 @@ def test_arrivals_have_the_law_of_agod(env):
     values, counts = np.unique(demand[before_end], return_counts=True)
     assert values.tolist() == list(range(100, 260, 10))
     np.testing.assert_allclose(counts / counts.sum(), 1 / 16, rtol=0.05)
+
+
+def test_sampled_tasks_are_those_of_an_episode(env):
+    params = make_params(sample_fleet(0), horizon=30_000)
+    tasks = [sample_tasks(jax.random.key(i), params) for i in range(200)]
+    counts = np.array([len(t.arrival) - 1 for t in tasks])
+    assert abs(counts.mean() - 30) < 3 * np.sqrt(30 / 200)
+    assert all(t.arrival[0] == 0 and t.arrival[-1] < 30_000 for t in tasks)
+    assert all((np.diff(t.arrival) >= 0).all() for t in tasks)
+
+
+def test_a_market_that_nobody_visits_serves_its_first_task_and_ends(env):
+    params = make_params(sample_fleet(0), arrival_rate=1e-12)
+    _, state = env.reset(jax.random.key(0), params)
+    assert env.step(jax.random.key(1), state, jnp.int32(0), params)[3]
+    assert len(sample_tasks(jax.random.key(0), params).arrival) == 2
 
 
 def test_the_rate_swings_with_its_period(env):
