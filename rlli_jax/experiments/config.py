@@ -29,13 +29,15 @@ from rlli_jax.judges import SCALES
 from rlli_jax.learners.dqn import DQNConfig, DQNHyperparams
 from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams
 
-Positive = Annotated[int, Field(gt=0)]
+Whole = Annotated[int, Field(strict=True)]  # not true, not "3"
+Positive = Annotated[Whole, Field(gt=0)]
+UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # pydantic's types of error
 
 
 class Block(BaseModel):
     """A block of the file: unknown keys are refused, values cannot change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _exactly_one(block: BaseModel, names: Sequence[str]) -> None:
@@ -59,7 +61,7 @@ class Sample(Block):
     size: Positive
     group: str = "women 21-40"
     correlations: str = "davies_2015_r_observed"
-    seed: int = 0
+    seed: Whole = 0
 
 
 class PopulationBlock(Block):
@@ -94,10 +96,9 @@ class CatalogBlock(Block):
 
 
 class JudgeBlock(Block):
-    """What every judge has: a scale, and how often it is asked the same."""
+    """What every judge has."""
 
     scale: str = "adjectives"
-    samples: Positive = 1
 
     @field_validator("scale")
     @classmethod
@@ -111,14 +112,15 @@ class Psychometric(JudgeBlock):
     """The embedded linear model: a stand-in for a language model."""
 
     kind: Literal["psychometric"]
+    samples: Positive = 1  # how often it is asked the same
     preset: str = "replicated"
     strength: Annotated[float, Field(ge=0)] = 1.0
     noise: Annotated[float, Field(ge=0)] = 0.3
-    seed: int = 0
+    seed: Whole = 0
 
 
 class Recorded(JudgeBlock):
-    """Scores from a CSV or Parquet file."""
+    """Scores from a CSV or Parquet file, with as many samples as that has."""
 
     kind: Literal["recorded"]
     path: Path
@@ -128,12 +130,16 @@ class Recorded(JudgeBlock):
     _paths = field_validator("path")(_beside_file)
 
 
+AnyJudge = Psychometric | Recorded
+JUDGES = get_args(AnyJudge)
+
+
 class TableBlock(Block):
     """What is done to the table before anything learns from it."""
 
     standardise: bool = False  # remove every user's level and spread
     held_out_requests: Annotated[float, Field(ge=0, lt=1)] = 0.0  # part kept for evaluation
-    split_seed: int = 0
+    split_seed: Whole = 0
 
 
 class EnvironmentBlock(Block):
@@ -146,7 +152,15 @@ class EnvironmentBlock(Block):
 class PolicyBlock(Block):
     """What the policies share."""
 
-    observation: tuple[ObservationPart, ...] = ("action", "reward")
+    observation: Annotated[tuple[ObservationPart, ...], Field(min_length=1)] = ("action", "reward")
+
+    @field_validator("observation")
+    @classmethod
+    def _each_once(cls, parts: tuple[ObservationPart, ...]) -> tuple[ObservationPart, ...]:
+        for part in parts:
+            if parts.count(part) > 1:
+                raise ValueError(f"{part} is there twice; name each part once")
+        return parts
 
 
 class Reference(PolicyBlock):
@@ -226,12 +240,12 @@ class StudyConfig(Block):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     description: str = ""
-    seed: int = 0
+    seed: Whole = 0
     seeds: Positive = 10  # runs of every policy, side by side
     checkpoint_every: Positive = 25  # iterations between checkpoints: at most these are lost
     population: PopulationBlock | None = None
     catalog: CatalogBlock
-    judge: Annotated[Psychometric | Recorded, Field(discriminator="kind")]
+    judge: Annotated[AnyJudge, Field(discriminator="kind")]
     table: TableBlock = TableBlock()
     environment: EnvironmentBlock = EnvironmentBlock()
     policies: Annotated[dict[str, AnyPolicy], Field(min_length=1)]
@@ -240,22 +254,52 @@ class StudyConfig(Block):
     @model_validator(mode="after")
     def _consistent(self) -> "StudyConfig":
         if self.judge.kind == "psychometric" and self.population is None:
-            raise ValueError("population is missing; a psychometric judge needs to know the users")
+            raise ValueError("population: this key is missing; a psychometric judge needs users")
         if self.judge.kind == "recorded" and self.population is not None:
             raise ValueError(
-                "population is given, but the users of a recorded judge are those of its file; "
-                "remove it"
+                "population: the users of a recorded judge are those of its file; remove this key"
             )
-        for name in self.policies:
+        for name, policy in self.policies.items():
+            key = f"policies.{name}"
             if not name.strip() or set(name) & set('/\\:*?"<>|') or name.startswith("."):
                 raise ValueError(
                     f"policies: {name!r} cannot be the name of a folder; choose another name"
+                )
+            if policy.learner == "dqn" and self.environment.assignment == "joint":
+                raise ValueError(
+                    f"{key}.learner: dqn makes one choice a step, but environment.assignment is "
+                    "joint; use ppo, or another assignment"
+                )
+            if "user" in policy.observation and self.environment.assignment != "sequential":
+                raise ValueError(
+                    f"{key}.observation: user needs environment.assignment sequential; the others "
+                    "serve all users at once"
+                )
+            if "request" in policy.observation and self.table.held_out_requests:
+                raise ValueError(
+                    f"{key}.observation: request is the number of a request, which tells nothing "
+                    "of the held-out ones; remove it, or set table.held_out_requests to 0"
                 )
         return self
 
     def dump(self) -> dict[str, Any]:
         """The resolved config as plain values, as ``config.yaml`` holds it."""
         return self.model_dump(mode="json", exclude_none=True)
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice, of which YAML would silently drop one."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        names = [key.value for key in keys]
+        for i, key in enumerate(keys):
+            if key.value in names[:i]:
+                raise yaml.MarkedYAMLError(
+                    problem=f"key {key.value!r} is there twice", problem_mark=key.start_mark
+                )
+        return node
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
@@ -266,7 +310,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
     """
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such config file.") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -296,42 +340,58 @@ def parse_config(content: dict[str, Any], *, source: str, folder: Path | None) -
 def _override(content: dict[str, Any], override: str) -> None:
     """Set ``a.b.c=value`` in place; the value is read as YAML."""
     path, equals, text = override.partition("=")
-    keys = path.split(".")
-    if not equals or not all(key.strip() for key in keys):
+    parts = path.split(".")
+    if not equals or not all(part.strip() for part in parts):
         raise InputError(f"override {override!r}: write key.path=value, such as seeds=3.")
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _Loader)
     except yaml.YAMLError:
         raise InputError(f"override {override!r}: the value is malformed YAML.") from None
-    for i, key in enumerate(keys[:-1]):
-        content = content.setdefault(key, {})
-        if not isinstance(content, dict):
-            raise InputError(
-                f"override {override!r}: {'.'.join(keys[: i + 1])} is a value, not a block of keys."
-            )
-    content[keys[-1]] = value
+    while True:
+        # A key (the name of a policy) may hold dots: the longest one that is there is meant.
+        lengths = range(len(parts), 0, -1)
+        length = next((n for n in lengths if ".".join(parts[:n]) in content), 1)
+        key, parts = ".".join(parts[:length]), parts[length:]
+        if not parts:
+            content[key] = value
+            return
+        inner = content.setdefault(key, {})
+        if not isinstance(inner, dict):
+            raise InputError(f"override {override!r}: {key} is a value, not a block of keys.")
+        content = inner
 
 
 def _sentence(error: ValidationError, content: dict[str, Any]) -> str:
     """The first problem as one sentence with the path of the key in the file."""
     problems = error.errors()
     # An unknown key is the likeliest cause of whatever else is wrong with its block.
-    problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
+    problem = next((p for p in problems if p["type"] in UNKNOWN_KEY), problems[0])
+    loc = problem["loc"]
     keys: list[str] = []
     here: Any = content
-    for part in problem["loc"]:
-        if isinstance(here, dict) and part not in here and problem["type"] != "missing":
-            continue  # pydantic's name of an alternative, not a key of the file
-        keys.append(str(part))
-        here = here.get(part) if isinstance(here, dict) else None
-    where = ".".join(keys) or "config"
-    if problem["type"] == "extra_forbidden":
+    for i, part in enumerate(loc):
+        if isinstance(here, dict | list):
+            try:
+                here = here[part]  # type: ignore[index]
+            except (KeyError, IndexError, TypeError):
+                if problem["type"] != "missing" or i + 1 < len(loc):
+                    continue  # pydantic's name of an alternative, not a key of the file
+            keys.append(str(part))
+    where = ".".join(keys)
+    if problem["type"] in UNKNOWN_KEY:
         return f"{where}: unknown key{_suggestion(keys)}; remove or correct it."
     if problem["type"] == "missing":
         return f"{where}: this key is missing; add it."
     message = problem["msg"].removeprefix("Value error, ").rstrip(".")
     given = problem["input"]
-    shown = f" (given: {given!r})" if isinstance(given, str | int | float) else ""
+    if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        kinds = [get_args(judge.model_fields["kind"].annotation)[0] for judge in JUDGES]
+        where, message = f"{where}.kind", f"must be one of {', '.join(kinds)}"
+        given = given.get("kind") if isinstance(given, dict) else given
+    message = message.replace("Input should be", "must be", 1)
+    shown = f" (given: {given!r})" if isinstance(given, str | int | float | None) else ""
+    if not where:  # a rule between blocks: its message names the key
+        return f"{message}."
     return f"{where}: {message[0].lower() + message[1:]}{shown}."
 
 
@@ -342,8 +402,9 @@ def _suggestion(keys: list[str]) -> str:
         for block in (PPOConfig, PPOHyperparams, DQNConfig, DQNHyperparams)
         for field in fields(block)
     }
-    close = difflib.get_close_matches(keys[-1], known, 1)
-    return f", did you mean {close[0]}?" if close else ""
+    close = difflib.get_close_matches(keys[-1], known - {keys[-1]}, 1)
+    # A key that exists elsewhere is no typing error.
+    return f", did you mean {close[0]}?" if close and keys[-1] not in known else " here"
 
 
 def _blocks(block: type[Block]) -> list[type[Block]]:

@@ -25,6 +25,7 @@ from rlli_jax.errors import InputError
 from rlli_jax.experiments.config import StudyConfig, parse_config
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "gymnax", "distrax", "numpy", "scikit-image")
+MARKS = ("config.yaml", "versions.json")  # by these a folder is known to hold a run
 Existing = Literal["refuse", "resume", "overwrite"]
 
 
@@ -46,11 +47,11 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays whole or not at all, without pickle."""
+    """Write arrays of numbers whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     with open(partial, "wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     os.replace(partial, path)
 
 
@@ -83,12 +84,17 @@ def open_run(path: Path, config: StudyConfig, existing: Existing) -> Iterator[Pa
     """Make or reopen a run directory and hold it for this process alone.
 
     Raises:
-        InputError: it is in use; it exists and ``existing`` is "refuse"; or it holds another study
-            than the one to resume.
+        InputError: it is in use; it exists and ``existing`` is "refuse"; it holds no run, or
+            another study than the one to resume; or it cannot be written.
     """
-    lock = path.with_name(f".{path.name}.lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with open(lock, "w", encoding="utf-8") as handle:
+    path = path.resolve()  # so that it has a name, even if it was given as "."
+    lock = path.parent / f".{path.name}.lock"
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        handle = open(lock, "w", encoding="utf-8")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise _unusable(path, error) from None
+    with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -96,22 +102,35 @@ def open_run(path: Path, config: StudyConfig, existing: Existing) -> Iterator[Pa
                 f"run directory {path} is in use by another process; wait for it to end, or give "
                 "another directory with --output."
             ) from None
-        _prepare(path, config, existing)
+        try:
+            _prepare(path, config, existing)
+        except OSError as error:
+            raise _unusable(path, error) from None
         yield path
+
+
+def _unusable(path: Path, error: OSError) -> InputError:
+    return InputError(
+        f"run directory {path} cannot be used ({error.strerror}: {error.filename}); give another "
+        "directory with --output."
+    )
 
 
 def _prepare(path: Path, config: StudyConfig, existing: Existing) -> None:
     resolved = config.dump()
     occupied = path.exists() and any(path.iterdir())
+    if occupied and not all((path / name).exists() for name in MARKS):
+        raise InputError(
+            f"{path} is not empty and holds no run; it is left as it is, give another directory "
+            "with --output."
+        )
     if occupied and existing == "overwrite":
-        if not (path / "config.yaml").exists():
-            raise InputError(f"{path} holds no run; it is left as it is. Give another --output.")
         shutil.rmtree(path)
         occupied = False
     if not occupied:
         path.mkdir(parents=True, exist_ok=True)
-        write_yaml(path / "config.yaml", resolved)
         write_json(path / "versions.json", versions() | {"command": _command()})
+        write_yaml(path / "config.yaml", resolved)
         return
     if existing == "refuse":
         raise InputError(

@@ -8,12 +8,11 @@ from rlli_jax.catalog import Catalog
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.config import (
     CatalogBlock,
-    JudgeBlock,
     PopulationBlock,
     Recorded,
     StudyConfig,
 )
-from rlli_jax.judges import Judge, named_scale
+from rlli_jax.judges import Judge, Scale, named_scale
 from rlli_jax.judges.psychometric import PsychometricJudge
 from rlli_jax.judges.recorded import RecordedJudge
 from rlli_jax.oracle import QoETable, ask, build_questions
@@ -58,26 +57,27 @@ def load_population(block: PopulationBlock) -> Population:
     return Population.from_bigfive_test(block.bigfive_test)
 
 
-def _recorded(block: Recorded, catalog: Catalog) -> RecordedJudge:
-    return RecordedJudge.from_file(
-        block.path,
-        catalog,
-        scale=named_scale(block.scale),
-        columns=block.columns or None,
-        user=block.user,
-    )
-
-
-def _ask(judge: Judge, population: Population, catalog: Catalog, block: JudgeBlock) -> QoETable:
+def _recorded(block: Recorded, catalog: Catalog) -> tuple[Population, QoETable]:
+    """The recorded users and all their scores."""
     scale = named_scale(block.scale)
-    answers = ask(judge, build_questions(population, catalog, scale, block.samples))
+    judge = RecordedJudge.from_file(
+        block.path, catalog, scale=scale, columns=block.columns or None, user=block.user
+    )
+    population = judge.population()
+    return population, _table(judge, population, catalog, scale, judge.samples)
+
+
+def _table(
+    judge: Judge, population: Population, catalog: Catalog, scale: Scale, samples: int
+) -> QoETable:
+    answers = ask(judge, build_questions(population, catalog, scale, samples))
     return QoETable.from_answers(
         answers,
         population=population,
         catalog=catalog,
         scale=scale,
         judge=judge.identity,
-        samples=block.samples,
+        samples=samples,
     )
 
 
@@ -90,9 +90,7 @@ def build_problem(config: StudyConfig) -> Problem:
     catalog = load_catalog(config.catalog)
     block = config.judge
     if isinstance(block, Recorded):
-        recorded = _recorded(block, catalog)
-        judge: Judge = recorded
-        population = recorded.population()
+        population, table = _recorded(block, catalog)
     else:
         assert config.population is not None  # checked by the config
         population = load_population(config.population)
@@ -103,7 +101,7 @@ def build_problem(config: StudyConfig) -> Problem:
             noise=block.noise,
             seed=block.seed,
         )
-    table = _ask(judge, population, catalog, block)
+        table = _table(judge, population, catalog, named_scale(block.scale), block.samples)
     if config.table.standardise:
         table = table.standardised()
     return split(config, population, catalog, table)
@@ -119,13 +117,12 @@ def split(
     human = None
     if config.evaluation.human is not None:
         block = config.evaluation.human
-        opinion = _recorded(block, catalog)
-        if len(opinion.users) != 1:
+        _, scores = _recorded(block, catalog)
+        if len(scores.users) != 1:
             raise InputError(
-                f"evaluation.human: {block.path} holds scores of {len(opinion.users)} users; "
+                f"evaluation.human: {block.path} holds scores of {len(scores.users)} users; "
                 "set evaluation.human.user to treat them as one opinion for each picture."
             )
-        scores = _ask(opinion, opinion.population(), catalog, block)
         human = scores.select(requests=test.requests)
         missing = test.legal.any(0) & ~human.legal[0]
         if missing.any():
