@@ -115,6 +115,7 @@ def personas(
         save: Write the users to a CSV.
     """
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from rlli_jax.judges import named_scale
@@ -124,14 +125,14 @@ def personas(
     people = Population.from_csv(csv) if csv else Population.sample(size, group=group, seed=seed)
     table = Table("user", *TRAIT_NAMES)
     for persona in people.personas:
-        table.add_row(persona.name, *(f"{trait:.2f}" for trait in persona.traits))
+        table.add_row(escape(persona.name), *(f"{trait:.2f}" for trait in persona.traits))
     console = Console()
     console.print(table)
     if prompts:
         console.rule("general set-up")
         console.print(general_setup(named_scale("adjectives")), highlight=False, markup=False)
         for persona in people.personas:
-            console.rule(persona.name)
+            console.rule(escape(persona.name))
             console.print(persona_text(persona), highlight=False, markup=False)
     if save is not None:
         people.to_csv(save)
@@ -145,6 +146,7 @@ def table(path: Annotated[Run, tyro.conf.arg(help="A run directory or a table.np
     """
     import numpy as np
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from rlli_jax.oracle import QoETable
@@ -152,11 +154,16 @@ def table(path: Annotated[Run, tyro.conf.arg(help="A run directory or a table.np
     qoe = QoETable.load(path / "table.npz" if path.is_dir() else path)
     console = Console()
     console.print(f"judge: {qoe.judge}", highlight=False, markup=False)
-    rows = Table("user", *qoe.providers, title="mean QoE over requests, each user's best in bold")
+    # Names may hold what rich takes for markup.
+    rows = Table(
+        "user",
+        *map(escape, qoe.providers),
+        title="mean QoE over requests, each user's best in bold",
+    )
     for user, values in zip(qoe.users, qoe.provider_values, strict=True):
         cells = [f"{v:.3f}" for v in values]
         cells[int(np.argmax(values))] = f"[bold]{cells[int(np.argmax(values))]}[/bold]"
-        rows.add_row(user, *cells)
+        rows.add_row(escape(user), *cells)
     console.print(rows)
     references = qoe.references()
     name, best = references["best_single"]
@@ -167,6 +174,7 @@ def table(path: Annotated[Run, tyro.conf.arg(help="A run directory or a table.np
         f"optimum for each request {references['optimum_per_request']:.3f}, "
         f"best single provider ({name}) {best:.3f}, random {references['random']:.3f}",
         highlight=False,
+        markup=False,
     )
 
 
@@ -202,10 +210,10 @@ def _study(
             if "report" in stages:
                 report(path)
             else:
-                console.print(f"run directory: {path}", highlight=False)
+                print(f"run directory: {path}")
         except KeyboardInterrupt:
-            raise InputError(
-                f"stopped; {path} keeps everything up to the last checkpoint, go on with --resume."
+            raise KeyboardInterrupt(
+                f"{path} keeps everything up to the last checkpoint; go on with rlli run --resume."
             ) from None
 
 
@@ -218,7 +226,7 @@ def _cache_compilations() -> None:
 
 
 def main() -> None:
-    """Entry point: an InputError becomes one sentence and exit status 2."""
+    """Entry point: one sentence for an InputError (exit status 2) and for Ctrl-C (130)."""
     try:
         app.cli(
             prog="rlli",
@@ -229,6 +237,9 @@ def main() -> None:
     except InputError as error:
         print(f"rlli: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt as stop:
+        print(f"rlli: stopped. {stop}".rstrip(), file=sys.stderr)
+        sys.exit(130)  # 128 + SIGINT, as shells have it
 
 
 if __name__ == "__main__":

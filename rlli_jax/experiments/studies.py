@@ -60,7 +60,7 @@ def _read_problem(config: StudyConfig, path: Path) -> Problem:
 def train_all(config: StudyConfig, path: Path, problem: Problem, console: Console) -> None:
     """Train and evaluate every policy that is not finished yet."""
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # a name may hold brackets
         BarColumn(),
         TextColumn("{task.completed}/{task.total} iterations"),
         TimeElapsedColumn(),
@@ -246,10 +246,3 @@ def _write_thumbnails(catalog: Catalog, folder: Path) -> None:
             if picture is not None:
                 image = Image.fromarray(shrink(picture.pixels, THUMBNAIL))
                 image.save(folder / f"{r}-{p}.jpg", quality=88)
-
-
-def run(config: StudyConfig, path: Path, console: Console) -> None:
-    """The whole study in an open run directory: judge, train, evaluate."""
-    problem = judge(config, path, console)
-    train_all(config, path, problem, console)
-    human_opinion(config, path, problem)
