@@ -3,9 +3,9 @@
 One agent and one red ball in a room of 6 x 6 free cells make 5,040 states, and BabyAI-Text
 describes them in 556 distinct texts. So the dynamics and the texts are computed once, on the host,
 from the geometry; stepping is a gather, a language policy is a table [texts, actions], and its
-success rate and return are exact sums (`exact_return`) instead of noisy estimates.
+success rate and return are exact sums (``exact_return``) instead of noisy estimates.
 
-Rules: minigrid 3 (`BabyAI-GoToRedBallNoDists-v0`). Texts: BabyAI-Text (Carta et al. 2023, GLAM).
+Rules: minigrid 3 (``BabyAI-GoToRedBallNoDists-v0``). Texts: BabyAI-Text (Carta et al. 2023, GLAM).
 """
 
 from functools import cache, partial
@@ -180,7 +180,7 @@ def load_tables() -> Tables:
 
 @struct.dataclass
 class EnvState(environment.EnvState):
-    """`time`: steps taken; `state`: index of the state, int32."""
+    """``time``: steps taken; ``state``: index of the state, int32."""
 
     state: jax.Array
 
@@ -196,8 +196,8 @@ class EnvParams(environment.EnvParams):
 class GoToRedBall(environment.Environment[EnvState, EnvParams]):
     """Go next to the red ball and face it, in one 8 x 8 room.
 
-    - Observation: the text id, int32 scalar in 0..555 (`texts()`); with `one_hot`, float32 [556].
-    - Action: 0..`actions`-1 of `ACTIONS`. Language policies use 6; 7 is "done", unused.
+    - Observation: the text id, int32 in 0..555 (``texts()``); with ``one_hot``, float32 [556].
+    - Action: 0..``actions``-1 of ``ACTIONS``. Language policies use 6; 7 is "done", unused.
     - Reward: 1 - 0.9 t / 64 on success at step t, else 0.
     - Terminated: the cell in front of the agent is the ball's, after any action.
     - Truncated: after 64 steps; a success on step 64 terminates and truncates, as in minigrid.
@@ -262,7 +262,7 @@ def exact_return(policy: jax.Array, tables: Tables, *, max_steps: int = MAX_STEP
     """Expected success, return and length of a memoryless policy: no sampling, no noise.
 
     policy: float32 [550 or 556 texts, A <= 7 actions], probabilities that sum to 1 over actions.
-    Moves the mass of all states forward `max_steps` times. Differentiable in `policy`.
+    Moves the mass of all states forward ``max_steps`` times. Differentiable in ``policy``.
     """
     states, moves = tables.source.shape[0], jnp.arange(_MOVES)
     action = policy[jnp.minimum(tables.text, policy.shape[0] - 1)]  # [N, A]

@@ -29,7 +29,7 @@ _HEAD = "lm_head.weight"
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A T5 with its tokenizer; `params` is a nested dict of float32 arrays."""
+    """A T5 with its tokenizer; ``params`` is a nested dict of float32 arrays."""
 
     name: str
     config: T5Config
@@ -37,15 +37,15 @@ class LanguageModel:
     tokenizer: "PreTrainedTokenizerBase"
 
     def prompts(self, texts: Sequence[str]) -> Prompts:
-        """See `encode_prompts`."""
+        """See ``encode_prompts``."""
         return encode_prompts(self.tokenizer, self.config, texts)
 
     def candidates(self, texts: Sequence[str]) -> Candidates:
-        """See `encode_candidates`."""
+        """See ``encode_candidates``."""
         return encode_candidates(self.tokenizer, self.config, texts)
 
     def save(self, folder: str | Path) -> None:
-        """Write a Hugging Face folder that transformers and `load_t5` read."""
+        """Write a Hugging Face folder that transformers and ``load_t5`` read."""
         from safetensors.numpy import save_file
 
         folder = Path(folder)

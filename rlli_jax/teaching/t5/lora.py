@@ -18,9 +18,9 @@ from rlli_jax.errors import InputError
 def init_lora(
     key: jax.Array, params: Any, *, rank: int = 16, targets: Sequence[str] = ("q", "v")
 ) -> dict:
-    """`a` [in, rank] uniform in +-1/sqrt(in), `b` [rank, out] zero, for each targeted kernel.
+    """``a`` [in, rank] uniform in +-1/sqrt(in), ``b`` [rank, out] zero, for each targeted kernel.
 
-    Zero `b` means that the merged model begins as the loaded one. Defaults: Lamorel's.
+    Zero ``b`` means that the merged model begins as the loaded one. Defaults: Lamorel's.
 
     Raises:
         InputError: a target names no layer of the model.

@@ -23,7 +23,7 @@ MASKED = -1e9  # softmax turns it into an exact 0 in float32
 
 @dataclass(frozen=True)
 class T5Config:
-    """The shape of a T5; names and defaults as in Hugging Face's `T5Config` (t5-small)."""
+    """The shape of a T5; names and defaults as in Hugging Face's ``T5Config`` (t5-small)."""
 
     vocab_size: int = 32_128
     d_model: int = 512
@@ -88,7 +88,7 @@ class Attention(nn.Module):
 
         def heads(name: str, std: float, y: jax.Array) -> jax.Array:
             y = nn.Dense(inner, use_bias=False, kernel_init=_normal(std), name=name)(y)
-            return y.reshape(*y.shape[:-1], c.num_heads, c.d_kv)
+            return y.reshape(*y.shape[:-1], c.num_heads, c.d_kv).swapaxes(-3, -2)  # [..., H, L, d]
 
         query = heads("q", (c.d_model * c.d_kv) ** -0.5, x)
         key = heads("k", c.d_model**-0.5, memory)
@@ -101,8 +101,8 @@ class Attention(nn.Module):
                 name="relative_attention_bias",
             )(buckets)
             bias = bias + position.transpose(2, 0, 1)
-        logits = jnp.einsum("...qhd,...khd->...hqk", query, key) + bias
-        mixed = jnp.einsum("...hqk,...khd->...qhd", jax.nn.softmax(logits), value)
+        weights = jax.nn.softmax(query @ key.swapaxes(-2, -1) + bias)  # [..., H, Q, K]
+        mixed = (weights @ value).swapaxes(-3, -2)
         out = nn.Dense(c.d_model, use_bias=False, kernel_init=_normal(inner**-0.5), name="o")
         return out(mixed.reshape(*mixed.shape[:-2], inner)), bias
 

@@ -114,7 +114,7 @@ def encode_candidates(
 
 
 def _tokenise(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> list[list[int]]:
-    return tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
 
 
 @partial(jax.jit, static_argnames=("config", "scoring"))
@@ -127,12 +127,12 @@ def score(
 ) -> Scores:
     """Score every candidate after every prompt; softmax over the candidates is Lamorel's policy.
 
-    `log_probability`: sum of the candidate's token log-probabilities; no length normalisation,
-    no end-of-sequence term. `logit`: what Lamorel computed before August 2025: the sum of raw
+    ``log_probability``: sum of the candidate's token log-probabilities; no length normalisation,
+    no end-of-sequence term. ``logit``: what Lamorel computed before August 2025: the sum of raw
     logits, plus 1.0 for each token by which the candidate is shorter than the longest one (its
     padding counted as 1.0).
 
-    Jitted, differentiable in `params`; `config` and `scoring` are static.
+    Jitted, differentiable in ``params``; ``config`` and ``scoring`` are static.
     """
     hidden, logits = T5(config).apply(
         {"params": params},

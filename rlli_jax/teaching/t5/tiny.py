@@ -44,13 +44,13 @@ def tiny_t5(
     key: jax.Array,
     texts: Sequence[str],
     *,
-    d_model: int = 64,
+    d_model: int = 32,
     num_heads: int = 4,
-    num_layers: int = 2,
+    num_layers: int = 1,
 ) -> LanguageModel:
     """A randomly initialised T5 (v1.1 shape) whose vocabulary is the words of the texts.
 
-    `texts`: all that it will ever read or write: prompts, candidates, feedback.
+    ``texts``: all that it will ever read or write: prompts, candidates, feedback.
     """
     tokenizer = word_tokenizer(texts)
     config = T5Config(
