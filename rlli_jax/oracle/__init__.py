@@ -11,7 +11,19 @@ answers with a validity mask::
     )
 """
 
-from rlli_jax.oracle.questions import ask, build_questions
+from rlli_jax.oracle.asking import Budget, Plan, ask, plan
+from rlli_jax.oracle.questions import build_questions
+from rlli_jax.oracle.store import Store, open_store
 from rlli_jax.oracle.table import QoETable, References
 
-__all__ = ["QoETable", "References", "ask", "build_questions"]
+__all__ = [
+    "Budget",
+    "Plan",
+    "QoETable",
+    "References",
+    "Store",
+    "ask",
+    "build_questions",
+    "open_store",
+    "plan",
+]

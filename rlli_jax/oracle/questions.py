@@ -1,10 +1,8 @@
-"""What there is to ask a judge, and asking it."""
-
-from collections.abc import Sequence
+"""What there is to ask a judge."""
 
 from rlli_jax.catalog import Catalog
 from rlli_jax.errors import InputError
-from rlli_jax.judges import Answer, Judge, Question, Scale
+from rlli_jax.judges import Question, Scale
 from rlli_jax.personas import Population
 
 
@@ -29,16 +27,3 @@ def build_questions(
         for request, provider, picture in cells
         for sample in range(samples)
     ]
-
-
-def ask(judge: Judge, questions: Sequence[Question]) -> list[Answer]:
-    """One answer to each question, in order; equal questions are asked once, in one call."""
-    distinct = list(dict.fromkeys(questions))
-    answers = judge.rate(distinct)
-    if len(answers) != len(distinct):
-        raise RuntimeError(
-            f"judge {judge.identity.name!r} gave {len(answers)} answers to "
-            f"{len(distinct)} questions."
-        )
-    answer_to = dict(zip(distinct, answers, strict=True))
-    return [answer_to[question] for question in questions]

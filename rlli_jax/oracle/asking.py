@@ -1,0 +1,405 @@
+"""Asking a judge: everything once, in batches, within a budget, and never twice.
+
+A judge that costs nothing is asked in one call. With a store, the questions are looked up first,
+and what is missing is claimed, asked and kept batch by batch, so that a process that dies loses at
+most the batch it was asking. Several processes may fill one store at the same time: a question that
+another one is asking is waited for, and taken over if that process dies.
+
+Every question ends as Rated, Invalid or Failed. Failed questions, and those for which the budget
+did not suffice, are asked again in the next run.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import threading
+import time
+import uuid
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from rlli_jax.errors import InputError
+from rlli_jax.judges import Answer, Failed, Invalid, Judge, Question, Rated, Usage
+from rlli_jax.oracle.keys import Keys
+from rlli_jax.oracle.store import Row, Store
+
+FIRST_BATCH = 32
+BATCH_SECONDS = 2.0  # what a batch should take: little is lost with it, little time goes to commits
+LARGEST_BATCH = 4096
+LEASE_SECONDS = 60.0  # renewed four times as often; a dead process's questions come back after it
+POLL_SECONDS = 0.25  # how often to look for what other processes have asked
+GIVE_UP = 64  # questions that fail one after another
+
+NO_PICTURE = Invalid("no picture")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The most that one call of :func:`ask` may use up; None is no limit.
+
+    Questions are never exceeded; tokens and money by at most what one batch costs beyond what
+    was expected of it. Raises :class:`InputError` for a negative limit.
+    """
+
+    questions: int | None = None
+    tokens: int | None = None
+    money: float | None = None  # in the currency of the judge's prices
+
+    def __post_init__(self) -> None:
+        for name, limit in vars(self).items():
+            if limit is not None and not limit >= 0:
+                raise InputError(f"budget.{name} is {limit}; give a number from 0.")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What asking would mean. Expectations are None where nobody knows."""
+
+    questions: int
+    no_picture: int  # need no judge
+    unique: int  # of those with a picture
+    cached: int
+    to_ask: int
+    tokens: float | None
+    cost: float | None
+    seconds: float | None
+
+    def describe(self) -> str:
+        """Seven lines for people."""
+        rows = {
+            "questions": f"{self.questions:,}",
+            "without a picture": f"{self.no_picture:,}",
+            "unique": f"{self.unique:,}",
+            "cached": f"{self.cached:,}",
+            "to ask": f"{self.to_ask:,}",
+            "expected tokens": "unknown" if self.tokens is None else f"{self.tokens:,.0f}",
+            "expected cost": "unknown" if self.cost is None else f"{self.cost:,.2f}",
+            "expected time": "unknown until some are answered"
+            if self.seconds is None
+            else _duration(self.seconds),
+        }
+        return "\n".join(f"{name:18}{value:>12}" for name, value in rows.items())
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """The questions, each once, beside what the store knows of them."""
+
+    keys: Keys
+    key_of: list[bytes | None]  # of every question; None without a picture
+    unique: dict[bytes, Question]
+    answers: dict[bytes, Answer]  # final ones
+
+    @property
+    def missing(self) -> dict[bytes, Question]:
+        """What is to be asked; questions about one picture are neighbours, so that a judge can
+        look at it once for all of them."""
+        missing = [(k, q) for k, q in self.unique.items() if k not in self.answers]
+        return dict(sorted(missing, key=lambda pair: _picture(pair[1])))
+
+
+def _picture(question: Question) -> str:
+    return "" if question.picture is None else question.picture.digest
+
+
+def look_up(judge: Judge, questions: Sequence[Question], store: Store) -> Lookup:
+    """Make the keys, drop repetitions, and fetch what is stored.
+
+    Questions without a picture are nobody's to answer: they get no key.
+    """
+    keys = Keys(judge.identity)
+    with_picture = [question for question in questions if question.picture is not None]
+    made = keys.of(with_picture)
+    unique = dict(zip(reversed(made), reversed(with_picture), strict=True))
+    iterator = iter(made)
+    key_of = [None if question.picture is None else next(iterator) for question in questions]
+    return Lookup(keys, key_of, unique, store.lookup(list(unique)))
+
+
+def plan(judge: Judge, questions: Sequence[Question], store: Store) -> Plan:
+    """What :func:`ask` would do now, without asking.
+
+    Tokens, cost and time are those of the judge's stored answers where there are any, else what
+    the judge expects (it expects no time).
+    """
+    found = look_up(judge, questions, store)
+    missing = found.missing
+    known = store.experience(found.keys.judge)
+    expected = [_expected(judge, question) for question in missing.values()]
+
+    def total(mean: float | None, guesses: Iterable[float | None]) -> float | None:
+        if mean is not None or not missing:
+            return (mean or 0.0) * len(missing)
+        values = list(guesses)
+        return None if None in values else float(sum(v for v in values if v is not None))
+
+    return Plan(
+        questions=len(questions),
+        no_picture=found.key_of.count(None),
+        unique=len(found.unique),
+        cached=len(found.answers),
+        to_ask=len(missing),
+        tokens=total(known.tokens, map(_tokens, expected)),
+        cost=total(known.cost, (usage.cost for usage in expected)),
+        seconds=total(known.seconds, (None for _ in expected)),
+    )
+
+
+def ask(
+    judge: Judge,
+    questions: Sequence[Question],
+    store: Store | None = None,
+    *,
+    budget: Budget | None = None,
+    console: Console | None = None,
+) -> list[Answer]:
+    """One answer to each question, in order; equal questions are asked once.
+
+    Args:
+        judge: who is asked.
+        questions: see :func:`build_questions`.
+        store: where answers are looked up and kept; None, for judges that cost nothing, asks
+            everything in one call and keeps nothing.
+        budget: what this call may use up; the rest is answered Failed("not asked: ...").
+        console: shows a progress bar and a summary.
+
+    Raises:
+        InputError: the store cannot be used; a budget is set for what the judge cannot tell.
+        RuntimeError: the judge gave more or fewer answers than it was asked for.
+    """
+    if store is None:
+        distinct = list(dict.fromkeys(questions))
+        given = dict(zip(distinct, _rate(judge, distinct), strict=True))
+        return [given[question] for question in questions]
+    found = look_up(judge, questions, store)
+    answers = found.answers
+    missing = found.missing
+    tally = _Tally(budget or Budget())
+    if missing:
+        name = judge.identity.name
+        with _progress(console, name, len(missing), tally) as advance:
+            answers |= _ask_missing(judge, missing, found.keys, store, tally, advance)
+    if console is not None:
+        cached = len(found.unique) - len(missing)
+        console.print(tally.summary(len(questions), cached), highlight=False, markup=False)
+    return [NO_PICTURE if key is None else answers[key] for key in found.key_of]
+
+
+def _rate(judge: Judge, questions: Sequence[Question]) -> list[Answer]:
+    answers = judge.rate(questions)
+    if len(answers) != len(questions):
+        raise RuntimeError(
+            f"judge {judge.identity.name!r} gave {len(answers)} answers to "
+            f"{len(questions)} questions."
+        )
+    return answers
+
+
+def on_scale(question: Question, answer: Answer) -> Answer:
+    """The answer, or Invalid if it is a rating that is not on the question's scale."""
+    scale = question.scale
+    if isinstance(answer, Rated) and not scale.low <= answer.rating <= scale.high:
+        reason = f"the rating {answer.rating:g} is not on the scale {scale.name}"
+        return Invalid(reason, answer.raw, answer.usage)
+    return answer
+
+
+def _ask_missing(
+    judge: Judge,
+    missing: Mapping[bytes, Question],
+    keys: Keys,
+    store: Store,
+    tally: _Tally,
+    advance: _Advance,
+) -> dict[bytes, Answer]:
+    answers: dict[bytes, Answer] = {}
+    pending = deque(missing)
+    size = FIRST_BATCH
+    elsewhere = 0  # questions in a row that other processes were asking
+    with _leases(store) as owner:
+        while pending:
+            expected = _expected(judge, missing[pending[0]])
+            allowed = tally.allowed(expected)
+            if tally.stopped:
+                break
+            window = [pending.popleft() for _ in range(min(size, allowed, len(pending)))]
+            claimed = store.claim(owner, window, LEASE_SECONDS)
+            found = store.lookup([key for key in window if key not in claimed])
+            answers |= found
+            batch = [key for key in window if key in claimed]
+            if batch:
+                asked = [missing[key] for key in batch]
+                started = time.perf_counter()
+                given = list(map(on_scale, asked, _rate(judge, asked)))
+                seconds = (time.perf_counter() - started) / len(batch)
+                now = time.time()
+                rows = [
+                    Row.of(keys.parts(question), answer, seconds=seconds, now=now)
+                    for question, answer in zip(asked, given, strict=True)
+                ]
+                store.record(owner, rows, keys.take_texts())
+                answers |= zip(batch, given, strict=True)
+                tally.add(given, expected)
+                wanted = BATCH_SECONDS / max(seconds, BATCH_SECONDS / LARGEST_BATCH)
+                size = max(1, min(round(wanted), 4 * size))
+            advance(len(batch) + len(found))
+            others = [key for key in window if key not in claimed and key not in found]
+            pending.extend(others)
+            elsewhere = 0 if batch or found else elsewhere + len(others)
+            if pending and elsewhere >= len(pending):
+                time.sleep(POLL_SECONDS)
+                elsewhere = 0
+    return answers | {key: Failed(f"not asked: {tally.stopped}") for key in pending}
+
+
+@contextmanager
+def _leases(store: Store) -> Iterator[str]:
+    """A name under which to claim questions; its leases are renewed until the end, then ended."""
+    owner = f"{socket.gethostname()} {os.getpid()} {uuid.uuid4().hex}"
+    over = threading.Event()
+
+    def renew() -> None:
+        while not over.wait(LEASE_SECONDS / 4):
+            # A store that cannot be reached just now may be there again in time.
+            with suppress(InputError):
+                store.renew(owner, LEASE_SECONDS)
+
+    thread = threading.Thread(target=renew, daemon=True)
+    thread.start()
+    try:
+        yield owner
+    finally:
+        over.set()
+        thread.join()
+        with suppress(InputError):  # or it would hide why we stop; the leases run out anyway
+            store.release(owner)
+
+
+def _expected(judge: Judge, question: Question) -> Usage:
+    expect = getattr(judge, "expected_usage", None)
+    return Usage() if expect is None else expect(question)
+
+
+def _tokens(usage: Usage) -> int | None:
+    """Prompt and completion together, None if one is unknown."""
+    if usage.prompt_tokens is None or usage.completion_tokens is None:
+        return None
+    return usage.prompt_tokens + usage.completion_tokens
+
+
+@dataclass
+class _Tally:
+    """What was used up so far, and why to stop."""
+
+    budget: Budget
+    asked: int = 0
+    tokens: float = 0
+    cost: float = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    failures: int = 0  # in a row, up to now
+    stopped: str = ""
+    started: float = field(default_factory=time.perf_counter)
+
+    def allowed(self, expected: Usage) -> int:
+        """How many questions may be asked now; none sets ``stopped``."""
+        allowed = LARGEST_BATCH
+        for name, limit, spent, each in (
+            ("questions", self.budget.questions, self.asked, 1),
+            ("tokens", self.budget.tokens, self.tokens, _tokens(expected)),
+            ("money", self.budget.money, self.cost, expected.cost),
+        ):
+            if limit is None:
+                continue
+            if each is None:
+                raise InputError(
+                    f"budget.{name}: the judge cannot tell what a question costs; give it its "
+                    "prices, or limit budget.questions instead."
+                )
+            # What answers cost up to now says more than what was expected.
+            mean = spent / self.asked if self.asked else each
+            if spent >= limit or mean > limit - spent:
+                self.stopped = f"the budget of {limit:,} {name} is used up"
+            elif mean > 0:
+                allowed = min(allowed, math.floor((limit - spent) / mean))
+        return allowed
+
+    def add(self, answers: Sequence[Answer], expected: Usage) -> None:
+        """Count a batch; where an answer does not say what it cost, take what was expected."""
+        self.asked += len(answers)
+        for answer in answers:
+            usage = answer.usage or Usage()
+            tokens = _tokens(usage)
+            self.tokens += (_tokens(expected) or 0) if tokens is None else tokens
+            self.cost += (expected.cost or 0) if usage.cost is None else usage.cost
+            self.kinds[type(answer).__name__.lower()] += 1
+            self.failures = self.failures + 1 if isinstance(answer, Failed) else 0
+            if self.failures == GIVE_UP and isinstance(answer, Failed):
+                self.stopped = f"{GIVE_UP} questions failed one after another ({answer.reason})"
+
+    @property
+    def rate(self) -> float:
+        """Questions asked in a second."""
+        return self.asked / max(time.perf_counter() - self.started, 1e-9)
+
+    def summary(self, questions: int, cached: int) -> str:
+        """One line for people, two if the end was not reached."""
+        line = (
+            f"{questions:,} questions: {cached:,} answers were stored, {self.asked:,} asked "
+            f"({self.rate:,.1f}/s): {self.kinds['rated']:,} rated, "
+            f"{self.kinds['invalid']:,} invalid, {self.kinds['failed']:,} failed; "
+            f"{self.tokens:,.0f} tokens, cost {self.cost:,.2f}"
+        )
+        return f"{line}\nstopped: {self.stopped}; run again to go on" if self.stopped else line
+
+
+class _Advance:
+    """Moves a progress bar on."""
+
+    def __init__(self, progress: Progress, name: str, total: int, tally: _Tally) -> None:
+        self._progress, self._tally = progress, tally
+        self._task = progress.add_task(name, total=total, rate="", cost="", failed="")
+
+    def __call__(self, count: int) -> None:
+        tally = self._tally
+        self._progress.update(
+            self._task,
+            advance=count,
+            rate=f"{tally.rate:,.1f}/s",
+            cost=f"cost {tally.cost:,.2f}",
+            failed=f"{tally.kinds['failed']:,} failed",
+        )
+
+
+@contextmanager
+def _progress(console: Console | None, name: str, total: int, tally: _Tally) -> Iterator[_Advance]:
+    fields = (TextColumn(f"{{task.fields[{key}]}}") for key in ("rate", "cost", "failed"))
+    with Progress(
+        TextColumn("asking {task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        *fields,
+        console=console,
+        transient=True,
+        disable=console is None,
+    ) as progress:
+        yield _Advance(progress, name, total, tally)

@@ -1,0 +1,303 @@
+"""The store: answers come back as they were given, leases, damage, and no secrets."""
+
+import sqlite3
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+from rlli_jax.errors import InputError
+from rlli_jax.judges import Failed, Invalid, Rated, Usage
+from rlli_jax.oracle.keys import Parts, sha256
+from rlli_jax.oracle.store import ANSWERS, Experience, Row, checked, default_path, open_store
+
+JUDGE = sha256("judge")
+
+
+def parts(index, judge=JUDGE):
+    digests = {"persona": sha256(f"persona {index % 7}"), "scale": sha256("scale")}
+    return Parts(judge=judge, picture=sha256("picture"), request="r", sample=index, **digests)
+
+
+def row(index, answer, *, seconds=0.5, now=1.0):
+    return Row.of(parts(index), answer, seconds=seconds, now=now)
+
+
+def keys(*indices):
+    return [parts(i).key() for i in indices]
+
+
+def record(store, answers, owner="me", texts=()):
+    store.record(owner, [row(i, a) for i, a in answers.items()], dict(texts))
+
+
+def test_answers_come_back_as_they_were_given(store):
+    given = {
+        0: Rated(1 / 3, 0.1 + 0.2, "good\n球 \N{GRINNING FACE}"),
+        1: Invalid("no rating", 'I "cannot" say'),
+        2: Failed("timeout"),
+        3: Rated(5.0),
+    }
+    record(store, given)
+    made = keys(0, 1, 2, 3, 4)
+    assert store.lookup(made) == {made[0]: given[0], made[1]: given[1], made[3]: given[3]}
+
+
+def test_more_keys_than_fit_one_statement(store):
+    record(store, {i: Rated(i / 100) for i in range(30)})
+    others = [sha256(str(i)).encode()[:32] for i in range(66_000)]  # PostgreSQL takes 65,535
+    assert len(store.lookup([*keys(*range(30)), *others])) == 30
+
+
+def test_final_answers_are_never_replaced_and_failures_are(store):
+    record(store, {0: Rated(1.0), 1: Invalid("no"), 2: Failed("timeout")})
+    record(store, {0: Failed("reset"), 1: Rated(2.0), 2: Rated(3.0)})
+    first, second, third = keys(0, 1, 2)
+    assert store.lookup([first, second, third]) == {
+        first: Rated(1.0),
+        second: Invalid("no"),
+        third: Rated(3.0),
+    }
+
+
+def test_what_no_database_takes_is_replaced(store):
+    record(store, {0: Rated(1.0, raw="a\0b\ud800c")})
+    (answer,) = store.lookup(keys(0)).values()
+    assert answer.raw == "a\N{REPLACEMENT CHARACTER}b?c"
+
+
+def test_usage_is_kept_and_averaged(store):
+    usages = [Usage(100, 10, 0.5, 1.0), Usage(200, 30, 1.5, 2.0), Usage()]
+    record(store, {i: replace(Rated(1.0), usage=usage) for i, usage in enumerate(usages)})
+    assert store.experience(JUDGE) == Experience(tokens=170, cost=1.0, seconds=0.5)
+    assert store.experience(sha256("another")) == Experience(None, None, None)
+    latencies = {found.latency for found in store.rows()}
+    assert latencies == {1.0, 2.0, None}
+
+
+def test_stats(store):
+    record(
+        store,
+        {
+            0: Rated(1.0, 0.5, usage=Usage(3, 4, 0.25)),
+            1: Rated(1.0, 1.0),
+            2: Invalid("no"),
+            3: Failed("timeout"),
+        },
+        texts={JUDGE: "the judge"},
+    )
+    (stats,) = store.stats()
+    assert stats == type(stats)("the judge", 2, 1, 1, 0.75, 7, 0.25)
+
+
+# Leases
+
+
+def test_a_question_has_one_owner(store):
+    mine = store.claim("me", keys(0, 1, 2), 60)
+    assert mine == set(keys(0, 1, 2))
+    assert store.claim("you", keys(1, 2, 3), 60) == set(keys(3))
+    assert store.claim("me", keys(1), 60) == set(keys(1))
+    store.release("me")
+    assert store.claim("you", keys(1, 2), 60) == set(keys(1, 2))
+
+
+def test_an_answer_ends_the_lease_and_cannot_be_claimed(store):
+    store.claim("me", keys(0, 1, 2), 60)
+    record(store, {0: Rated(1.0), 1: Failed("timeout")})
+    assert store.claim("you", keys(0, 1, 2), 60) == set(keys(1))
+
+
+def test_a_lease_runs_out_unless_it_is_renewed(store):
+    store.claim("dead", keys(0), 0.3)
+    store.claim("alive", keys(1), 0.3)
+    store.renew("alive", 60)
+    assert store.claim("me", keys(0, 1), 60) == set()
+    time.sleep(0.35)
+    assert store.claim("me", keys(0, 1), 60) == set(keys(0))
+
+
+# Checks, and housekeeping
+
+
+def test_every_row_is_its_own_witness(store):
+    record(store, {i: Rated(1.0 + i, 0.5, "raw") for i in range(3)})
+    rows = list(store.rows())
+    assert None not in rows
+    columns = rows[0].columns()
+    assert checked(columns) == rows[0]
+    for name, value in {
+        "rating": 2.5,
+        "kind": "invalid",
+        "raw": "row",
+        "request": "other",
+        "sample": 77,
+        "persona": b"x" * 32,
+        "key": b"x" * 32,
+        "judge": None,
+        "valid_mass": "much",
+    }.items():
+        assert checked({**columns, name: value}) is None, name
+
+
+def test_delete_takes_texts_that_nothing_needs_with_it(store):
+    other = sha256("other judge")
+    texts = {JUDGE: "judge", other: "other judge", sha256("scale"): "scale"}
+    record(store, {0: Rated(1.0), 1: Rated(2.0)}, texts=texts)
+    store.record("me", [Row.of(parts(0, other), Rated(1.0), seconds=None, now=1.0)], {})
+    assert store.delete(ANSWERS.c.judge == bytes.fromhex(JUDGE)) == 2
+    assert set(store.texts()) == {other, sha256("scale")}
+    assert not store.lookup(keys(0, 1))
+
+
+def test_secrets_in_the_environment_are_struck_out_of_texts(store, monkeypatch, address):
+    monkeypatch.setenv("SOME_API_KEY", "sk-very-secret-value")
+    said = "Incorrect API key: sk-very-secret-value."
+    record(store, {0: Failed(said), 1: Invalid(said, said), 2: Rated(1.0, raw=said)})
+    for found in store.rows():
+        assert "sk-very-secret-value" not in repr(found)
+        assert "<SOME_API_KEY>" in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("where", "problem"),
+    [
+        ("postgresql://me:pass@host/db", "holds a password"),
+        ("postgresql://host/db?password=x", "holds a password"),
+        ("mysql://host/db", "mysql is not supported"),
+        ("postgresql://host:port/db", "malformed"),
+        ("postgresql://nobody@127.0.0.1:1/db", "see that it can be reached"),
+    ],
+)
+def test_bad_addresses(where, problem):
+    if "127.0.0.1" in where:
+        pytest.importorskip("psycopg")
+    with pytest.raises(InputError, match=problem) as caught:
+        open_store(where)
+    assert "pass@" not in str(caught.value)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match=r"store .*file/answers.sqlite: "):
+        open_store(tmp_path / "file" / "answers.sqlite")
+
+
+def test_the_default_is_in_the_users_data_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert default_path().is_relative_to(tmp_path) or default_path().is_absolute()
+    assert default_path().name == "answers.sqlite"
+
+
+def test_sqlite_writes_ahead(tmp_path):
+    store = open_store(tmp_path / "a.sqlite")
+    with sqlite3.connect(tmp_path / "a.sqlite") as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    store.close()
+
+
+# Damage
+
+SIZE = 1200
+
+
+@pytest.fixture
+def full(tmp_path):
+    """A SQLite store with many answers, closed; the messages it will give."""
+    path = tmp_path / "answers.sqlite"
+    store = open_store(path)
+    record(store, {i: Rated(i / SIZE, 1.0, f"raw {i}") for i in range(SIZE)}, texts={JUDGE: "j"})
+    store.close()
+    assert path.stat().st_size > 200_000
+    return path
+
+
+def overwrite(path, start, length, seed=0):
+    noise = np.random.default_rng(seed).integers(0, 256, length, np.uint8).tobytes()
+    with open(path, "r+b") as file:
+        file.seek(start)
+        file.write(noise)
+
+
+@pytest.mark.parametrize("length", [4096 * 3, 700])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_damaged_file_is_set_aside_and_the_readable_is_salvaged(full, length, seed):
+    overwrite(full, full.stat().st_size * (2 * seed + 3) // 10, length, seed)
+    before = full.read_bytes()
+    messages = []
+    store = open_store(full, message=messages.append)
+    found = store.lookup(keys(*range(SIZE)))
+    # At most three pages are hit, but a page may lead to a dozen others. None may be wrong.
+    assert SIZE / 2 < len(found) < SIZE
+    assert all(
+        found[k] == Rated(i / SIZE, 1.0, f"raw {i}")
+        for i, k in enumerate(keys(*range(SIZE)))
+        if k in found
+    )
+    (message,) = messages
+    (aside,) = full.parent.glob("*.damaged-*")
+    assert aside.read_bytes() == before
+    assert aside.name in message
+    assert f"{len(found):,} answers" in message
+    assert not store.problems()
+    record(store, {i: Rated(i / SIZE, 1.0, f"raw {i}") for i in range(SIZE)})
+    assert len(store.lookup(keys(*range(SIZE)))) == SIZE
+    store.close()
+
+
+def test_one_wrong_byte_in_a_rating_is_found(full):
+    content = bytearray(full.read_bytes())
+    content[content.index(b"raw 1023") + 4] = ord("9")
+    full.write_bytes(content)
+    messages = []
+    store = open_store(full, message=messages.append)
+    found = store.lookup(keys(*range(SIZE)))
+    assert set(keys(*range(SIZE))) - set(found) == set(keys(1023))
+    assert len(messages) == 1
+    store.close()
+
+
+@pytest.mark.parametrize("content", [b"this is no database " * 1000, b"\x00" * 50_000])
+def test_a_file_that_is_no_database_is_set_aside(tmp_path, content):
+    path = tmp_path / "answers.sqlite"
+    path.write_bytes(content)
+    messages = []
+    store = open_store(path, message=messages.append)
+    record(store, {0: Rated(1.0)})
+    assert len(store.lookup(keys(0))) == 1
+    assert "the 0 answers" in messages[0]
+    (aside,) = tmp_path.glob("*.damaged-*")
+    assert aside.read_bytes() == content
+    store.close()
+
+
+def test_a_truncated_file(full):
+    content = full.read_bytes()
+    full.write_bytes(content[: len(content) * 2 // 3])
+    messages = []
+    store = open_store(full, message=messages.append)
+    found = store.lookup(keys(*range(SIZE)))
+    assert SIZE / 3 < len(found) < SIZE
+    assert len(messages) == 1
+    store.close()
+
+
+def test_another_process_that_holds_the_file_follows(full):
+    ours, theirs = (open_store(full, message=lambda text: None) for _ in range(2))
+    assert len(theirs.lookup(keys(*range(SIZE)))) == SIZE
+    ours.repair()
+    record(theirs, {SIZE: Rated(1.0)})
+    assert len(ours.lookup(keys(*range(SIZE + 1)))) == SIZE + 1
+    theirs.close()
+    ours.close()
+
+
+@pytest.mark.parametrize("address", ["postgresql"], indirect=True)
+def test_a_damaged_row_of_a_server_is_an_error(store):
+    record(store, {0: Rated(1.0)})
+    with store._engine.begin() as connection:
+        connection.execute(sa.update(ANSWERS).values(rating=2.0))
+    with pytest.raises(InputError, match="damaged"):
+        store.lookup(keys(0))
