@@ -3,10 +3,17 @@
 import gymnax
 from gymnax import registration
 
+from rlli_jax.envs.edge_market import EdgeMarket
+from rlli_jax.envs.go_to_red_ball import GoToRedBall
 from rlli_jax.envs.provider_selection import ProviderSelection
 
-__all__ = ["ProviderSelection"]
+__all__ = ["EdgeMarket", "GoToRedBall", "ProviderSelection"]
 
-for _id, _factory in {"ProviderSelection-v0": ProviderSelection}.items():
+_environments = {
+    "ProviderSelection-v0": ProviderSelection,
+    "EdgeMarket-v0": EdgeMarket,
+    "GoToRedBall-v0": GoToRedBall,
+}
+for _id, _factory in _environments.items():
     if _id not in registration.registered_envs:
         gymnax.register(_id, _factory)

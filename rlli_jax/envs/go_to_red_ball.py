@@ -213,6 +213,11 @@ class GoToRedBall(environment.Environment[EnvState, EnvParams]):
         return EnvParams()
 
     @property
+    def name(self) -> str:
+        """Name under which it is registered."""
+        return "GoToRedBall-v0"
+
+    @property
     def num_actions(self) -> int:
         return self._actions
 
