@@ -566,7 +566,7 @@ def _readable(connection: sqlite3.Connection, table: sa.Table) -> Iterator[tuple
     query = f"SELECT {names} FROM {table.name} WHERE {first.name} >= ? AND {first.name} < ?"
     try:
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
-        connection.execute(query, (b"", b""))
+        connection.execute(f"EXPLAIN {query}", (b"", b""))
     except sqlite3.Error:
         return  # not even the first page can be read
     smallest = max(1, 2**64 // (64 * max(pages, 1)))

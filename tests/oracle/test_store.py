@@ -230,7 +230,7 @@ def test_a_damaged_file_is_set_aside_and_the_readable_is_salvaged(full, length, 
     store = open_store(full, message=messages.append)
     found = store.lookup(keys(*range(SIZE)))
     # At most three pages are hit, but a page may lead to a dozen others. None may be wrong.
-    assert SIZE / 2 < len(found) < SIZE
+    assert SIZE / 3 < len(found) < SIZE
     assert all(
         found[k] == Rated(i / SIZE, 1.0, f"raw {i}")
         for i, k in enumerate(keys(*range(SIZE)))
