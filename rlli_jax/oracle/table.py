@@ -11,15 +11,17 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TypedDict
+from typing import Literal, TypeAlias, TypedDict
 
 import numpy as np
 from scipy.special import ndtr
 
 from rlli_jax.catalog import Catalog
 from rlli_jax.errors import InputError
-from rlli_jax.judges import Answer, JudgeIdentity, Rated, Scale
+from rlli_jax.judges import Answer, Failed, JudgeIdentity, Rated, Scale
 from rlli_jax.personas import Population
+
+OnMissing: TypeAlias = Literal["raise", "mask", "impute"]
 
 
 class References(TypedDict):
@@ -48,8 +50,13 @@ class QoETable:
     users: tuple[str, ...]  # K
     requests: tuple[str, ...]  # R
     providers: tuple[str, ...]  # L
-    judge: str  # JudgeIdentity.describe() of the judge that rated
+    judge: str  # JudgeIdentity.describe() of the judge that rated, and what was done since
     stand_in: bool  # that judge takes the place of a language model without being one
+    # [K, R, L] float32: mean probability that the judge put on the scale's labels, over its
+    # ratings of the cell; 0 without a rating. Not given: 1.
+    valid_mass: np.ndarray = None  # type: ignore[assignment]
+    # [K, R, L] int32: samples without a rating though there is a picture. Not given: 0.
+    missing: np.ndarray = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         valid = np.array(self.valid, dtype=bool)
@@ -68,10 +75,19 @@ class QoETable:
         qoe = np.where(valid, self.qoe, 0).astype(np.float32)
         for cell in np.argwhere(~((qoe >= 0) & (qoe <= 1)))[:1]:
             raise InputError(f"{self._cell(*cell)}: QoE {qoe[tuple(cell)]} is not in [0, 1].")
-        qoe.setflags(write=False)
-        valid.setflags(write=False)
-        object.__setattr__(self, "qoe", qoe)
-        object.__setattr__(self, "valid", valid)
+        cells = valid.any(-1)
+        mass = cells if self.valid_mass is None else self.valid_mass
+        missing = np.zeros_like(cells) if self.missing is None else self.missing
+        for name, array in {
+            "qoe": qoe,
+            "valid": valid,
+            "valid_mass": np.array(mass, np.float32),
+            "missing": np.array(missing, np.int32),
+        }.items():
+            if array.shape[:3] != shape:
+                raise InputError(f"{name} has the shape {array.shape}, not {shape}.")
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
         self._require_legal()
 
     def _cell(self, user: int, request: int, provider: int, sample: int) -> str:
@@ -103,13 +119,19 @@ class QoETable:
         scale: Scale,
         judge: JudgeIdentity,
         samples: int = 1,
+        on_missing: OnMissing = "mask",
     ) -> QoETable:
         """Lay down the answers to ``build_questions(population, catalog, scale, samples)``.
 
-        A rating becomes QoE by ``scale.qoe``; every other answer becomes a hole.
+        A rating becomes QoE by ``scale.qoe``; every other answer becomes a hole. Where the
+        catalog has a picture, a hole is a missing answer, and ``on_missing`` says what to do:
+        ``raise`` an error, ``mask`` it (leave the hole), or ``impute``: give a cell without any
+        rating the provider's mean over all ratings (holes beside other samples of the same cell
+        stay). The table's ``judge`` states how many are missing and what was done.
 
         Raises:
-            InputError: a rating is not on the scale; a user has no valid provider for a request.
+            InputError: a rating is not on the scale; a user has no valid provider for a request;
+                answers are missing and ``on_missing`` is ``raise``.
             ValueError: the number of answers is not K * R * L * S.
         """
         shape = (len(population), len(catalog.requests), len(catalog.providers), samples)
@@ -126,6 +148,28 @@ class QoETable:
                 f"{population.names[user]!r}, request {catalog.requests[request]!r}, provider "
                 f"{catalog.providers[provider]!r}, sample {sample}."
             )
+        mass = np.array([a.valid_mass if isinstance(a, Rated) else 0.0 for a in answers])
+        mean_mass = mass.reshape(shape).sum(-1) / np.maximum(valid.sum(-1), 1)
+        shown = np.array(
+            [[catalog.picture(r, p) is not None for p in range(shape[2])] for r in range(shape[1])]
+        )
+        missing = ~valid & shown[None, :, :, None]
+        note = _missing_note(answers, missing, on_missing)
+        if missing.any() and on_missing == "raise":
+            user, request, provider, sample = np.argwhere(missing)[0]
+            first = answers[int(np.flatnonzero(missing)[0])]
+            raise InputError(
+                f"judge {judge.name!r}: {note}; the first is user {population.names[user]!r}, "
+                f"request {catalog.requests[request]!r}, provider {catalog.providers[provider]!r}, "
+                f"sample {sample} ({first}). Run again to ask failed questions anew, or set "
+                "on_missing to mask or impute."
+            )
+        if on_missing == "impute":
+            ratings = valid.sum((0, 1, 3))
+            provider_mean = qoe.sum((0, 1, 3)) / np.maximum(ratings, 1)  # qoe is 0 in holes
+            filled = missing & ~valid.any(-1, keepdims=True) & (ratings > 0)[:, None]
+            qoe = np.where(filled, provider_mean[:, None], qoe)
+            valid = valid | filled
         for user in np.flatnonzero(~valid.any((1, 2, 3))):
             first = answers[int(np.ravel_multi_index((user, 0, 0, 0), shape))]
             raise InputError(
@@ -138,8 +182,10 @@ class QoETable:
             users=tuple(population.names),
             requests=tuple(catalog.requests),
             providers=tuple(catalog.providers),
-            judge=judge.describe(),
+            judge=judge.describe() + (f"; {note}" if note else ""),
             stand_in=judge.stand_in,
+            valid_mass=mean_mass,
+            missing=missing.sum(-1),
         )
 
     @property
@@ -205,6 +251,8 @@ class QoETable:
             self,
             qoe=self.qoe[cells],
             valid=self.valid[cells],
+            valid_mass=self.valid_mass[cells],
+            missing=self.missing[cells],
             users=tuple(self.users[i] for i in users),
             requests=tuple(self.requests[i] for i in requests),
         )
@@ -253,6 +301,8 @@ class QoETable:
                 file,
                 qoe=self.qoe,
                 valid=self.valid,
+                valid_mass=self.valid_mass,
+                missing=self.missing,
                 users=np.array(self.users),
                 requests=np.array(self.requests),
                 providers=np.array(self.providers),
@@ -279,6 +329,8 @@ class QoETable:
                 providers=tuple(content["providers"].tolist()),
                 judge=str(content["judge"]),
                 stand_in=bool(content["stand_in"]),
+                valid_mass=content["valid_mass"],
+                missing=content["missing"],
             )
         except FileNotFoundError:
             raise InputError(f"{path}: there is no such table; make one first.") from None
@@ -297,6 +349,23 @@ class QoETable:
             raise InputError(
                 f"{path}: this is not a table of QoE, or it is damaged ({error}); make it again."
             ) from error
+
+
+def _missing_note(answers: Sequence[Answer], missing: np.ndarray, on_missing: OnMissing) -> str:
+    """How many answers are missing, why, and what is done; empty if none is."""
+    indices = np.flatnonzero(missing).tolist()
+    if not indices:
+        return ""
+    failed = sum(isinstance(answers[i], Failed) for i in indices)
+    done = {
+        "raise": "",
+        "mask": ", masked",
+        "impute": ", cells without any rating imputed by the provider's mean",
+    }[on_missing]
+    return (
+        f"{len(indices):,} of {len(answers):,} answers are missing "
+        f"({len(indices) - failed:,} invalid, {failed:,} failed){done}"
+    )
 
 
 def _positions(kind: str, names: Sequence[str] | None, known: tuple[str, ...]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The QoE table, against brute force on small random tables."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -305,6 +306,9 @@ class TinyCatalog:
     requests = ("r0", "r1")
     providers = ("p0", "p1")
 
+    def picture(self, request, provider):
+        return "a picture"
+
 
 POPULATION = Population(tuple(Persona(name, (3.0,) * 5) for name in ("ann", "ben")))
 SETTING = {
@@ -325,7 +329,11 @@ def test_from_answers_lays_cells_in_c_order_and_masks_the_rest():
     np.testing.assert_allclose(table.qoe, expected.reshape(2, 2, 2, 2))
     assert np.flatnonzero(~table.valid.ravel()).tolist() == [3, 4]
     assert table.users == ("ann", "ben")
-    assert (table.judge, table.stand_in) == (SETTING["judge"].describe(), True)
+    described = SETTING["judge"].describe()
+    assert (table.judge, table.stand_in) == (
+        f"{described}; 2 of 16 answers are missing (1 invalid, 1 failed), masked",
+        True,
+    )
 
 
 @pytest.mark.parametrize("bad", [float("nan"), 0.9, 5.1, float("inf")])
@@ -344,3 +352,87 @@ def test_from_answers_without_any_answer_for_a_user():
         QoETable.from_answers(answers, **SETTING)
     with pytest.raises(ValueError, match="7 answers do not fill"):
         QoETable.from_answers(answers[:7], **SETTING)
+
+
+class HolesCatalog(TinyCatalog):
+    """No picture of the first request by the second provider."""
+
+    def picture(self, request, provider):
+        return None if (request, provider) == (0, 1) else "a picture"
+
+
+def answers_with_holes():
+    """[2 users, 2 requests, 2 providers, 2 samples]; ann lacks one sample, ben a whole cell."""
+    answers = np.empty((2, 2, 2, 2), object)
+    for i, cell in enumerate(np.ndindex(answers.shape)):
+        answers[cell] = Rated(1 + i / 4, valid_mass=0.5 + i / 40)
+    answers[:, 0, 1] = Invalid("no picture")
+    answers[0, 1, 0, 1] = Invalid("chatter")
+    answers[1, 1, 1, 0] = answers[1, 1, 1, 1] = Failed("timeout")
+    return answers
+
+
+HOLES = SETTING | {"catalog": HolesCatalog(), "samples": 2}
+
+
+def test_a_pair_without_a_picture_is_no_missing_answer():
+    answers = [Rated(3.0)] * 16
+    for i in (2, 3, 10, 11):
+        answers[i] = Invalid("no picture")
+    table = QoETable.from_answers(answers, **HOLES, on_missing="raise")
+    assert table.judge == SETTING["judge"].describe()
+    assert table.missing.sum() == 0
+    assert not table.legal[:, 0, 1].any()
+
+
+def test_missing_answers_raise():
+    with pytest.raises(
+        InputError,
+        match=r"3 of 16 answers are missing \(1 invalid, 2 failed\); the first is user 'ann', "
+        r"request 'r1', provider 'p0', sample 1 \(.*chatter",
+    ):
+        QoETable.from_answers(list(answers_with_holes().flat), **HOLES, on_missing="raise")
+
+
+@pytest.mark.parametrize("on_missing", ["mask", "impute"])
+def test_missing_answers_never_become_zero(on_missing):
+    answers = answers_with_holes()
+    table = QoETable.from_answers(list(answers.flat), **HOLES, on_missing=on_missing)
+    rated = np.vectorize(lambda a: isinstance(a, Rated))(answers)
+    ratings = np.vectorize(lambda a: a.rating if isinstance(a, Rated) else np.nan)(answers)
+    qoe = (ratings - 1) / 4
+    np.testing.assert_allclose(table.qoe[rated], qoe[rated])
+    assert table.missing.tolist() == [[[0, 0], [1, 0]], [[0, 0], [0, 2]]]
+    assert not table.valid[0, 1, 0, 1]  # the cell has its other sample
+    assert table.mean[0, 1, 0] == pytest.approx(qoe[0, 1, 0, 0])
+    assert table.legal[1, 1, 1] == (on_missing == "impute")
+    if on_missing == "impute":
+        provider_mean = np.nanmean(qoe[:, :, 1])
+        assert table.mean[1, 1, 1] == pytest.approx(provider_mean)
+        assert table.judge.endswith("cells without any rating imputed by the provider's mean")
+    else:
+        assert table.judge.endswith("3 of 16 answers are missing (1 invalid, 2 failed), masked")
+    masses = np.vectorize(lambda a: a.valid_mass if isinstance(a, Rated) else np.nan)(answers)
+    with np.errstate(all="ignore"):
+        expected = np.nan_to_num(np.nansum(masses, -1) / rated.sum(-1))
+    np.testing.assert_allclose(table.valid_mass, expected, rtol=1e-6)
+
+
+def test_a_provider_without_any_rating_cannot_be_imputed():
+    answers = answers_with_holes()
+    answers[:, :, 1] = Failed("timeout")
+    table = QoETable.from_answers(list(answers.flat), **HOLES, on_missing="impute")
+    assert not table.legal[:, :, 1].any()
+
+
+def test_what_is_missing_goes_with_the_table(tmp_path):
+    answers = list(answers_with_holes().flat)
+    table = QoETable.from_answers(answers, **HOLES)
+    table.save(tmp_path / "t.npz")
+    for name in ("valid_mass", "missing"):
+        stored = getattr(QoETable.load(tmp_path / "t.npz"), name)
+        assert np.array_equal(stored, getattr(table, name))
+        part = getattr(table.select(users=["ben"], requests=["r1"]), name)
+        assert np.array_equal(part, getattr(table, name)[1:, 1:])
+    with pytest.raises(InputError, match="missing has the shape"):
+        replace(table, missing=np.zeros((1, 2, 2)))
