@@ -1,0 +1,40 @@
+"""What several rooms share: one small study, carried out once, and one cache of its programs."""
+
+import os
+
+import jax
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+
+@pytest.fixture(scope="session")
+def compilations(tmp_path_factory):
+    """Compiled programs kept on disk for the session; gives the environment of a subprocess."""
+    home = tmp_path_factory.mktemp("cache")
+    settings = {
+        "jax_compilation_cache_dir": str(home / "rlli_jax" / "xla"),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    patch = pytest.MonkeyPatch()
+    patch.setenv("XDG_CACHE_HOME", str(home))  # where the command line puts its cache
+    patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    compilation_cache.reset_cache()
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    yield dict(os.environ)
+    patch.undo()
+    compilation_cache.reset_cache()
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, compilations):
+    """The tiny study, carried out without interruption: (its config, its run directory)."""
+    import tiny_study
+
+    folder = tmp_path_factory.mktemp("finished")
+    config = tiny_study.write_config(folder)
+    tiny_study.carry_out(config, folder / "run")
+    return config, folder / "run"

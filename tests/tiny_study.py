@@ -1,0 +1,128 @@
+"""A study so small that it runs in seconds: made-up pictures, made-up scores, tiny networks."""
+
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+from rich.console import Console
+
+from rlli_jax.experiments import studies
+from rlli_jax.experiments.config import load_config
+from rlli_jax.experiments.run_directory import Existing, open_run
+from rlli_jax.experiments.tables import Problem
+
+PROVIDERS = ("ink", "oil", "wax")
+REQUESTS = ("a boat", "a cat", "a tree", "an owl")
+
+
+def write_pictures(folder: Path) -> Path:
+    """A folder of made-up pictures ``provider/request.png``: noise of each provider's own kind."""
+    generator = np.random.default_rng(5)
+    for i, provider in enumerate(PROVIDERS):
+        (folder / provider).mkdir(parents=True)
+        for request in REQUESTS:
+            noise = generator.integers(0, 80 + 80 * i, (24, 32, 3))
+            noise[..., i] += 60 * (i < 2)
+            image = Image.fromarray(noise.clip(0, 255).astype(np.uint8))
+            image.save(folder / provider / f"{request.replace(' ', '_')}.png")
+    return folder
+
+
+def write_scores(folder: Path, *, hole: bool = True) -> tuple[Path, Path]:
+    """A manifest without images, and made-up scores of two users, 1-5, with one hole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest, scores = folder / "images.csv", folder / "scores.csv"
+    pairs = [(provider, request) for provider in PROVIDERS for request in REQUESTS]
+    manifest.write_text(
+        "provider,request,image\n"
+        + "".join(f"{p},{r},{p}-{r}.png\n" for p, r in pairs)
+    )
+    rows = ["user,provider,request,score"]
+    for k, user in enumerate(("ann", "ben")):
+        for i, (provider, request) in enumerate(pairs):
+            if not (hole and (user, provider, request) == ("ben", "wax", "a cat")):
+                rows.append(f"{user},{provider},{request},{1 + (7 * i + 3 * k) % 17 / 4}")
+    scores.write_text("\n".join(rows) + "\n")
+    return manifest, scores
+
+
+# Enough iterations that a process can be stopped in the middle of either.
+LEARNED: dict[str, Any] = {
+    "PPO": {
+        "learner": "ppo",
+        "iterations": 24,
+        "config": {"num_envs": 4, "num_steps": 8, "num_minibatches": 2, "hidden": [8]},
+    },
+    "DQN": {
+        "learner": "dqn",
+        "iterations": 24,
+        "config": {
+            "num_envs": 4,
+            "num_steps": 8,
+            "hidden": [8],
+            "buffer_size": 64,
+            "batch_size": 8,
+            "warm_up": 16,
+        },
+    },
+}
+
+
+def content(folder: Path, **changes: Any) -> dict[str, Any]:
+    """A study of recorded scores, with PPO, DQN and random; ``changes`` replace whole blocks."""
+    manifest, scores = folder / "images.csv", folder / "scores.csv"
+    if not scores.exists():
+        write_scores(folder)
+    study = {
+        "name": "tiny",
+        "seeds": 2,
+        "checkpoint_every": 2,
+        "catalog": {"manifest": str(manifest), "pictures": False},
+        "judge": {"kind": "recorded", "path": str(scores), "scale": "1-5"},
+        "environment": {"rounds": 2},
+        "policies": {**LEARNED, "Random": {"learner": "random"}},
+        "evaluation": {"episodes": 16},
+        "table": {"standardise": True, "held_out_requests": 0.5},
+    }
+    return study | changes
+
+
+def write_config(folder: Path, **changes: Any) -> Path:
+    """The study as a file."""
+    study = content(folder, **changes)
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump(study, sort_keys=False))
+    return path
+
+
+def carry_out(config: Path, path: Path, existing: Existing = "refuse", *overrides: str) -> Problem:
+    """What ``rlli train`` does, in this process and without its output."""
+    study = load_config(config, overrides)
+    console = Console(file=StringIO())
+    with open_run(path, study, existing):
+        problem = studies.judge(study, path, console)
+        studies.train_all(study, path, problem, console)
+        studies.human_opinion(study, path, problem)
+    return problem
+
+
+def arrays(path: Path) -> dict[str, np.ndarray]:
+    """Every array of a run directory, by file and name."""
+    found = {}
+    for file in sorted(path.rglob("*.npz")):
+        with np.load(file, allow_pickle=False) as archive:
+            for name in archive.files:
+                found[f"{file.relative_to(path)}: {name}"] = archive[name]
+    return found
+
+
+def assert_same_results(path: Path, other: Path) -> None:
+    """Bit for bit, NaN included; everything in ``other`` is in ``path``."""
+    first, second = arrays(path), arrays(other)
+    assert second.keys() <= first.keys()
+    for name, values in second.items():
+        assert values.dtype == first[name].dtype, name
+        np.testing.assert_array_equal(first[name], values, err_msg=name)
