@@ -151,12 +151,13 @@ class LabelTokens:
 
     @cached_property
     def paths(self) -> tuple[Context, ...]:
-        """The longest contexts. One pass of the model over each gives all contexts."""
-        return tuple(
+        """The longest contexts, short ones first. A pass over each gives all contexts."""
+        longest = (
             c
             for c in self.contexts
             if not any(len(o) > len(c) and o[: len(c)] == c for o in self.contexts)
         )
+        return tuple(sorted(longest, key=len))
 
     @cached_property
     def vocabulary(self) -> tuple[int, ...]:
