@@ -1,0 +1,167 @@
+"""Training in chunks with checkpoints: nothing that a run ends with depends on how it got there."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+
+from rlli_jax.errors import InputError
+from rlli_jax.experiments.training import Checkpoints, train
+from rlli_jax.learners.core import Learner, Policy
+
+SEEDS, ITERATIONS = 3, 7
+
+
+@struct.dataclass
+class State:
+    key: jax.Array  # typed
+    place: jax.Array  # [2] float32
+    steps: jax.Array  # [] int32
+    seen: jax.Array  # [4] bool
+
+
+def random_walk() -> Learner:
+    """A made-up learner with every kind of leaf that a real state has: cheap to compile."""
+
+    def init(key, hyperparams, env_params):
+        key, start = jax.random.split(key)
+        place = jax.random.normal(start, (2,)) * hyperparams
+        return State(key, place, jnp.int32(0), jnp.zeros(4, bool))
+
+    def step(state, env_params):
+        key, move = jax.random.split(state.key)
+        place = state.place + env_params * jax.random.normal(move, (2,))
+        seen = state.seen.at[state.steps % 4].set(place[0] > 0)
+        metrics = {
+            "place": place.sum(),
+            "episode_return": jnp.where(state.steps % 2 == 0, place[0], jnp.nan),
+        }
+        return State(key, place, state.steps + 1, seen), metrics
+
+    return Learner(init, step, lambda state: Policy((), lambda *_: (jnp.int32(0), ())), 1)
+
+
+def trained(folder, chunk, iterations=ITERATIONS, progress=lambda iteration, metrics: None):
+    return train(
+        random_walk(),
+        jnp.float32(0.5),
+        jnp.float32(0.1),
+        jax.random.split(jax.random.key(1), SEEDS),
+        iterations,
+        chunk,
+        Checkpoints(folder),
+        progress,
+    )
+
+
+def leaves(result):
+    state = result.state.replace(key=jax.random.key_data(result.state.key))
+    return [np.asarray(x) for x in jax.tree.leaves((state, result.metrics))]
+
+
+def assert_same(first, second):
+    assert jax.tree.structure(first.state) == jax.tree.structure(second.state)
+    for a, b in zip(leaves(first), leaves(second), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture(scope="module")
+def in_one_go(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("go") / "c", ITERATIONS)
+
+
+def test_metrics_are_those_of_a_loop_by_hand(in_one_go):
+    learner = random_walk()
+    for seed, key in enumerate(jax.random.split(jax.random.key(1), SEEDS)):
+        state, places = learner.init(key, jnp.float32(0.5), None), []
+        for _ in range(ITERATIONS):
+            state, metrics = learner.step(state, jnp.float32(0.1))
+            places.append(float(metrics["place"]))
+        np.testing.assert_allclose(in_one_go.metrics["place"][seed], places, rtol=1e-5)
+    assert in_one_go.metrics["place"].shape == (SEEDS, ITERATIONS)
+    assert in_one_go.metrics["place"].dtype == np.float32
+    assert np.isnan(in_one_go.metrics["episode_return"][:, 1::2]).all()
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 100])
+def test_results_do_not_depend_on_the_chunk(tmp_path, in_one_go, chunk):
+    told = []
+    result = trained(tmp_path / "c", chunk, progress=lambda done, _: told.append(done))
+    assert_same(result, in_one_go)
+    assert told == [*range(chunk, ITERATIONS, chunk), ITERATIONS]
+
+
+class Crash(BaseException):
+    """As sudden as an interrupt from the keyboard."""
+
+
+@pytest.mark.parametrize("crash_at", [2, 4, 7])
+def test_a_crash_loses_at_most_a_chunk_and_no_bit(tmp_path, in_one_go, crash_at):
+    def crash(done, _):
+        if done >= crash_at:
+            raise Crash
+
+    with pytest.raises(Crash):
+        trained(tmp_path / "c", 2, progress=crash)
+    assert Checkpoints(tmp_path / "c").latest() == crash_at
+    told = []
+    result = trained(tmp_path / "c", 2, progress=lambda done, _: told.append(done))
+    assert told[0] == crash_at
+    assert_same(result, in_one_go)
+    assert result.train_seconds > 0
+
+
+def test_only_the_newest_checkpoint_stays(tmp_path):
+    trained(tmp_path / "c", 2)
+    assert [p.name for p in (tmp_path / "c").iterdir()] == [str(ITERATIONS)]
+
+
+def test_an_unfinished_checkpoint_does_not_count(tmp_path, in_one_go):
+    trained(tmp_path / "c", 2, iterations=4)
+    partial = tmp_path / "c" / "6.orbax-checkpoint-tmp"  # as orbax names it until it is whole
+    partial.mkdir()
+    assert Checkpoints(tmp_path / "c").latest() == 4
+    assert_same(trained(tmp_path / "c", 2), in_one_go)
+
+
+def test_a_training_that_is_done_is_not_repeated(tmp_path):
+    first = trained(tmp_path / "c", 3)
+    again = trained(tmp_path / "c", 3)
+    assert_same(again, first)
+    assert again.train_seconds == pytest.approx(first.train_seconds, rel=1e-6)
+
+
+def empty(path):
+    for file in path.rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+
+
+def cut(path):
+    for file in path.rglob("d/*"):
+        file.write_bytes(file.read_bytes()[:-20])
+
+
+def remove_metadata(path):
+    (path / "_METADATA").unlink()
+
+
+@pytest.mark.parametrize("damage", [empty, cut, remove_metadata])
+def test_a_damaged_checkpoint_is_one_sentence(tmp_path, damage):
+    trained(tmp_path / "c", 2, iterations=4)
+    damage(tmp_path / "c" / "4")
+    with pytest.raises(InputError) as error:
+        trained(tmp_path / "c", 2)
+    message = str(error.value)
+    assert message.startswith(f"checkpoint {tmp_path / 'c' / '4'} cannot be read (")
+    assert message.endswith("remove that folder to train this policy from its start.")
+    assert "\n" not in message
+
+
+def test_the_checkpoint_of_something_else_is_one_sentence(tmp_path):
+    path = tmp_path / "c"
+    Checkpoints(path).save(4, {"state": jnp.zeros(3)})
+    with pytest.raises(InputError, match="cannot be read"):
+        trained(path, 2)
