@@ -18,7 +18,7 @@ Section Data", Econometrica 46(1)). A provider that nobody scored has offset 0: 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +27,7 @@ from scipy.optimize import minimize
 
 from rlli_jax.errors import InputError
 from rlli_jax.judges.recorded import RecordedJudge
-from rlli_jax.oracle.reliability import pool, standard_scores
+from rlli_jax.oracle.reliability import pool, rated_answers, standard_scores
 from rlli_jax.oracle.table import QoETable
 
 RESAMPLES = 200
@@ -247,7 +247,7 @@ def _check(judges: QoETable, human: np.ndarray) -> np.ndarray:
             f"{judges.providers[provider]!r}: {human[request, provider]} is not in [0, 1]; "
             "divide by the scale."
         )
-    usable = np.where(judges.legal.any(0), human, np.nan)
+    usable = np.where(rated_answers(judges).any((0, 3)), human, np.nan)
     scored = ~np.isnan(usable)
     if scored.any(1).sum() < 2:
         raise InputError(
@@ -262,10 +262,10 @@ def _check(judges: QoETable, human: np.ndarray) -> np.ndarray:
 def _features(judges: QoETable) -> np.ndarray:
     """1, the judges' standard scores and the provider's indicator: float64 [R, L, 1 + K + L]."""
     z = standard_scores(judges)
-    count = judges.valid.sum(-1)
-    means = z.sum(-1) / np.maximum(count, 1)  # z is 0 where not valid
-    answered = np.maximum(np.sum(judges.legal, 0), 1)
-    means = np.where(judges.legal, means, means.sum(0) / answered)
+    count = rated_answers(judges).sum(-1)
+    means = z.sum(-1) / np.maximum(count, 1)  # z is 0 where not rated
+    answered = np.maximum(np.count_nonzero(count, axis=0), 1)
+    means = np.where(count > 0, means, means.sum(0) / answered)
     providers = np.broadcast_to(
         np.eye(len(judges.providers)), (*means.shape[1:], len(judges.providers))
     )
@@ -274,17 +274,14 @@ def _features(judges: QoETable) -> np.ndarray:
 
 
 def _table(judges: QoETable, predicted: np.ndarray, requests: int, scores: int) -> QoETable:
-    return QoETable(
+    return replace(
+        pool(judges),  # the same pictures, one user
         qoe=np.clip(predicted, 0, 1)[None, ..., None],
-        valid=np.asarray(judges.legal.any(0, keepdims=True))[..., None],
         users=("calibrated",),
-        requests=judges.requests,
-        providers=judges.providers,
         judge=(
             f"{judges.judge}, {len(judges.users)} judges calibrated by {scores} human scores of "
             f"{requests} requests"
         ),
-        stand_in=judges.stand_in,
     )
 
 

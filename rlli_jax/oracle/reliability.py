@@ -9,6 +9,9 @@ The model of both is the random-effects model of generalizability theory (Brenna
     answer = mean + user + request + provider + user:request + user:provider + request:provider
              + user:request:provider + residual
 
+An answer that was missing and imputed is no rating: it is left out here, and shrinkage puts its own
+prediction in its place.
+
 Effects that the table cannot tell apart are left out: those of an axis of size 1, and, where no
 cell has two answers, the three-way effect, which is then part of the residual.
 """
@@ -24,6 +27,7 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator, cg
 from scipy.special import ndtr
 
+from rlli_jax.errors import InputError
 from rlli_jax.oracle.table import QoETable
 
 AXES = ("user", "request", "provider")
@@ -73,9 +77,10 @@ class ScaleUse(NamedTuple):
 class Reliability:
     """What :func:`reliability` measures; ``str`` of it is a few lines to read."""
 
-    answers: int  # valid answers
-    invalid: float  # share of missing answers, over the pictures that anyone rated
-    unrated: int  # (request, provider) pairs that nobody rated: taken to have no picture
+    ratings: int  # answers that are ratings
+    invalid: float  # share of the questions about a picture that have no rating
+    imputed: int  # how many of those the table fills with a provider's mean
+    valid_mass: float  # mean probability that ratings put on the scale's labels
     repeat_sd: float  # standard deviation between the repeats of a cell; NaN without repeats
     repeats: IntraclassCorrelation  # targets: cells; ratings: their repeats
     users: IntraclassCorrelation  # targets: pictures; ratings: the users' means
@@ -93,8 +98,8 @@ class Reliability:
     def __str__(self) -> str:
         shares = ", ".join(f"{name} {part:.0%}" for name, part in self.components.shares.items())
         lines = [
-            f"answers: {self.answers} valid, {self.invalid:.1%} missing; "
-            f"{self.unrated} pairs of request and provider without a picture",
+            f"ratings: {self.ratings}; {self.invalid:.1%} of the answers invalid, {self.imputed} "
+            f"imputed; mean probability on valid labels {self.valid_mass:.3f}",
             "repeats: none, so that noise shows only as disagreement between users"
             if np.isnan(self.repeat_sd)
             else f"repeats: SD {self.repeat_sd:.3f}, ICC(1) {self.repeats.single:.3f}, "
@@ -119,38 +124,54 @@ class Reliability:
 
 def reliability(table: QoETable) -> Reliability:
     """Measure the noise of a table, the agreement of its users and their use of the scale."""
-    valid = table.valid
-    rated = table.legal.any(0)  # [R, L]
+    rated = rated_answers(table)
+    count = rated.sum(-1)
     spread = repeat_spread(table)
-    freedom = np.maximum(valid.sum(-1) - 1, 0)
+    freedom = np.maximum(count - 1, 0)
     within = np.sum(np.where(freedom > 0, spread, 0) ** 2 * freedom)
-    samples = valid.shape[-1]
+    samples = rated.shape[-1]
     users = len(table.users)
+    opinions, given = table.mean.reshape(users, -1), (count > 0).reshape(users, -1)
     return Reliability(
-        answers=int(valid.sum()),
-        invalid=1 - float(valid[:, rated].mean()),
-        unrated=int((~rated).sum()),
+        ratings=int(rated.sum()),
+        invalid=float(table.missing.sum() / (count.sum() + table.missing.sum())),
+        imputed=int((table.valid & ~rated).sum()),
+        valid_mass=float((table.valid_mass * count).sum() / count.sum()),
         repeat_sd=float(np.sqrt(within / freedom.sum())) if freedom.any() else float("nan"),
-        repeats=intraclass_correlation(table.qoe.reshape(-1, samples), valid.reshape(-1, samples)),
-        users=intraclass_correlation(
-            table.mean.reshape(users, -1).T, table.legal.reshape(users, -1).T
-        ),
-        correlations=_correlations(table.mean.reshape(users, -1), table.legal.reshape(users, -1)),
+        repeats=intraclass_correlation(table.qoe.reshape(-1, samples), rated.reshape(-1, samples)),
+        users=intraclass_correlation(opinions.T, given.T),
+        correlations=_correlations(np.where(given, opinions, 0), given),
         components=variance_components(table),
         scale_use={
-            name: _scale_use(table.qoe[k][valid[k]].astype(np.float64))
+            name: _scale_use(table.qoe[k][rated[k]].astype(np.float64))
             for k, name in enumerate(table.users)
         },
     )
 
 
+def rated_answers(table: QoETable) -> np.ndarray:
+    """Which answers are ratings, neither missing nor imputed: bool [K, R, L, S].
+
+    Raises:
+        InputError: a user has no rating at all.
+    """
+    # Only cells in which every sample is missing are imputed.
+    rated = table.valid & (table.missing < table.valid.shape[-1])[..., None]
+    for user in np.flatnonzero(~rated.any((1, 2, 3))):
+        raise InputError(
+            f"user {table.users[user]!r} has only imputed answers; remove the user or ask again."
+        )
+    return rated
+
+
 def repeat_spread(table: QoETable) -> np.ndarray:
-    """Sample standard deviation between the valid repeats of each cell: float64 [K, R, L].
+    """Sample standard deviation between the rated repeats of each cell: float64 [K, R, L].
 
     NaN where a cell has fewer than two.
     """
-    count = table.valid.sum(-1)
-    residual = np.where(table.valid, table.qoe - table.mean[..., None], 0)
+    rated = rated_answers(table)
+    count = rated.sum(-1)
+    residual = np.where(rated, table.qoe - table.mean[..., None], 0)
     squares = (residual**2).sum(-1)
     return np.sqrt(np.where(count > 1, squares / np.maximum(count - 1, 1), np.nan))
 
@@ -190,7 +211,7 @@ def variance_components(table: QoETable) -> VarianceComponents:
     is set equal to its expectation. Unbiased when holes do not depend on the answers; for a table
     without holes it is the analysis of variance.
     """
-    return _variance_components(table.qoe, table.valid)
+    return _variance_components(table.qoe, rated_answers(table))
 
 
 def shrink(table: QoETable) -> QoETable:
@@ -205,13 +226,15 @@ def shrink(table: QoETable) -> QoETable:
     and one answer for each cell nothing tells a picture from luck, and the result is the
     provider's and the request's mean.
     """
+    rated = rated_answers(table)
     components = variance_components(table)
-    qoe = _predict(table.qoe, table.valid, components, components.effects)
+    qoe = _predict(table.qoe, rated, components, components.effects)
     return replace(
         table,
         qoe=np.clip(qoe, 0, 1)[..., None],
         valid=table.legal[..., None],
         judge=f"{table.judge}, shrunk toward user and provider means",
+        missing=(table.missing > 0) & ~rated.any(-1),
     )
 
 
@@ -227,39 +250,43 @@ def pool(table: QoETable, *, shrunk: bool = False) -> QoETable:
     The table has one user, "pool", and one sample; a picture that no judge rated is a hole.
     """
     z = standard_scores(table)
-    legal = table.legal
+    rated = rated_answers(table)
     if shrunk:
-        valid = table.valid
-        components = _variance_components(z, valid)
+        components = _variance_components(z, rated)
         common = [effect for effect in components.effects if "user" not in effect]
         # Without the judges' own effects every judge's plane is the same.
-        cells = _predict(z, valid, components, common)[0]
+        cells = _predict(z, rated, components, common)[0]
         how = ", shrunk"
     else:
-        count = table.valid.sum(-1)
-        means = np.where(table.valid, z, 0).sum(-1) / np.maximum(count, 1)
-        cells = means.sum(0) / np.maximum(legal.sum(0), 1)
+        means = z.sum(-1) / np.maximum(rated.sum(-1), 1)  # z is 0 where not rated
+        cells = means.sum(0) / np.maximum(rated.any(-1).sum(0), 1)
         how = ""
+    count = rated.sum(-1)
+    legal = count.any(0, keepdims=True)
     return QoETable(
         qoe=ndtr(cells)[None, ..., None],
-        valid=np.asarray(legal.any(0, keepdims=True))[..., None],
+        valid=np.asarray(legal)[..., None],
         users=("pool",),
         requests=table.requests,
         providers=table.providers,
         judge=f"{table.judge}, pooled over {len(table.users)} standardised judges{how}",
         stand_in=table.stand_in,
+        valid_mass=(table.valid_mass * count).sum(0, keepdims=True)
+        / np.maximum(count.sum(0, keepdims=True), 1),
+        missing=table.missing.any(0, keepdims=True) & ~legal,
     )
 
 
 def standard_scores(table: QoETable) -> np.ndarray:
-    """Each user's answers with mean 0 and variance 1: float64 [K, R, L, S], 0 where not valid.
+    """Each user's ratings with mean 0 and variance 1: float64 [K, R, L, S], 0 where not rated.
 
-    A user whose answers are all equal gets 0 everywhere.
+    A user whose ratings are all equal gets 0 everywhere.
     """
     axes = (1, 2, 3)
-    count = table.valid.sum(axes, keepdims=True)
-    mean = table.qoe.sum(axes, dtype=np.float64, keepdims=True) / count
-    centred = np.where(table.valid, table.qoe - mean, 0)
+    rated = rated_answers(table)
+    count = rated.sum(axes, keepdims=True)
+    mean = np.where(rated, table.qoe, 0).sum(axes, dtype=np.float64, keepdims=True) / count
+    centred = np.where(rated, table.qoe - mean, 0)
     spread = np.sqrt((centred**2).sum(axes, keepdims=True) / count)
     # Below float32 resolution a spread is rounding, not opinion.
     return np.where(spread > 1e-6, centred / np.maximum(spread, 1e-6), 0)

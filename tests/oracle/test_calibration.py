@@ -207,13 +207,42 @@ def test_the_curve_starts_at_the_pool_and_rises():
 
 
 def test_the_curve_values_choices_on_other_requests_only():
-    """Scores without any pattern cannot be learnt: no method finds more than their mean."""
+    """Nine of ten requests are drawn, so that a draw's value is that of the one that is left."""
+    judges, _ = simulate(0, requests=10, holes=0)
+    human = np.full((10, 4), 0.1)
+    human[:, 2] = np.linspace(0.5, 0.95, 10)  # always chosen
+    (point,) = calibration_curve(judges, human, [9])
+    for value in (point.value, point.without_judges):
+        assert value.low == pytest.approx(0.5)
+        assert value.high == pytest.approx(0.95)
+        assert value.value == pytest.approx(0.725, abs=0.04)
+
+
+def test_scores_without_a_pattern_teach_nothing():
     judges, _ = simulate(0, requests=100, holes=0)
     human = np.random.default_rng(5).random((100, 4))
     (point,) = calibration_curve(judges, human, [50], draws=100)
     error = human.std() / np.sqrt(100)
     for value in (point.value.value, point.without_judges.value):
         assert abs(value - human.mean()) < 2 * error
+
+
+def test_scored_requests_keep_their_level():
+    judges, human = simulate(0, requests=40)
+    predicted = np.where(np.isnan(human), np.nan, calibrate(judges, human).table.mean[0])
+    left = np.nanmean(predicted - human, 1)  # of the requests' effects, whose SD is 0.03
+    assert left.std() < 0.015
+
+
+def test_a_judge_without_an_answer_counts_as_the_mean_of_the_others():
+    judges, _ = simulate(0, requests=6, holes=0)
+    valid = np.ones((3, 6, 4), bool)
+    valid[0, 2, 1] = valid[1:, 4, 3] = False
+    features = _features(make_table(judges.mean, valid))
+    assert features[2, 1, 1] == pytest.approx(features[2, 1, 2:4].mean())
+    np.testing.assert_allclose(features[4, 3, 2:4], features[4, 3, 1])
+    np.testing.assert_array_equal(features[..., 0], 1)
+    np.testing.assert_array_equal(features[3, :, 4:], np.eye(4))
 
 
 def test_two_scored_pictures_are_enough_for_a_calibration():

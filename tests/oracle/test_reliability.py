@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
+from rlli_jax.errors import InputError
 from rlli_jax.oracle import QoETable
 from rlli_jax.oracle.reliability import (
     intraclass_correlation,
@@ -27,7 +28,7 @@ EFFECTS = (
 AXES = ("user", "request", "provider")
 
 
-def make_table(qoe, valid=None, judge="test"):
+def make_table(qoe, valid=None, **fields):
     qoe = np.asarray(qoe, float)
     return QoETable(
         qoe=qoe,
@@ -35,8 +36,9 @@ def make_table(qoe, valid=None, judge="test"):
         users=tuple(f"u{i}" for i in range(qoe.shape[0])),
         requests=tuple(f"r{i}" for i in range(qoe.shape[1])),
         providers=tuple(f"p{i}" for i in range(qoe.shape[2])),
-        judge=judge,
+        judge="test",
         stand_in=True,
+        **fields,
     )
 
 
@@ -94,25 +96,69 @@ def test_icc_of_nothing_to_compare_is_nan(ratings):
 
 
 def test_reliability_by_hand():
-    # One user, two requests, two providers, two repeats. Nobody rated (r1, p1); (r1, p0) has one.
+    # One user, two requests, two providers, two repeats. (r1, p0) has one rating, (r1, p1) has no
+    # picture.
     qoe = np.array([[[[0.1, 0.3], [0.6, 0.6]], [[0.4, 0.0], [0.0, 0.0]]]])
     valid = np.array([[[[True, True], [True, True]], [[True, False], [False, False]]]])
-    table = make_table(qoe, valid)
+    missing = np.array([[[0, 0], [1, 0]]])
+    mass = np.array([[[0.9, 1.0], [0.8, 0.0]]])
+    table = make_table(qoe, valid, missing=missing, valid_mass=mass)
     spread = repeat_spread(table)[0]
     np.testing.assert_allclose(spread[0], [np.sqrt(0.02), 0], atol=1e-7)
     assert np.isnan(spread[1]).all()
     measured = reliability(table)
-    assert (measured.answers, measured.unrated) == (5, 1)
+    assert (measured.ratings, measured.imputed) == (5, 0)
     assert measured.invalid == pytest.approx(1 / 6)
+    assert measured.valid_mass == pytest.approx((2 * 0.9 + 2 * 1.0 + 0.8) / 5)
     assert measured.repeat_sd == pytest.approx(np.sqrt((0.02 + 0) / 2))
     use = measured.scale_use["u0"]
     assert use.mean == pytest.approx(0.4)
-    # Answers 0.1, 0.3, 0.6, 0.6, 0.4; float32 0.3 and 0.6 lie a little above their bin's edge.
-    shares = np.array([1, 1, 1, 2]) / 5
+    shares = np.array([1, 1, 1, 2]) / 5  # 0.1, 0.3, 0.4, and 0.6 twice
     assert use.entropy == pytest.approx(-(shares * np.log10(shares)).sum())
     assert np.isnan(measured.agreement)
-    assert "16.7% missing" in str(measured)
+    assert "16.7% of the answers invalid" in str(measured)
     assert "users: one only" in str(measured)
+
+
+def test_imputed_answers_are_no_ratings():
+    """All measures and estimates are those of the table in which they are holes."""
+    table, _ = simulate((3, 5, 4, 2), VARIANCES, 0.01, seed=0)
+    seen = np.ones((3, 5, 4), bool)
+    seen[0, 1, 2] = seen[2, 3, 1] = False
+    rated = np.repeat(seen[..., None], 2, -1)
+    imputed = make_table(np.where(rated, table.qoe, 0.99), missing=2 * ~seen)
+    holes = make_table(table.qoe, rated, missing=2 * ~seen)
+    measured, expected = reliability(imputed), reliability(holes)
+    assert (measured.imputed, expected.imputed) == (4, 0)
+    assert measured.invalid == expected.invalid == pytest.approx(4 / 120)
+    assert str(measured).replace("4 imputed", "0 imputed") == str(expected)
+    np.testing.assert_array_equal(measured.correlations, expected.correlations)
+    filled, left = shrink(imputed), shrink(holes)
+    np.testing.assert_array_equal(filled.mean[seen], left.mean[seen])
+    np.testing.assert_array_equal(filled.missing, ~seen)
+    assert filled.legal.all()
+    assert (filled.mean < 0.95).all()  # predicted, not the imputed 0.99
+    np.testing.assert_array_equal(left.legal, seen)
+    for shrunk in (False, True):
+        np.testing.assert_array_equal(
+            pool(imputed, shrunk=shrunk).mean, pool(holes, shrunk=shrunk).mean
+        )
+    nothing = make_table(table.qoe, missing=np.array([0, 2, 0])[:, None, None] + 0 * seen)
+    with pytest.raises(InputError, match="user 'u1' has only imputed answers"):
+        shrink(nothing)
+
+
+def test_pool_keeps_the_valid_mass_and_what_nobody_rated():
+    valid = np.ones((2, 2, 2, 1), bool)
+    valid[:, 0, 1] = valid[0, 1, 1] = False
+    mass = np.array([[[0.8, 0], [0.9, 0]], [[0.6, 0], [0.5, 0.7]]])
+    pooled = pool(
+        make_table(
+            np.arange(8).reshape(valid.shape) / 8, valid, valid_mass=mass, missing=~valid[..., 0]
+        )
+    )
+    np.testing.assert_allclose(pooled.valid_mass, [[[0.7, 0], [0.7, 0.7]]], rtol=1e-6)
+    np.testing.assert_array_equal(pooled.missing, [[[0, 1], [0, 0]]])
 
 
 def test_scale_use_of_a_compressed_judge():
