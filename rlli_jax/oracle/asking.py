@@ -11,6 +11,7 @@ did not suffice, are asked again in the next run.
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import socket
@@ -126,6 +127,11 @@ def look_up(judge: Judge, questions: Sequence[Question], store: Store) -> Lookup
 
     Questions without a picture are nobody's to answer: they get no key.
     """
+    with _no_garbage_collection():
+        return _look_up(judge, questions, store)
+
+
+def _look_up(judge: Judge, questions: Sequence[Question], store: Store) -> Lookup:
     keys = Keys(judge.identity)
     with_picture = [question for question in questions if question.picture is not None]
     made = keys.of(with_picture)
@@ -133,6 +139,18 @@ def look_up(judge: Judge, questions: Sequence[Question], store: Store) -> Lookup
     iterator = iter(made)
     key_of = [None if question.picture is None else next(iterator) for question in questions]
     return Lookup(keys, key_of, unique, store.lookup(list(unique)))
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """For millions of new objects without cycles, the collector would only look and find none."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def plan(judge: Judge, questions: Sequence[Question], store: Store) -> Plan:

@@ -21,6 +21,8 @@ from rlli_jax.errors import InputError
 from rlli_jax.judges import Answer, Failed, JudgeIdentity, Rated, Scale
 from rlli_jax.personas import Population
 
+NOT_RATED = (0.0, 0.0)  # never read as a rating
+
 OnMissing: TypeAlias = Literal["raise", "mask", "impute"]
 
 
@@ -137,9 +139,13 @@ class QoETable:
         shape = (len(population), len(catalog.requests), len(catalog.providers), samples)
         if len(answers) != np.prod(shape):
             raise ValueError(f"{len(answers)} answers do not fill a table of shape {shape}.")
-        flat = [scale.qoe(a.rating) if isinstance(a, Rated) else 0.0 for a in answers]
-        qoe = np.array(flat).reshape(shape)
+        numbers = np.fromiter(
+            ((a.rating, a.valid_mass) if isinstance(a, Rated) else NOT_RATED for a in answers),
+            dtype=[("rating", float), ("mass", float)],
+            count=len(answers),
+        ).reshape(shape)
         valid = np.array([isinstance(a, Rated) for a in answers]).reshape(shape)
+        qoe = np.where(valid, scale.qoe(numbers["rating"]), 0.0)  # type: ignore[arg-type]
         for user, request, provider, sample in np.argwhere(~((qoe >= 0) & (qoe <= 1))):
             answer = answers[int(np.ravel_multi_index((user, request, provider, sample), shape))]
             raise InputError(
@@ -148,8 +154,7 @@ class QoETable:
                 f"{population.names[user]!r}, request {catalog.requests[request]!r}, provider "
                 f"{catalog.providers[provider]!r}, sample {sample}."
             )
-        mass = np.array([a.valid_mass if isinstance(a, Rated) else 0.0 for a in answers])
-        mean_mass = mass.reshape(shape).sum(-1) / np.maximum(valid.sum(-1), 1)
+        mean_mass = numbers["mass"].sum(-1) / np.maximum(valid.sum(-1), 1)
         shown = np.array(
             [[catalog.picture(r, p) is not None for p in range(shape[2])] for r in range(shape[1])]
         )
