@@ -1,5 +1,6 @@
 """A study so small that it runs in seconds: made-up pictures, made-up scores, tiny networks."""
 
+from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,7 @@ def write_scores(folder: Path, *, hole: bool = True) -> tuple[Path, Path]:
     manifest, scores = folder / "images.csv", folder / "scores.csv"
     pairs = [(provider, request) for provider in PROVIDERS for request in REQUESTS]
     manifest.write_text(
-        "provider,request,image\n"
-        + "".join(f"{p},{r},{p}-{r}.png\n" for p, r in pairs)
+        "provider,request,image\n" + "".join(f"{p},{r},{p}-{r}.png\n" for p, r in pairs)
     )
     rows = ["user,provider,request,score"]
     for k, user in enumerate(("ann", "ben")):
@@ -47,6 +47,21 @@ def write_scores(folder: Path, *, hole: bool = True) -> tuple[Path, Path]:
                 rows.append(f"{user},{provider},{request},{1 + (7 * i + 3 * k) % 17 / 4}")
     scores.write_text("\n".join(rows) + "\n")
     return manifest, scores
+
+
+def write_human(folder: Path, skip: Sequence[tuple[str, str]] = ()) -> Path:
+    """Made-up human scores, 0-5: ink 0 1 2 3, oil 4 5 0 1, wax 2 3 4 5 for the four requests."""
+    path = folder / "human.csv"
+    pairs = [(p, r) for p in PROVIDERS for r in REQUESTS]
+    rows = [f"{p},{r},{i % 6}\n" for i, (p, r) in enumerate(pairs) if (p, r) not in skip]
+    path.write_text("provider,request,mos\n" + "".join(rows))
+    return path
+
+
+def human_block(path: Path) -> dict[str, Any]:
+    """The block ``evaluation.human`` for these scores."""
+    block = {"kind": "recorded", "path": str(path), "scale": "0-5", "user": "people"}
+    return block | {"columns": {"score": "mos"}}
 
 
 # Enough iterations that a process can be stopped in the middle of either.

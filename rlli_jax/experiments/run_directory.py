@@ -118,8 +118,10 @@ def _unusable(path: Path, error: OSError) -> InputError:
 
 def _prepare(path: Path, config: StudyConfig, existing: Existing) -> None:
     resolved = config.dump()
-    occupied = path.exists() and any(path.iterdir())
-    if occupied and not all((path / name).exists() for name in MARKS):
+    names = {file.name for file in path.iterdir()} if path.exists() else set()
+    # A run that ended before it had any result, by a mistake in its input say, is no loss.
+    occupied = names not in (set(), set(MARKS))
+    if occupied and not names.issuperset(MARKS):
         raise InputError(
             f"{path} is not empty and holds no run; it is left as it is, give another directory "
             "with --output."

@@ -61,8 +61,15 @@ def test_resuming_what_is_not_there_starts_it(tmp_path, study):
     assert read_config(opened(tmp_path / "run", study, "resume")) == study
 
 
+def test_a_run_without_any_result_is_no_obstacle(tmp_path, study):
+    path = opened(tmp_path / "run", study)
+    other = load_config(tiny_study.write_config(tmp_path), ["seeds=1"])
+    assert read_config(opened(path, other)) == other
+
+
 def test_another_study_is_not_resumed(tmp_path, study):
     path = opened(tmp_path / "run", study)
+    (path / "table.npz").write_text("precious")
     config = tiny_study.write_config(tmp_path)
     other = load_config(config, ["policies.PPO.hyperparams.gamma=0.5"])
     sentence = r"another config \(policies\.PPO\.hyperparams\.gamma differs\); resume it with"

@@ -70,11 +70,11 @@ def test_held_out_requests_are_seen_by_no_learner(tmp_path):
 
 
 def test_human_scores_are_those_of_the_held_out_requests(tmp_path):
-    human = write_human(tmp_path)
+    human = tiny_study.write_human(tmp_path)
     built = problem(
         tmp_path,
         table={"held_out_requests": 0.5},
-        evaluation={"human": human_block(human)},
+        evaluation={"human": tiny_study.human_block(human)},
     )
     assert built.human.requests == built.test.requests
     with open(human, newline="") as file:
@@ -85,24 +85,11 @@ def test_human_scores_are_those_of_the_held_out_requests(tmp_path):
             assert built.human.mean[0, r, p] == pytest.approx(expected)
 
 
-def write_human(folder, skip=()):
-    path = folder / "human.csv"
-    pairs = [(p, r) for p in tiny_study.PROVIDERS for r in tiny_study.REQUESTS]
-    rows = [f"{p},{r},{i % 6}\n" for i, (p, r) in enumerate(pairs) if (p, r) not in skip]
-    path.write_text("provider,request,mos\n" + "".join(rows))
-    return path
-
-
-def human_block(path, **changes):
-    block = {"kind": "recorded", "path": str(path), "scale": "0-5", "user": "people"}
-    return block | {"columns": {"score": "mos"}} | changes
-
-
 def test_a_choice_without_human_score_is_refused(tmp_path):
-    human = write_human(tmp_path, skip=[("oil", "an owl")])
+    human = tiny_study.write_human(tmp_path, skip=[("oil", "an owl")])
     sentence = "no score for request 'an owl' by provider 'oil', which a policy may choose; add it"
     with pytest.raises(InputError, match=sentence):
-        problem(tmp_path, table={}, evaluation={"human": human_block(human)})
+        problem(tmp_path, table={}, evaluation={"human": tiny_study.human_block(human)})
 
 
 def test_human_scores_are_one_opinion(tmp_path):

@@ -1,0 +1,175 @@
+"""A study from its config to everything that a report reads."""
+
+import json
+
+import numpy as np
+import pytest
+import tiny_study
+from PIL import Image
+
+from rlli_jax.experiments import studies
+from rlli_jax.experiments.config import load_config
+from rlli_jax.experiments.tables import build_problem
+from rlli_jax.oracle import QoETable
+from rlli_jax.personas import Population
+
+
+def summary(path, policy):
+    return json.loads((path / "policies" / policy / "summary.json").read_text())
+
+
+def test_a_study_writes_every_file_of_a_run_directory(finished):
+    config, path = finished
+    study = load_config(config)
+    table = QoETable.load(path / "table.npz")
+    test, _ = table.split_requests(0.5, 0)
+    assert Population.from_csv(path / "population.csv").names == table.users == ("ann", "ben")
+    references = json.loads((path / "references.json").read_text())
+    assert references["optimum"] == pytest.approx(test.references()["optimum"])
+    assert {p.name for p in (path / "policies").iterdir()} == {"PPO", "DQN", "Random"}
+    assert not (path / "human.json").exists()  # nobody asked for it
+    for name in study.policies:
+        learned = name != "Random"
+        files = {p.name for p in (path / "policies" / name).iterdir()}
+        assert files == {"summary.json", "evaluation.npz"} | ({"curve.npz"} if learned else set())
+        found = summary(path, name)
+        assert (found["name"], found["learner"]) == (name, name.lower())
+        assert (found["assignment"], found["rounds"], found["seeds"]) == ("sequential", 2, 2)
+        assert found["observation"] == ["action", "reward"]
+        for key in ("compile_seconds", "train_seconds", "steps_per_second"):
+            assert found[key] > 0 if learned else found[key] is None
+        assert found["iterations"] == (24 if learned else None)
+        assert found["env_steps"] == (24 * 4 * 8 if learned else None)
+
+
+def test_curves_have_a_value_for_every_seed_and_iteration(finished):
+    _, path = finished
+    for name in ("PPO", "DQN"):
+        with np.load(path / "policies" / name / "curve.npz") as curve:
+            np.testing.assert_array_equal(curve["env_steps"], 32 * np.arange(1, 25))
+            for metric in set(curve.files) - {"env_steps"}:
+                assert curve[metric].shape == (2, 24)
+            returns = curve["episode_return"]
+        assert np.isfinite(returns).all()
+        assert ((returns > 0) & (returns < 4)).all()  # 2 rounds x 2 users x QoE
+        assert (returns[0] != returns[1]).any()  # seeds are different runs
+
+
+def test_evaluations_count_choices_on_held_out_requests(finished):
+    config, path = finished
+    built = build_problem(load_config(config))
+    for name in ("PPO", "DQN", "Random"):
+        with np.load(path / "policies" / name / "evaluation.npz") as evaluation:
+            choices, returns = evaluation["choices"], evaluation["returns"]
+            qoe, objective = evaluation["qoe"], evaluation["objective"]
+        assert choices.shape == (2, 2, 2, 3)  # seeds, users, held-out requests, providers
+        assert returns.shape == (2, 16)
+        assert (choices.sum((2, 3)) == 16 * 2).all()  # every user, in every round of each episode
+        assert (choices[:, ~built.test.legal] == 0).all()
+        # One sample a cell: the rewards are what the choices are worth.
+        worth = (choices * built.test.mean).sum((1, 2, 3))
+        np.testing.assert_allclose(returns.sum(1), worth, rtol=1e-5)
+        expected = studies.expected_score(choices, built.test.mean)
+        np.testing.assert_allclose(qoe, expected, rtol=1e-6)
+        np.testing.assert_allclose(objective, expected.sum(-1), rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def longer(tmp_path_factory, finished):
+    """The same study with more policies, and another rhythm of checkpoints."""
+    folder = tmp_path_factory.mktemp("longer")
+    policies = {
+        "Greedy": {"learner": "greedy"},
+        **tiny_study.LEARNED,
+        "Random": {"learner": "random"},
+        "Best [single]": {"learner": "best_single"},
+    }
+    config = tiny_study.write_config(folder, policies=policies, checkpoint_every=24)
+    tiny_study.carry_out(config, folder / "run")
+    return folder / "run"
+
+
+def test_neither_other_policies_nor_checkpoints_change_a_result(finished, longer):
+    tiny_study.assert_same_results(longer, finished[1])
+
+
+def test_greedy_is_the_optimum_per_request(longer):
+    references = json.loads((longer / "references.json").read_text())
+    with np.load(longer / "policies" / "Greedy" / "evaluation.npz") as evaluation:
+        np.testing.assert_allclose(
+            evaluation["objective"], references["optimum_per_request"], rtol=1e-6
+        )
+
+
+def test_a_finished_study_is_left_as_it_is(tmp_path, finished):
+    config, path = finished
+    before = {p: p.stat().st_mtime_ns for p in path.rglob("*") if p.is_file()}
+    tiny_study.carry_out(config, path, "resume")
+    assert {p: p.stat().st_mtime_ns for p in path.rglob("*") if p.is_file()} == before
+
+
+def test_pictures_become_thumbnails(tmp_path, compilations):
+    tiny_study.write_pictures(tmp_path / "pictures")
+    big = Image.fromarray(np.zeros((100, 700, 3), np.uint8))
+    big.save(tmp_path / "pictures" / "oil" / "an_owl.png")
+    (tmp_path / "pictures" / "wax" / "a_cat.png").unlink()
+    config = tiny_study.write_config(
+        tmp_path,
+        catalog={"folder": "pictures"},
+        population={"sample": {"size": 2}},
+        judge={"kind": "psychometric"},
+        policies={"Random": {"learner": "random"}},
+        seeds=1,
+        table={},
+    )
+    built = tiny_study.carry_out(config, tmp_path / "run")
+    folder = tmp_path / "run" / "pictures"
+    names = {f"{r}-{p}.jpg" for r in range(4) for p in range(3)} - {"1-2.jpg"}
+    assert {p.name for p in folder.iterdir()} == names
+    assert built.catalog.requests[1] == "a cat"
+    with Image.open(folder / "3-1.jpg") as image:
+        assert image.size == (320, 46)
+    with Image.open(folder / "0-0.jpg") as image:
+        assert image.size == (32, 24)
+
+
+def test_expected_score_weighs_requests_alike():
+    score = np.array([[[0.2, 0.8], [0.5, 0.1]], [[1.0, 0.0], [0.3, 0.7]]])  # [K=2, R=2, L=2]
+    choices = np.array(
+        [
+            [[[1, 3], [0, 10]], [[4, 4], [0, 0]]],  # user 1 never met request 1
+            [[[7, 0], [2, 2]], [[0, 1], [1, 0]]],
+        ]
+    )
+    expected = [
+        [((0.2 + 3 * 0.8) / 4 + 0.1) / 2, 0.5],
+        [(0.2 + (0.5 + 0.1) / 2) / 2, (0.0 + 0.3) / 2],
+    ]
+    np.testing.assert_allclose(studies.expected_score(choices, score), expected, rtol=1e-12)
+
+
+def test_human_opinion_is_that_of_the_choices(tmp_path):
+    # ink 0 1 2 3, oil 4 5 0 1, wax 2 3 4 5 for the four requests
+    human = tiny_study.human_block(tiny_study.write_human(tmp_path))
+    config = tiny_study.write_config(
+        tmp_path,
+        evaluation={"human": human},
+        table={},
+        policies={"Random": {"learner": "random"}},
+    )
+    study = load_config(config)
+    choices = np.zeros((2, 2, 4, 3))  # seeds, users, requests, providers
+    choices[0, 0, :, 0] = [1, 5, 2, 3]  # ink for every request: 1.5
+    choices[0, 1, 0] = [2, 0, 2]  # ink or wax, only for the first request: 1
+    choices[1, 0, :, 1] = 6  # oil: 2.5
+    choices[1, 1, :, 2] = 9  # wax: 3.5
+    folder = tmp_path / "run" / "policies" / "Random"
+    folder.mkdir(parents=True)
+    np.savez(folder / "evaluation.npz", choices=choices)
+    studies.human_opinion(study, tmp_path / "run", build_problem(study))
+    found = json.loads((tmp_path / "run" / "human.json").read_text())
+    assert (found["scale"], found["requests"]) == ("0 to 5", 4)
+    assert found["policies"]["Random"] == pytest.approx([1.25, 3.0], rel=1e-6)
+    assert found["references"].pop("best_single_provider") == "wax"
+    expected = {"random": 2.5, "best_single": 3.5, "best_per_request": 4.5}
+    assert found["references"] == pytest.approx(expected, rel=1e-6)
