@@ -19,7 +19,7 @@ import threading
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -42,6 +42,7 @@ BATCH_SECONDS = 2.0  # what a batch should take: little is lost with it, little 
 LARGEST_BATCH = 4096
 LEASE_SECONDS = 60.0  # renewed four times as often; a dead process's questions come back after it
 POLL_SECONDS = 0.25  # how often to look for what other processes have asked
+GUESSES = 1000  # questions of which a judge is asked what they may cost
 GIVE_UP = 64  # questions that fail one after another
 
 NO_PICTURE = Invalid("no picture")
@@ -156,19 +157,21 @@ def _no_garbage_collection() -> Iterator[None]:
 def plan(judge: Judge, questions: Sequence[Question], store: Store) -> Plan:
     """What :func:`ask` would do now, without asking.
 
-    Tokens, cost and time are those of the judge's stored answers where there are any, else what
-    the judge expects (it expects no time).
+    Tokens, cost and time of a question are the means over the judge's stored answers where there
+    are any. Else tokens and cost are the means that the judge expects of up to ``GUESSES``
+    questions, and the time is unknown.
     """
     found = look_up(judge, questions, store)
-    missing = found.missing
+    missing = list(found.missing.values())
     known = store.experience(found.keys.judge)
-    expected = [_expected(judge, question) for question in missing.values()]
+    some = missing[:: math.ceil(len(missing) / GUESSES) or 1]
 
-    def total(mean: float | None, guesses: Iterable[float | None]) -> float | None:
-        if mean is not None or not missing:
-            return (mean or 0.0) * len(missing)
-        values = list(guesses)
-        return None if None in values else float(sum(v for v in values if v is not None))
+    def total(mean: float | None, guess: Callable[[Usage], float | None]) -> float | None:
+        if mean is None and some:
+            guesses = [guess(_expected(judge, question)) for question in some]
+            sure = [value for value in guesses if value is not None]
+            mean = sum(sure) / len(sure) if len(sure) == len(some) else None
+        return None if mean is None and missing else (mean or 0.0) * len(missing)
 
     return Plan(
         questions=len(questions),
@@ -176,9 +179,9 @@ def plan(judge: Judge, questions: Sequence[Question], store: Store) -> Plan:
         unique=len(found.unique),
         cached=len(found.answers),
         to_ask=len(missing),
-        tokens=total(known.tokens, map(_tokens, expected)),
-        cost=total(known.cost, (usage.cost for usage in expected)),
-        seconds=total(known.seconds, (None for _ in expected)),
+        tokens=total(known.tokens, _tokens),
+        cost=total(known.cost, lambda usage: usage.cost),
+        seconds=total(known.seconds, lambda usage: None),
     )
 
 
