@@ -2,8 +2,10 @@
 
 A judge is asked :class:`Question` s and gives one answer to each: :class:`Rated`,
 :class:`Invalid` or :class:`Failed`, never a number in place of a missing answer. The judges
-themselves are in modules of their own (:mod:`rlli_jax.judges.psychometric`,
-:mod:`rlli_jax.judges.recorded`).
+themselves are in modules of their own: :mod:`rlli_jax.judges.psychometric` and
+:mod:`rlli_jax.judges.recorded` need no language model; :mod:`rlli_jax.judges.transformers_judge`
+runs one in this process, :mod:`rlli_jax.judges.openai_judge` asks one behind a server, and
+:mod:`rlli_jax.judges.batch_files` one behind a batch service.
 """
 
 from __future__ import annotations
@@ -173,7 +175,11 @@ class Judge(Protocol):
         ...
 
     def rate(self, questions: Sequence[Question]) -> list[Answer]:
-        """One answer to each question, in the order of the questions."""
+        """One answer to each question, in the order of the questions.
+
+        Language models are asked at the lowest cost when all questions about one picture are in
+        one call: they share the beginning of their prompts.
+        """
         ...
 
 
