@@ -51,11 +51,11 @@ def write_batch(
         path: the file; it appears only when it is whole.
         completions: how to ask.
         questions: by custom_id, the caller's key. With both label orders the file has two lines
-            for each, with ``/0`` and ``/1`` behind the key.
+            for each, with ``/0`` and ``/1`` behind the key. Without a picture there is nothing to
+            ask, and no line.
 
     Raises:
-        InputError: a question has no picture, the scoring is not settled, or the file cannot be
-            written.
+        InputError: the scoring is not settled, or the file cannot be written.
     """
     _require_settled(completions)
     path = Path(path)
@@ -65,10 +65,7 @@ def write_batch(
         with part.open("w", encoding="utf-8") as file:
             for key, question in questions.items():
                 if question.picture is None:
-                    raise InputError(
-                        f"request {question.request!r} by provider {question.provider!r} has no "
-                        "picture; leave it out of the batch."
-                    )
+                    continue
                 bodies = completions.bodies(question)
                 for custom_id, body in zip(_custom_ids(key, completions), bodies, strict=True):
                     line = {"custom_id": custom_id, "method": "POST", "url": URL, "body": body}
@@ -89,7 +86,7 @@ def read_batch(
 
     ``completions`` and ``questions`` are those that the batch was written with. A question has an
     answer if every line of it is there; of several lines with one id the first counts that is not
-    a failure.
+    a failure. A question without a picture is Invalid, as every judge answers it.
 
     Raises:
         InputError: the file cannot be read, or the scoring is not settled.
@@ -115,6 +112,9 @@ def read_batch(
             failures.setdefault(custom_id, failure)
     answers: dict[str, Answer] = {}
     for key, question in questions.items():
+        if question.picture is None:
+            answers[key] = Invalid("no picture")
+            continue
         ids = _custom_ids(key, completions)
         failed = [failures[i] for i in ids if i in failures and i not in bodies]
         if all(i in bodies for i in ids):

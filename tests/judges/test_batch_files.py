@@ -124,11 +124,17 @@ def test_both_label_orders(tmp_path, questions, chat_completion):
     assert summary == BatchSummary(rated=1, failed=1, missing=2)
 
 
-def test_wrong_input(tmp_path, questions, question):
+def test_without_a_picture_there_is_nothing_to_ask(tmp_path, question, chat_completion):
+    asked = {"hole": question(picture=None), "key": question()}
+    assert write_batch(tmp_path / "in.jsonl", TEXT, asked) == 1
+    path = write(tmp_path / "out.jsonl", result("key", chat_completion("good")))
+    answers, summary = read_batch(path, TEXT, asked)
+    assert answers == {"hole": Invalid("no picture"), "key": Rated(4.0, raw="good")}
+    assert summary == BatchSummary(rated=1, invalid=1)
+
+
+def test_wrong_input(tmp_path, questions):
     path = tmp_path / "x.jsonl"
-    with pytest.raises(InputError, match="has no picture; leave it out"):
-        write_batch(path, TEXT, {"a": question(picture=None)})
-    assert not list(tmp_path.iterdir())
     with pytest.raises(InputError, match=r"x\.jsonl cannot be read"):
         read_batch(path, TEXT, questions)
     with pytest.raises(InputError, match="cannot be written"):
