@@ -153,7 +153,7 @@ def table(path: Annotated[Run, tyro.conf.arg(help="A run directory or a table.np
 
     qoe = QoETable.load(path / "table.npz" if path.is_dir() else path)
     console = Console()
-    console.print(f"judge: {qoe.judge}", highlight=False, markup=False)
+    console.print(f"judge: {qoe.judge}", highlight=False, markup=False, soft_wrap=True)
     # Names may hold what rich takes for markup.
     rows = Table(
         "user",
@@ -175,6 +175,7 @@ def table(path: Annotated[Run, tyro.conf.arg(help="A run directory or a table.np
         f"best single provider ({name}) {best:.3f}, random {references['random']:.3f}",
         highlight=False,
         markup=False,
+        soft_wrap=True,
     )
 
 

@@ -46,6 +46,7 @@ def judge(config: StudyConfig, path: Path, console: Console) -> Problem:
         f"{int((~cells).sum())} holes; judge: {problem.table.judge}",
         highlight=False,
         markup=False,
+        soft_wrap=True,
     )
     return problem
 

@@ -1,12 +1,14 @@
 """A study from its config to everything that a report reads."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_study
 from PIL import Image
 
+from rlli_jax.errors import InputError
 from rlli_jax.experiments import studies
 from rlli_jax.experiments.config import load_config
 from rlli_jax.experiments.tables import build_problem
@@ -131,6 +133,38 @@ def test_pictures_become_thumbnails(tmp_path, compilations):
         assert image.size == (320, 46)
     with Image.open(folder / "0-0.jpg") as image:
         assert image.size == (32, 24)
+
+
+AGIQA3K = Path(__file__).parents[2] / "configs" / "agiqa3k.yaml"
+DATA = AGIQA3K.parents[2] / "shared" / "data" / "agiqa3k"
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"needs the recorded scores in {DATA}")
+def test_recorded_models_and_human_opinion_of_their_choices(tmp_path, compilations):
+    config = load_config(AGIQA3K)
+    assert {"PPO", "DQN", "Random", "Greedy"} <= config.policies.keys()
+    policies = "policies={Random: {learner: random}, Greedy: {learner: greedy}}"
+    tiny_study.carry_out(AGIQA3K, tmp_path / "run", "refuse", "seeds=2", policies)
+    human = json.loads((tmp_path / "run" / "human.json").read_text())
+    table = QoETable.load(tmp_path / "run" / "table.npz")
+    assert table.qoe.shape[:3] == (5, 200, 10)
+    assert (~table.legal).sum() == 5 * (2000 - 1987)  # models have rated all pictures there are
+    assert (human["scale"], human["requests"]) == ("0 to 5", 100)
+    opinion = {name: np.mean(values) for name, values in human["policies"].items()}
+    references = human["references"]
+    # The winner's curse: the best by one noisy judge is worse than one good provider.
+    assert references["best_per_request"] > references["best_single"] > opinion["Greedy"]
+    assert opinion["Greedy"] > opinion["Random"]
+    assert opinion["Random"] == pytest.approx(references["random"], abs=0.05)
+    assert references["best_single_provider"] == "midjourney_normal"
+
+
+def test_absent_scores_are_one_sentence(tmp_path):
+    (tmp_path / "configs").mkdir()
+    config = tmp_path / "configs" / "agiqa3k.yaml"
+    config.write_text(AGIQA3K.read_text())
+    with pytest.raises(InputError, match=r"^The manifest .*images\.csv is missing: check"):
+        build_problem(load_config(config))
 
 
 def test_expected_score_weighs_requests_alike():

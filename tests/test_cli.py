@@ -1,0 +1,300 @@
+"""The command line teaches, does what it says, and answers a mistake with one sentence."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tiny_study
+from PIL import Image
+
+from rlli_jax import cli
+from rlli_jax.personas import Population
+
+
+@pytest.fixture
+def rlli(monkeypatch, capsys, compilations):
+    """Run the command in this process: (exit status, output, errors)."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["rlli", *map(str, arguments)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            status = end.code or 0
+        return status, *capsys.readouterr()
+
+    return call
+
+
+def test_help_needs_neither_jax_nor_matplotlib():
+    check = (
+        "import sys, rlli_jax.cli; "
+        "print({'jax', 'matplotlib', 'pandas', 'numpy'} & set(sys.modules))"
+    )
+    result = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    assert result.stdout.strip() == "set()", result.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "teaches"),
+    [
+        ((), ["run", "judge", "train", "report", "personas", "table", "rlli run configs/paper"]),
+        (("run",), ["Example: rlli run", "KEY.PATH=VALUE", "--resume", "--overwrite", "--output"]),
+        (("judge",), ["Example: rlli judge", "--resume", "--overwrite"]),
+        (("train",), ["Example: rlli train", "--output"]),
+        (("report",), ["Example: rlli report", "RUN"]),
+        (("personas",), ["Example: rlli personas", "--size", "--group", "--prompts"]),
+        (("table",), ["Example: rlli table", "RUN"]),
+    ],
+)
+def test_help_teaches(rlli, command, teaches):
+    status, output, errors = rlli(*command, "--help")
+    assert (status, errors) == (0, "")
+    for text in teaches:
+        assert text in output
+
+
+def test_personas_can_be_drawn_kept_and_read_again(rlli, tmp_path):
+    csv = tmp_path / "users.csv"
+    status, output, _ = rlli("personas", "--size", 2, "--seed", 4, "--save", csv)
+    people = Population.from_csv(csv)
+    assert status == 0
+    assert len(people) == 2
+    for name in people.names:
+        assert name in output
+    status, again, _ = rlli("personas", "--csv", csv, "--prompts")
+    assert status == 0
+    assert again.startswith(output)
+    assert "general set-up" in again
+    assert "agreeable" in again
+
+
+def test_a_study_from_the_judge_to_the_report(rlli, tmp_path, finished):
+    policies = {"PPO": tiny_study.LEARNED["PPO"], "Random": {"learner": "random"}}
+    config = tiny_study.write_config(tmp_path, policies=policies)
+    path = tmp_path / "run"
+
+    status, output, _ = rlli("judge", config, "--output", path)
+    assert status == 0
+    assert "table: 2 users x 4 requests x 3 providers, 1 holes" in output
+    assert f"run directory: {path}" in output
+    assert not (path / "policies").exists()
+
+    status, output, _ = rlli("train", config, "--output", path)
+    assert status == 0
+    assert "24/24 iterations" in output
+    assert not (path / "report.html").exists()
+    np.testing.assert_equal(
+        tiny_study.arrays(path),
+        {k: v for k, v in tiny_study.arrays(finished[1]).items() if "DQN" not in k},
+    )
+
+    status, output, _ = rlli("run", config, "--output", path, "--resume")
+    assert status == 0
+    assert output.rstrip().endswith(f"report: {path / 'report.html'}")
+    page = (path / "report.html").read_text()
+    assert "<html" in page
+
+    (path / "report.html").unlink()
+    status, _, _ = rlli("report", path)
+    assert status == 0
+    assert (path / "report.html").exists()
+
+
+def test_a_table_is_shown_with_its_references(rlli, finished):
+    _, path = finished
+    status, output, _ = rlli("table", path)
+    assert status == 0
+    for name in ("ann", "ben", *tiny_study.PROVIDERS, "optimum", "best single provider"):
+        assert name in output
+    assert rlli("table", path / "table.npz") == (0, output, "")
+
+
+def test_names_with_brackets_are_shown_as_they_are(rlli, tmp_path):
+    tiny_study.write_scores(tmp_path)
+    for file in ("images.csv", "scores.csv"):
+        text = (tmp_path / file).read_text()
+        (tmp_path / file).write_text(text.replace("oil", "[/oil]").replace("ann", "[bold]ann"))
+    config = tiny_study.write_config(
+        tmp_path, policies={"[/Random]": {"learner": "random"}}, seeds=1
+    ).read_text()
+    (tmp_path / "study.yaml").write_text(config)
+    # A slash cannot be in the name of a policy: it is that of a folder.
+    status, _, errors = rlli("judge", tmp_path / "study.yaml", "--output", tmp_path / "run")
+    assert status == 2
+    assert "'[/Random]' cannot be the name of a folder" in errors
+    (tmp_path / "study.yaml").write_text(config.replace("[/Random]", "[bold]Random"))
+    status, output, _ = rlli("train", tmp_path / "study.yaml", "--output", tmp_path / "run")
+    assert status == 0
+    assert "[bold]Random" in output
+    status, output, _ = rlli("table", tmp_path / "run")
+    assert "[/oil]" in output
+    assert "[bold]ann" in output
+
+
+def refused(result, *expected):
+    """Exit status 2, one sentence on stderr, no traceback."""
+    status, _, errors = result
+    assert status == 2, errors
+    (sentence,) = errors.splitlines()
+    assert sentence.startswith("rlli: ")
+    assert sentence.endswith(".")
+    for text in expected:
+        assert text in sentence
+
+
+def edit(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def scores(old, new):
+    return lambda folder: edit(folder / "scores.csv", old, new)
+
+
+def without_rows(folder):
+    (folder / "scores.csv").write_text("user,provider,request,score\n")
+
+
+def drop(user, request):
+    """Leave a user without any score for a request."""
+
+    def change(folder):
+        path = folder / "scores.csv"
+        rows = path.read_text().splitlines(keepends=True)
+        kept = [r for r in rows if not (r.startswith(f"{user},") and f",{request}," in r)]
+        assert len(kept) < len(rows)
+        path.write_text("".join(kept))
+
+    return change
+
+
+BAD_SCORES = {
+    "unknown provider": (
+        scores("ann,oil,a cat", "ann,acrylic,a cat"),
+        ("scores.csv, row 6 below the header", "provider 'acrylic' is not in the catalog"),
+    ),
+    "duplicate score": (
+        scores("ann,oil,a cat", "ann,ink,a cat"),
+        ("user 'ann' has a second score for request 'a cat' by provider 'ink'", "row 6"),
+    ),
+    "NaN": (
+        scores("ann,ink,a boat,1.0", "ann,ink,a boat,nan"),
+        ("row 1 below the header", "'nan', which is not a finite number"),
+    ),
+    "out of scale": (
+        scores("ann,ink,a boat,1.0", "ann,ink,a boat,5.1"),
+        ("row 1 below the header", "score 5.1 is outside the scale '1-5', 1 to 5"),
+    ),
+    "no valid provider": (
+        drop("ben", "a tree"),
+        ("user 'ben' has no valid provider for request 'a tree'",),
+    ),
+    "no scores": (without_rows, ("the file has no rows",)),
+    "no file": (lambda folder: (folder / "scores.csv").unlink(), ("there is no such file",)),
+    "no manifest": (
+        lambda folder: (folder / "images.csv").unlink(),
+        ("manifest", "images.csv is missing"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SCORES)
+def test_bad_scores_are_one_sentence(rlli, tmp_path, case):
+    damage, expected = BAD_SCORES[case]
+    config = tiny_study.write_config(tmp_path)
+    damage(tmp_path)
+    refused(rlli("judge", config, "--output", tmp_path / "run"), *expected)
+    # Put right, the same command works: nothing stands in its way.
+    tiny_study.write_scores(tmp_path)
+    assert rlli("judge", config, "--output", tmp_path / "run")[0] == 0
+
+
+def truncate(folder):
+    path = folder / "oil" / "a_cat.png"
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def enlarge(folder):
+    Image.new("1", (20_000, 20_000)).save(folder / "oil" / "a_cat.png")
+
+
+def manifest(*rows):
+    def change(folder):
+        (folder / "images.csv").write_text("provider,request,image\n" + "\n".join(rows) + "\n")
+
+    return change
+
+
+def escape(folder):
+    Image.new("RGB", (9, 9)).save(folder.parent / "secret.png")
+    manifest("ink,a cat,../secret.png")(folder)
+
+
+BAD_PICTURES = {
+    "missing": (
+        manifest("ink,a cat,ink/a_dog.png"),
+        ("images.csv, line 2", "a_dog.png is missing"),
+    ),
+    "escaping": (escape, ("images.csv, line 2", "'../secret.png' leads out of")),
+    "truncated": (truncate, ("a_cat.png",)),
+    "enormous": (enlarge, ("a_cat.png",)),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PICTURES)
+def test_a_bad_picture_is_one_sentence(rlli, tmp_path, case):
+    damage, expected = BAD_PICTURES[case]
+    folder = tiny_study.write_pictures(tmp_path / "pictures")
+    damage(folder)
+    listed = (folder / "images.csv").exists()
+    config = tiny_study.write_config(
+        tmp_path,
+        catalog={"manifest": "pictures/images.csv"} if listed else {"folder": "pictures"},
+        population={"sample": {"size": 2}},
+        judge={"kind": "psychometric"},
+    )
+    refused(rlli("judge", config, "--output", tmp_path / "run"), *expected)
+
+
+def test_a_persona_outside_the_scale_is_one_sentence(rlli, tmp_path):
+    folder = tiny_study.write_pictures(tmp_path / "pictures")
+    (tmp_path / "users.csv").write_text("name,O,C,E,A,N\nann,1,2,3,4,5\nben,5,4,3,2,5.5\n")
+    config = tiny_study.write_config(
+        tmp_path,
+        catalog={"folder": str(folder)},
+        population={"csv": "users.csv"},
+        judge={"kind": "psychometric"},
+    )
+    sentence = ("users.csv, line 3, column 'N'", "'5.5'", "from 1 to 5")
+    refused(rlli("judge", config, "--output", tmp_path / "run"), *sentence)
+    refused(rlli("personas", "--csv", tmp_path / "users.csv"), *sentence)
+
+
+def test_a_bad_config_is_one_sentence(rlli, tmp_path):
+    config = tiny_study.write_config(tmp_path)
+    output = ("--output", tmp_path / "run")
+    refused(rlli("run", config, "sedes=3", *output), "sedes: unknown key, did you mean seeds?")
+    refused(rlli("run", config, "seeds", *output), "write key.path=value")
+    refused(rlli("run", tmp_path / "no.yaml", *output), "there is no such config file")
+    (tmp_path / "bad.yaml").write_text("name: [tiny\nseeds: 3\n")
+    refused(rlli("run", tmp_path / "bad.yaml", *output), "bad.yaml, line 2", "malformed YAML")
+    refused(rlli("run", config, *output, "--resume", "--overwrite"), "contradict each other")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_existing_run_is_one_sentence(rlli, tmp_path, finished):
+    config, path = finished
+    refused(rlli("run", config, "--output", path), "continue it with --resume")
+    refused(rlli("train", config, "seeds=3", "--output", path), "(seeds differs)")
+    refused(rlli("judge", config, "--output", tmp_path.parent, "--overwrite"), "holds no run")
+
+
+def test_what_is_no_run_is_one_sentence(rlli, tmp_path):
+    refused(rlli("table", tmp_path), "there is no such table")
+    refused(rlli("table", tmp_path / "table.npz"), "there is no such table")
+    refused(rlli("report", tmp_path / "nothing"))
+    refused(rlli("personas", "--size", 0), "size")
