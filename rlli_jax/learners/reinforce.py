@@ -1,0 +1,189 @@
+"""REINFORCE (Williams 1992, Machine Learning 8), compiled: policy gradients without a critic.
+
+Returns are Monte Carlo. A window of steps cuts some of them short; those count only if at least
+``lookahead`` steps of them are there, or the episode ended.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from pydantic import Field
+
+from rlli_jax.errors import InputError
+from rlli_jax.learners import core
+from rlli_jax.learners.core import Key, Learner, Policy, PyTree, Situation
+from rlli_jax.learners.networks import Activation, Actor
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+@dataclass(frozen=True)
+class ReinforceConfig:
+    """What decides shapes; a change compiles anew."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    num_envs: Positive = 16  # environments side by side
+    num_steps: Positive = 256  # steps of each environment in one iteration
+    lookahead: Positive = 64  # steps that a return must cover if its episode goes on
+    num_minibatches: Positive = 4
+    hidden: tuple[Positive, ...] = (64, 64)
+    activation: Activation = "tanh"
+
+    def __post_init__(self) -> None:
+        if self.lookahead >= self.num_steps:
+            raise InputError(
+                f"lookahead = {self.lookahead} must be below num_steps = {self.num_steps}, or no "
+                "step is left to learn from."
+            )
+        batch = self.num_envs * self.num_steps
+        if batch % self.num_minibatches:
+            raise InputError(
+                f"num_envs x num_steps = {batch} does not divide into num_minibatches = "
+                f"{self.num_minibatches}; choose numbers that do."
+            )
+
+
+@struct.dataclass
+class ReinforceHyperparams:
+    """What a sweep may vary within one compilation; every field is traced."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    # Part of the learning rate that is gone at the end, falling linearly; 0 keeps it constant.
+    anneal: Annotated[float, Field(ge=0, le=1)] = 1.0
+    total_iterations: Annotated[int, Field(gt=0)] = 100  # over which the rate falls
+    gamma: Annotated[float, Field(ge=0, le=1)] = 0.95
+    entropy_coefficient: Annotated[float, Field(ge=0)] = 0.01
+    max_grad_norm: Annotated[float, Field(gt=0)] = 0.5
+
+
+@struct.dataclass
+class ReinforceState:
+    """All that a run needs to go on."""
+
+    key: Key  # []
+    params: PyTree
+    optimizer: optax.OptState
+    envs: core.Envs
+    iteration: jax.Array  # [] int32
+    hyperparams: ReinforceHyperparams
+
+
+def returns_to_go(
+    reward: jax.Array, done: jax.Array, gamma: float | jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Discounted return from each step to its episode's end or the window's, and steps covered.
+
+    Arguments and results: [T, ...]. A step whose episode ends in the window covers T steps, as
+    nothing of its return is missing.
+    """
+    window = reward.shape[0]
+
+    def backwards(following: tuple, step: tuple) -> Any:
+        total, covered = following
+        reward, done = step
+        total = reward + gamma * total * ~done
+        covered = jnp.where(done, window, jnp.minimum(covered + 1, window))
+        return (total, covered), (total, covered)
+
+    start = jnp.zeros_like(reward[0]), jnp.zeros(reward.shape[1:], jnp.int32)
+    return jax.lax.scan(backwards, start, (reward, done), reverse=True)[1]
+
+
+def reinforce(env: core.Env, config: ReinforceConfig = ReinforceConfig()) -> Learner:
+    """REINFORCE for any gymnax environment with discrete actions, masked ones included.
+
+    One pass over each window of steps. The baseline is the mean return of the window, and returns
+    are divided by their standard deviation; an entropy bonus keeps the policy from closing early.
+    """
+
+    def network(env_params: PyTree) -> Actor:
+        return Actor(core.action_shape(env, env_params), config.hidden, config.activation)
+
+    def init(key: Key, hyperparams: ReinforceHyperparams, env_params: PyTree) -> ReinforceState:
+        key, key_actor, key_reset = jax.random.split(key, 3)
+        envs = core.reset(env, key_reset, env_params, config.num_envs)
+        seen = core.view(env, envs, env_params)
+        params = network(env_params).init(key_actor, seen.observation, seen.legal)
+        hyperparams = jax.tree.map(jnp.asarray, hyperparams)
+        optimizer = _optimizer(hyperparams, jnp.float32(0)).init(params)
+        return ReinforceState(key, params, optimizer, envs, jnp.int32(0), hyperparams)
+
+    def step(
+        state: ReinforceState, env_params: PyTree
+    ) -> tuple[ReinforceState, dict[str, jax.Array]]:
+        actor, hyper = network(env_params), state.hyperparams
+        key, key_collect, key_update = jax.random.split(state.key, 3)
+
+        def act(envs: core.Envs, key: Key) -> tuple[core.Envs, Any]:
+            key_act, key_step = jax.random.split(key)
+            seen = core.view(env, envs, env_params)
+            logits = actor.apply(state.params, seen.observation, seen.legal)
+            action = jax.random.categorical(key_act, logits)
+            envs, transition, ended = core.step(env, key_step, envs, seen, action, env_params)
+            return envs, (transition, ended)
+
+        envs, (steps, ended) = jax.lax.scan(
+            act, state.envs, jax.random.split(key_collect, config.num_steps)
+        )
+        total, covered = returns_to_go(steps.reward, steps.done, hyper.gamma)
+        weight = (covered >= config.lookahead).astype(jnp.float32)
+        mean = (weight * total).sum() / weight.sum()
+        spread = jnp.sqrt((weight * (total - mean) ** 2).sum() / weight.sum())
+        gain = weight * (total - mean) / (spread + 1e-8)
+
+        remaining = 1 - hyper.anneal * jnp.minimum(state.iteration / hyper.total_iterations, 1)
+        optimizer = _optimizer(hyper, hyper.learning_rate * remaining)
+
+        def loss(params: PyTree, batch: tuple) -> tuple[jax.Array, jax.Array]:
+            observation, legal, action, gain = batch
+            log = jax.nn.log_softmax(actor.apply(params, observation, legal))
+            chosen = jnp.take_along_axis(log, action[..., None], -1)
+            entropy = -(jnp.exp(log) * log).reshape(len(gain), -1).sum(-1).mean()
+            gained = (chosen.reshape(len(gain), -1).sum(-1) * gain).mean()
+            return -gained - hyper.entropy_coefficient * entropy, entropy
+
+        def minibatch(carry: tuple[PyTree, Any], batch: tuple) -> Any:
+            params, opt_state = carry
+            grads, entropy = jax.grad(loss, has_aux=True)(params, batch)
+            updates, opt_state = optimizer.update(grads, opt_state)
+            return (optax.apply_updates(params, updates), opt_state), entropy
+
+        order = jnp.argsort(jax.random.bits(key_update, (gain.size,)))
+        batch = (steps.observation, steps.legal, steps.action, gain)
+        batch = jax.tree.map(
+            lambda x: x.reshape(-1, *x.shape[2:])[order].reshape(
+                config.num_minibatches, -1, *x.shape[2:]
+            ),
+            batch,
+        )
+        (params, opt_state), entropy = jax.lax.scan(
+            minibatch, (state.params, state.optimizer), batch
+        )
+        metrics = {"entropy": entropy.mean()} | jax.tree.map(jnp.sum, ended).metrics()
+        state = ReinforceState(key, params, opt_state, envs, state.iteration + 1, hyper)
+        return state, metrics
+
+    def policy(state: ReinforceState) -> Policy:
+        def act(key: Key, seen: Situation, carry: tuple) -> tuple[jax.Array, tuple]:
+            logits = network(seen.params).apply(state.params, seen.observation, seen.legal)
+            return jnp.argmax(logits, -1), carry
+
+        return Policy((), act)
+
+    return Learner(init, step, policy, config.num_envs * config.num_steps)
+
+
+def _optimizer(hyperparams: ReinforceHyperparams, rate: jax.Array) -> optax.GradientTransformation:
+    """Adam on gradients clipped by their global norm; cheap to rebuild, so the rate is traced."""
+    return optax.chain(
+        optax.clip_by_global_norm(hyperparams.max_grad_norm),
+        optax.scale_by_adam(eps=1e-5),
+        optax.scale(-rate),
+    )

@@ -1,0 +1,397 @@
+"""Soft actor-critic for discrete actions, and D2SAC, whose actor is a diffusion model.
+
+SAC: Christodoulou 2019 (arXiv 1910.07207): two critics, targets in expectation over the policy,
+a fixed or a learned temperature. D2SAC: Du et al., "Diffusion-based reinforcement learning for
+edge-enabled AI-generated content services", IEEE TMC 23(9), 2024: the actor makes its logits from
+noise in a few denoising steps. The two learners share all but the actor.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+from pydantic import Field
+
+from rlli_jax.errors import InputError
+from rlli_jax.learners import core
+from rlli_jax.learners.core import Key, Learner, Policy, PyTree, Situation, Transition
+from rlli_jax.learners.dqn import Buffer, sample, write
+from rlli_jax.learners.networks import ACTIVATIONS, ILLEGAL, MLP, Activation, Actor, QNetwork
+
+Positive = Annotated[int, Field(gt=0)]
+Logits = Callable[[PyTree, Key, jax.Array, jax.Array], jax.Array]
+
+# Noise rates of the variance-preserving schedule at its two ends (Xiao et al. 2022, as in D2SAC).
+LEAST_NOISE, MOST_NOISE = 0.1, 10.0
+
+
+@dataclass(frozen=True)
+class SACConfig:
+    """What decides shapes; a change compiles anew."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    num_envs: Positive = 16  # environments side by side
+    num_steps: Positive = 64  # steps of each environment in one iteration
+    updates_per_step: Positive = 1  # gradient steps after each step of the environments
+    batch_size: Positive = 256
+    buffer_size: Positive = 65_536  # transitions
+    warm_up: Positive = 1_024  # transitions by random actions before learning starts
+    n_step: Positive = 1
+    learn_temperature: bool = False
+    hidden: tuple[Positive, ...] = (64, 64)
+    activation: Activation = "relu"
+
+    def __post_init__(self) -> None:
+        if self.buffer_size % self.num_envs:
+            raise InputError(
+                f"buffer_size = {self.buffer_size} is no multiple of num_envs = {self.num_envs}; "
+                "choose one that is."
+            )
+        if not self.num_envs * self.n_step <= self.warm_up <= self.buffer_size:
+            raise InputError(
+                f"warm_up = {self.warm_up} must lie between num_envs x n_step = "
+                f"{self.num_envs * self.n_step} and buffer_size = {self.buffer_size}."
+            )
+
+
+@dataclass(frozen=True)
+class D2SACConfig(SACConfig):
+    """That of SAC, and the diffusion model's."""
+
+    denoising_steps: Positive = 5
+    time_embedding: Annotated[int, Field(ge=4, multiple_of=2)] = 16  # sines and cosines
+    activation: Activation = "mish"
+
+
+@struct.dataclass
+class SACHyperparams:
+    """What a sweep may vary within one compilation; every field is traced."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    actor_rate: Annotated[float, Field(gt=0)] = 3e-4
+    critic_rate: Annotated[float, Field(gt=0)] = 1e-3
+    # Part of the learning rates that is gone at the end, falling linearly; 0 keeps them constant.
+    anneal: Annotated[float, Field(ge=0, le=1)] = 0.0
+    total_iterations: Annotated[int, Field(gt=0)] = 100  # over which the rates fall
+    gamma: Annotated[float, Field(ge=0, le=1)] = 0.99
+    tau: Annotated[float, Field(gt=0, le=1)] = 0.005  # how far targets move at every update
+    temperature: Annotated[float, Field(gt=0)] = 0.05  # price of entropy; the first one if learned
+    temperature_rate: Annotated[float, Field(gt=0)] = 3e-4  # learning rate, if learned
+    # Entropy that a learned temperature aims at, as a part of that of a uniform choice.
+    target_entropy: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 10.0
+
+
+@struct.dataclass
+class SACParams:
+    """What gradients change."""
+
+    actor: PyTree
+    critics: PyTree  # of two networks, stacked
+    log_temperature: jax.Array  # [] float32
+
+
+@struct.dataclass
+class SACState:
+    """All that a run needs to go on."""
+
+    key: Key  # []
+    params: SACParams
+    target: SACParams  # follows params by tau; its temperature has no use
+    optimizer: SACParams  # one state of Adam for each field of params
+    envs: core.Envs
+    buffer: Buffer
+    iteration: jax.Array  # [] int32
+    hyperparams: SACHyperparams
+
+
+class DiffusionActor(nn.Module):
+    """Logits that a denoising chain makes from Gaussian noise, given the observation.
+
+    D2SAC, Algorithm 1: x_T ~ N(0, I); each step subtracts the noise that a network with a tanh
+    output finds in (x_t, embedding of t, observation); x_0 are the logits.
+    """
+
+    num_actions: int
+    hidden: tuple[int, ...]
+    activation: Activation
+    steps: int
+    embedding: int
+
+    @nn.compact
+    def __call__(self, key: Key, observation: jax.Array, legal: jax.Array) -> jax.Array:
+        """[], [..., size], [..., L] -> logits [..., L]; illegal ones are ILLEGAL."""
+        time = _sinusoidal(jnp.arange(1, self.steps + 1), self.embedding)  # [steps, embedding]
+        time = nn.Dense(self.embedding)(
+            ACTIVATIONS[self.activation](nn.Dense(2 * self.embedding)(time))
+        )
+        network = MLP(self.hidden, self.num_actions, 0.01, self.activation)
+        retained = jnp.asarray(retention(self.steps), jnp.float32)  # alpha of each step
+        kept = jnp.cumprod(retained)  # alpha bar
+        key_start, *keys = jax.random.split(key, self.steps + 1)
+        x = jax.random.normal(key_start, legal.shape)
+        for t in reversed(range(self.steps)):
+            embedded = jnp.broadcast_to(time[t], (*x.shape[:-1], self.embedding))
+            noise = jnp.tanh(network(jnp.concatenate([x, embedded, observation], -1)))
+            # Mean of the posterior q(x_{t-1} | x_t, x_0) for the x_0 that this noise implies
+            # (Ho et al. 2020, Eq. 11).
+            x = (x - (1 - retained[t]) / jnp.sqrt(1 - kept[t]) * noise) / jnp.sqrt(retained[t])
+            if t:
+                variance = (1 - retained[t]) * (1 - kept[t - 1]) / (1 - kept[t])
+                x += jnp.sqrt(variance) * jax.random.normal(keys[t], x.shape)
+        return jnp.where(legal, x, ILLEGAL)
+
+
+def retention(steps: int) -> np.ndarray:
+    """Share of the signal that each step keeps, [steps]: the variance-preserving schedule.
+
+    alpha_t = exp(-b_min / T - (b_max - b_min) (2 t - 1) / (2 T^2)), t = 1..T (Xiao et al. 2022,
+    arXiv 2112.07804, Appendix; D2SAC's default).
+    """
+    t = np.arange(1, steps + 1)
+    slope = (MOST_NOISE - LEAST_NOISE) * (2 * t - 1) / (2 * steps**2)
+    return np.exp(-LEAST_NOISE / steps - slope)
+
+
+def _sinusoidal(time: jax.Array, size: int) -> jax.Array:
+    """Sines and cosines of ``time`` [...] at ``size / 2`` frequencies, [..., size]."""
+    half = size // 2
+    angle = time[..., None] * jnp.exp(-np.log(10_000) / (half - 1) * jnp.arange(half))
+    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], -1)
+
+
+def sac(env: core.Env, config: SACConfig = SACConfig()) -> Learner:
+    """Discrete SAC for any gymnax environment with a single discrete action, masked ones too."""
+
+    def actor(num_actions: int) -> tuple[Callable[..., PyTree], Logits]:
+        network = Actor(core.ActionShape((), num_actions), config.hidden, config.activation)
+        return (
+            lambda key, observation, legal: network.init(key, observation, legal),
+            lambda params, key, observation, legal: network.apply(params, observation, legal),
+        )
+
+    return _soft_actor_critic(env, config, actor)
+
+
+def d2sac(env: core.Env, config: D2SACConfig = D2SACConfig()) -> Learner:
+    """D2SAC for the same environments; its policy draws noise even where it acts greedily."""
+
+    def actor(num_actions: int) -> tuple[Callable[..., PyTree], Logits]:
+        network = DiffusionActor(
+            num_actions,
+            config.hidden,
+            config.activation,
+            config.denoising_steps,
+            config.time_embedding,
+        )
+        return (
+            lambda key, observation, legal: network.init(key, key, observation, legal),
+            network.apply,
+        )
+
+    return _soft_actor_critic(env, config, actor)
+
+
+def _soft_actor_critic(
+    env: core.Env,
+    config: SACConfig,
+    make_actor: Callable[[int], tuple[Callable[..., PyTree], Logits]],
+) -> Learner:
+    """The learner for an actor; ``make_actor`` gives its init and its logits for L actions."""
+
+    def networks(env_params: PyTree) -> tuple[Callable[..., PyTree], Logits, QNetwork]:
+        heads, n = core.action_shape(env, env_params)
+        if heads:
+            raise InputError(
+                f"SAC needs a single discrete action, but {env.name} takes {heads[0]} choices at "
+                "once (assignment joint); use PPO, or assignment sequential."
+            )
+        return *make_actor(n), QNetwork(n, config.hidden, config.activation, dueling=False)
+
+    def collect(
+        key: Key, envs: core.Envs, actor: PyTree | None, env_params: PyTree
+    ) -> tuple[core.Envs, Transition, core.Episodes]:
+        key_noise, key_act, key_step = jax.random.split(key, 3)
+        seen = core.view(env, envs, env_params)
+        if actor is None:
+            logits = jnp.where(seen.legal, 0.0, ILLEGAL)
+        else:
+            _, logits_of, _ = networks(env_params)
+            logits = logits_of(actor, key_noise, seen.observation, seen.legal)
+        action = jax.random.categorical(key_act, logits)
+        return core.step(env, key_step, envs, seen, action, env_params)
+
+    def init(key: Key, hyperparams: SACHyperparams, env_params: PyTree) -> SACState:
+        key, key_actor, key_critics, key_reset, key_warm_up = jax.random.split(key, 5)
+        hyperparams = jax.tree.map(jnp.asarray, hyperparams)
+        envs = core.reset(env, key_reset, env_params, config.num_envs)
+        seen = core.view(env, envs, env_params)
+        init_actor, _, critic = networks(env_params)
+        params = SACParams(
+            actor=init_actor(key_actor, seen.observation, seen.legal),
+            critics=jax.vmap(critic.init, (0, None))(
+                jax.random.split(key_critics), seen.observation
+            ),
+            log_temperature=jnp.log(hyperparams.temperature),
+        )
+
+        def explore(envs: core.Envs, key: Key) -> tuple[core.Envs, Transition]:
+            envs, transition, _ = collect(key, envs, None, env_params)
+            return envs, transition
+
+        warm_up = -(-config.warm_up // config.num_envs)
+        envs, steps = jax.lax.scan(explore, envs, jax.random.split(key_warm_up, warm_up))
+        room = config.buffer_size // config.num_envs - warm_up
+        steps = jax.tree.map(
+            lambda x: jnp.concatenate([x, jnp.zeros((room, *x.shape[1:]), x.dtype)]), steps
+        )
+        optimizer = _optimizer(hyperparams, jnp.float32(0))
+        return SACState(
+            key=key,
+            params=params,
+            target=params,
+            optimizer=SACParams(
+                actor=optimizer.init(params.actor),
+                critics=optimizer.init(params.critics),
+                log_temperature=optimizer.init(params.log_temperature),
+            ),
+            envs=envs,
+            buffer=Buffer(steps, jnp.int32(warm_up)),
+            iteration=jnp.int32(0),
+            hyperparams=hyperparams,
+        )
+
+    def step(state: SACState, env_params: PyTree) -> tuple[SACState, dict[str, jax.Array]]:
+        hyper = state.hyperparams
+        _, logits_of, critic = networks(env_params)
+        remaining = 1 - hyper.anneal * jnp.minimum(state.iteration / hyper.total_iterations, 1)
+
+        def least(critics: PyTree, observation: jax.Array) -> jax.Array:
+            return jax.vmap(critic.apply, (0, None))(critics, observation).min(0)
+
+        def critic_loss(critics: PyTree, batch: Transition, goal: jax.Array) -> Any:
+            values = jax.vmap(critic.apply, (0, None))(critics, batch.observation)  # [2, B, L]
+            value = jnp.take_along_axis(values, batch.action[None, :, None], -1).squeeze(-1)
+            error = 0.5 * ((value - goal) ** 2).mean(-1).sum()
+            return error, value.mean()
+
+        def actor_loss(
+            actor: PyTree, key: Key, batch: Transition, values: jax.Array, temperature: jax.Array
+        ) -> Any:
+            logits = logits_of(actor, key, batch.observation, batch.legal)
+            probability, entropy = _distribution(logits)
+            return -((probability * values).sum(-1) + temperature * entropy).mean(), entropy
+
+        def update(carry: Any, key: Key, buffer: Buffer) -> Any:
+            params, target, opt_state = carry
+            key_sample, key_next, key_actor = jax.random.split(key, 3)
+            batch, discount = sample(
+                key_sample, buffer, config.batch_size, config.n_step, hyper.gamma
+            )
+            temperature = jnp.exp(params.log_temperature)
+            logits = logits_of(target.actor, key_next, batch.next_observation, batch.next_legal)
+            probability, entropy = _distribution(logits)
+            following = least(target.critics, batch.next_observation)
+            following = (probability * following).sum(-1) + temperature * entropy
+            goal = batch.reward + discount * jnp.where(batch.terminated, 0.0, following)
+
+            (q_loss, q_value), critic_grads = jax.value_and_grad(critic_loss, has_aux=True)(
+                params.critics, batch, goal
+            )
+            values = least(params.critics, batch.observation)
+            actor_grads, entropy = jax.grad(actor_loss, has_aux=True)(
+                params.actor, key_actor, batch, values, temperature
+            )
+            # Christodoulou, Eq. 11, for log alpha: more weight where entropy falls short.
+            aim = hyper.target_entropy * jnp.log(batch.legal.sum(-1))
+            learned = {
+                "actor": (actor_grads, hyper.actor_rate),
+                "critics": (critic_grads, hyper.critic_rate),
+            }
+            if config.learn_temperature:
+                temperature_grad = temperature * (entropy - aim).mean()
+                learned["log_temperature"] = (temperature_grad, hyper.temperature_rate)
+            for name, (grads, rate) in learned.items():
+                old = getattr(params, name)
+                changes, kept = _optimizer(hyper, rate * remaining).update(
+                    grads, getattr(opt_state, name), old
+                )
+                params = params.replace(**{name: optax.apply_updates(old, changes)})
+                opt_state = opt_state.replace(**{name: kept})
+            target = optax.incremental_update(params, target, hyper.tau)
+            metrics = {
+                "q_loss": q_loss,
+                "q_value": q_value,
+                "entropy": entropy.mean(),
+                "temperature": temperature,
+            }
+            return (params, target, opt_state), metrics
+
+        def collect_and_update(carry: Any, key: Key) -> Any:
+            learning, envs, buffer = carry
+            key_collect, key_update = jax.random.split(key)
+            envs, transition, ended = collect(key_collect, envs, learning[0].actor, env_params)
+            buffer = write(buffer, transition)
+            learning, metrics = jax.lax.scan(
+                lambda carry, key: update(carry, key, buffer),
+                learning,
+                jax.random.split(key_update, config.updates_per_step),
+            )
+            return (learning, envs, buffer), (ended, metrics)
+
+        key, key_steps = jax.random.split(state.key)
+        learning = (state.params, state.target, state.optimizer)
+        (learning, envs, buffer), (ended, metrics) = jax.lax.scan(
+            collect_and_update,
+            (learning, state.envs, state.buffer),
+            jax.random.split(key_steps, config.num_steps),
+        )
+        params, target, opt_state = learning
+        metrics = jax.tree.map(jnp.mean, metrics) | jax.tree.map(jnp.sum, ended).metrics()
+        state = SACState(
+            key=key,
+            params=params,
+            target=target,
+            optimizer=opt_state,
+            envs=envs,
+            buffer=buffer,
+            iteration=state.iteration + 1,
+            hyperparams=hyper,
+        )
+        return state, metrics
+
+    def policy(state: SACState) -> Policy:
+        def act(key: Key, seen: Situation, carry: tuple) -> tuple[jax.Array, tuple]:
+            _, logits_of, _ = networks(seen.params)
+            logits = logits_of(state.params.actor, key, seen.observation, seen.legal)
+            return jnp.argmax(logits, -1), carry
+
+        return Policy((), act)
+
+    return Learner(init, step, policy, config.num_envs * config.num_steps)
+
+
+def _distribution(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Probabilities [..., L] and entropy [...]; an illegal action has none of either."""
+    log = jax.nn.log_softmax(logits)
+    probability = jnp.exp(log)
+    return probability, -(probability * log).sum(-1)
+
+
+def _optimizer(hyperparams: SACHyperparams, rate: jax.Array) -> optax.GradientTransformation:
+    """Adam with weight decay on gradients clipped by their global norm; rates are traced."""
+    return optax.chain(
+        optax.clip_by_global_norm(hyperparams.max_grad_norm),
+        optax.add_decayed_weights(hyperparams.weight_decay),
+        optax.scale_by_adam(),
+        optax.scale(-rate),
+    )
