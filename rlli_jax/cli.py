@@ -154,25 +154,28 @@ def table(path: Annotated[Run, tyro.conf.arg(help="A run directory or a table.np
     qoe = QoETable.load(path / "table.npz" if path.is_dir() else path)
     console = Console()
     console.print(f"judge: {qoe.judge}", highlight=False, markup=False, soft_wrap=True)
-    # Names may hold what rich takes for markup.
-    rows = Table(
-        "user",
-        *map(escape, qoe.providers),
-        title="mean QoE over requests, each user's best in bold",
+    cells = np.char.mod("%.3f", qoe.provider_values).astype(object)  # [users, providers]
+    best = (np.arange(len(cells)), qoe.provider_values.argmax(1))
+    cells[best] = [f"[bold]{cell}[/bold]" for cell in cells[best]]
+    # The longer axis goes down. Names may hold what rich takes for markup.
+    users, providers = map(escape, qoe.users), map(escape, qoe.providers)
+    down, across, cells = (
+        (users, providers, cells)
+        if len(qoe.users) >= len(qoe.providers)
+        else (providers, users, cells.T)
     )
-    for user, values in zip(qoe.users, qoe.provider_values, strict=True):
-        cells = [f"{v:.3f}" for v in values]
-        cells[int(np.argmax(values))] = f"[bold]{cells[int(np.argmax(values))]}[/bold]"
-        rows.add_row(escape(user), *cells)
+    rows = Table("", *across, title="mean QoE over requests, each user's best in bold")
+    for name, values in zip(down, cells, strict=True):
+        rows.add_row(name, *values)
     console.print(rows)
     references = qoe.references()
-    name, best = references["best_single"]
+    name, value = references["best_single"]
     console.print(
         f"{len(qoe.users)} users x {len(qoe.requests)} requests x {len(qoe.providers)} providers x "
         f"{qoe.qoe.shape[-1]} samples, {int((~qoe.legal).sum())} holes\n"
         f"sum over users of QoE: optimum {references['optimum']:.3f}, "
         f"optimum for each request {references['optimum_per_request']:.3f}, "
-        f"best single provider ({name}) {best:.3f}, random {references['random']:.3f}",
+        f"best single provider ({name}) {value:.3f}, random {references['random']:.3f}",
         highlight=False,
         markup=False,
         soft_wrap=True,
