@@ -9,15 +9,22 @@ answers with a validity mask::
         answers, population=population, catalog=catalog, scale=scale,
         judge=judge.identity, samples=3,
     )
+
+A judge that costs something is asked through a store, which keeps every answer::
+
+    store = open_store()
+    print(plan(judge, questions, store).describe())
+    answers = ask(judge, questions, store, budget=Budget(money=5.0), console=Console())
 """
 
 from rlli_jax.oracle.asking import Budget, Plan, ask, plan
 from rlli_jax.oracle.questions import build_questions
 from rlli_jax.oracle.store import Store, open_store
-from rlli_jax.oracle.table import QoETable, References
+from rlli_jax.oracle.table import OnMissing, QoETable, References
 
 __all__ = [
     "Budget",
+    "OnMissing",
     "Plan",
     "QoETable",
     "References",

@@ -41,7 +41,6 @@ from rlli_jax.oracle.keys import Parts, sha256
 
 BUSY_SECONDS = 60.0  # how long a writer waits for its turn
 CHUNK = 500  # keys in one statement
-STRETCH = 4 * CHUNK  # rows to read in passing for a chunk of keys
 
 _schema = sa.MetaData()
 _digest = sa.LargeBinary(32)
@@ -166,8 +165,11 @@ class Row:
 def _checksum(
     kind: str, rating: float | None, mass: float | None, reason: str | None, raw: str | None
 ) -> int:
-    """CRC-32 of an answer; raises struct.error if a number is no number."""
-    numbers = b"" if rating is None else _NUMBERS.pack(rating, mass)
+    """CRC-32 of an answer; -1 for one that cannot be whole, with text in place of a number."""
+    try:
+        numbers = b"" if rating is None else _NUMBERS.pack(rating, mass)
+    except struct.error:
+        return -1
     return zlib.crc32(f"{kind}\0{reason}\0{raw}".encode(), zlib.crc32(numbers))
 
 
@@ -230,13 +232,9 @@ class Store:
 
         def keep(rows: Iterable[tuple[Any, ...]]) -> None:
             for key, kind, rating, mass, reason, raw, checksum in rows:
-                if key not in wanted:
+                if key not in wanted or kind == "failed":
                     continue
-                try:
-                    sound = checksum == _checksum(kind, rating, mass, reason, raw)
-                except struct.error:
-                    sound = False
-                if not sound:
+                if checksum != _checksum(kind, rating, mass, reason, raw):
                     raise _DamagedRow
                 if kind == "rated":
                     found[key] = Rated(rating, mass, raw)
@@ -244,40 +242,34 @@ class Store:
                     found[key] = Invalid(reason, raw)
 
         def read(connection: sa.Connection) -> None:
-            dense = True  # most of what the store holds is wanted
-            for chunk in _chunks(sorted(wanted)):
-                if (
-                    dense
-                ):  # keys are spread evenly, so that one stretch of the index is like another
-                    rows = self._select(connection, "BETWEEN", chunk)
-                    dense = len(rows) < STRETCH
-                if not dense:
-                    rows = self._select(connection, "IN", chunk)
-                keep(rows)
+            if len(wanted) > CHUNK and self._count(connection) <= 4 * len(wanted):
+                keep(self._select(connection, "TRUE", ()))  # all in one go
+                return
+            for chunk in _chunks(wanted):
+                if self._path is not None:
+                    keep(self._select(connection, f"key IN ({','.join('?' * len(chunk))})", chunk))
+                else:
+                    keep(self._select(connection, "key = ANY(%s)", (chunk,)))
 
         self._run(read)
         return found
 
     def _select(
-        self, connection: sa.Connection, how: str, chunk: list[bytes]
-    ) -> Sequence[tuple[Any, ...]]:
-        """Final answers with keys IN a sorted chunk, or at most STRETCH of them BETWEEN its ends.
-
-        In the driver's own rows: for a million answers SQLAlchemy's take four times longer.
-        """
-        mark = "?" if self._path is not None else "%s"
-        given: tuple[Any, ...]
-        if how == "BETWEEN":
-            among, given = f"BETWEEN {mark} AND {mark} LIMIT {STRETCH}", (chunk[0], chunk[-1])
-        elif self._path is not None:
-            among, given = f"IN ({','.join('?' * len(chunk))})", tuple(chunk)
-        else:
-            among, given = "= ANY(%s)", (chunk,)
+        self, connection: sa.Connection, where: str, given: Sequence[Any]
+    ) -> Iterator[tuple[Any, ...]]:
+        """Final and other answers, without holding them all at once."""
         query = (
             "SELECT key, kind, rating, valid_mass, reason, raw, checksum FROM rlli_answers "
-            f"WHERE kind <> 'failed' AND key {among}"
+            f"WHERE {where}"
         )
-        return connection.exec_driver_sql(query, given).cursor.fetchall()
+        if self._path is None:
+            streaming = connection.execution_options(stream_results=True)
+            yield from streaming.exec_driver_sql(query, tuple(given))
+            return
+        # The driver's own rows: for a million answers SQLAlchemy's take four times longer.
+        cursor = connection.exec_driver_sql(query, tuple(given)).cursor
+        while rows := cursor.fetchmany(10_000):
+            yield from rows
 
     def record(self, owner: str, rows: Sequence[Row], texts: Mapping[str, str]) -> None:
         """Keep the answers of a batch and end its leases, in one transaction.
@@ -452,17 +444,18 @@ class Store:
 
     def add(self, rows: Iterable[Row], texts: Mapping[str, str]) -> int:
         """Take rows of another store over; returns how many were new or replaced a failure."""
-        before = self._final()
+        before = self._run(self._count)
         self.record("", (), texts)
         for chunk in _chunks(rows):
             self.record("", chunk, {})
-        return self._final() - before
+        return self._run(self._count) - before
 
     # Plumbing
 
-    def _final(self) -> int:
+    def _count(self, connection: sa.Connection) -> int:
+        """How many final answers there are."""
         query = sa.select(sa.func.count()).select_from(ANSWERS).where(_FINAL)
-        return int(self._run(lambda connection: connection.execute(query).scalar_one()))
+        return int(connection.execute(query).scalar_one())
 
     def _create(self) -> None:
         if self._path is not None:
@@ -565,7 +558,7 @@ def checked(columns: Mapping[str, Any]) -> Row | None:
     try:
         row = Row(**{f.name: columns[f.name] for f in fields(Row)})
         sound = row.key == columns["key"] and row.checksum == columns["checksum"]
-    except (KeyError, TypeError, ValueError, AttributeError, struct.error):
+    except (KeyError, TypeError, ValueError, AttributeError):
         return None
     return row if sound else None
 
@@ -656,7 +649,8 @@ def open_store(
     """
     text = str(where or default_path())
     if "://" not in text:
-        return Store(sa.URL.create("sqlite", database=text), message)
+        path = Path(text).expanduser()
+        return Store(sa.URL.create("sqlite", database=str(path)), message)
     try:
         url = sa.make_url(text)
     except (sa.exc.ArgumentError, ValueError):
@@ -673,4 +667,9 @@ def open_store(
             f"store {url.render_as_string()}: the address holds a password, and configs are stored "
             "with results; give it in PGPASSWORD or ~/.pgpass instead."
         )
-    return Store(url.set(drivername="postgresql+psycopg"), message)
+    try:
+        return Store(url.set(drivername="postgresql+psycopg"), message)
+    except ImportError:
+        raise InputError(
+            "store: psycopg, which speaks to PostgreSQL, is missing; install rlli_jax[postgres]."
+        ) from None

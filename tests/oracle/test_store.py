@@ -1,6 +1,7 @@
 """The store: answers come back as they were given, leases, damage, and no secrets."""
 
 import sqlite3
+import sys
 import time
 from dataclasses import replace
 
@@ -177,6 +178,12 @@ def test_bad_addresses(where, problem):
     with pytest.raises(InputError, match=problem) as caught:
         open_store(where)
     assert "pass@" not in str(caught.value)
+
+
+def test_without_psycopg(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(InputError, match=r"install rlli_jax\[postgres\]"):
+        open_store("postgresql://me@127.0.0.1:1/db")
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
