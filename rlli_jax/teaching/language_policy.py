@@ -1,0 +1,203 @@
+"""The language model as the policy (Lamorel; GLAM, Carta et al. 2023, arXiv 2302.02662), compiled.
+
+The policy is a softmax over the scores of the action phrases after a prompt that shows the current
+observation. Since the texts are finite, the table text x action is scored once per update, the
+rollout looks it up, and gradients run over the distinct texts of a minibatch only. One iteration is
+one compiled program: score, collect, advantages, update.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from pydantic import Field
+
+from rlli_jax.errors import InputError
+from rlli_jax.learners import core
+from rlli_jax.learners.core import Key, Learner, Policy, PyTree, Situation
+from rlli_jax.learners.ppo import PPOHyperparams, advantages
+from rlli_jax.teaching.objective import (
+    Samples,
+    adam,
+    check_single_choice,
+    distribution,
+    ppo_loss,
+    shuffle,
+)
+from rlli_jax.teaching.t5 import LanguageModel, Scoring, ValueHead, score
+from rlli_jax.teaching.tasks import Task
+
+Positive = Annotated[int, Field(gt=0)]
+
+# Lamorel's PPO, for models of flan-t5's size; a tiny model wants a larger learning rate.
+LAMOREL = PPOHyperparams(
+    learning_rate=1e-6, anneal=0.0, gamma=0.99, gae_lambda=0.99, clip=0.2, value_clip=0.2,
+    value_coefficient=0.5, entropy_coefficient=0.01, max_grad_norm=0.5,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LanguagePolicyConfig:
+    """What decides shapes; defaults are Lamorel's."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    num_envs: Positive = 32
+    num_steps: Positive = 40
+    num_minibatches: Positive = 20  # of 64 samples
+    num_epochs: Positive = 4
+    reward_scale: Annotated[float, Field(gt=0)] = 20.0
+    normalize_advantage: bool = False
+    scoring: Scoring = "log_probability"
+    value_width: Positive = 1_024
+
+    def __post_init__(self) -> None:
+        batch = self.num_envs * self.num_steps
+        if batch % self.num_minibatches:
+            raise InputError(
+                f"num_envs x num_steps = {batch} does not divide into num_minibatches = "
+                f"{self.num_minibatches}; choose numbers that do."
+            )
+
+
+@struct.dataclass
+class LanguagePolicyState:
+    """All that a run needs to go on."""
+
+    key: Key  # []
+    params: PyTree  # {"model", "value"}
+    optimizer: optax.OptState
+    envs: core.Envs
+    hyperparams: PPOHyperparams
+
+
+def language_policy(
+    task: Task, model: LanguageModel, config: LanguagePolicyConfig = LanguagePolicyConfig()
+) -> Learner:
+    """PPO on a language model's own weights.
+
+    Raises:
+        InputError: the actions are not one choice a step with one phrase each; a text is longer
+            than the model takes.
+    """
+    check_single_choice(task.env, task.env_params, task.advice)
+    prompts = model.prompts([task.prompt(text) for text in task.texts])
+    candidates = model.candidates(task.advice)
+    head = ValueHead(config.value_width)
+    env = task.env
+    # No more distinct texts than samples, and no more than there are.
+    most = min(config.num_envs * config.num_steps // config.num_minibatches, len(task.texts))
+
+    def read(params: PyTree, index: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+        """Scores [C, A] and values [C] of some texts, or of all."""
+        asked = prompts if index is None else prompts.take(index)
+        scores = score(model.config, params["model"], asked, candidates, config.scoring)
+        return scores.candidates, head.apply(params["value"], scores.hidden)
+
+    def init(key: Key, hyperparams: PPOHyperparams, env_params: PyTree) -> LanguagePolicyState:
+        key, key_head, key_reset = jax.random.split(key, 3)
+        params = {
+            "model": model.params,
+            "value": head.init(key_head, jnp.zeros(model.config.d_model)),
+        }
+        return LanguagePolicyState(
+            key=key,
+            params=params,
+            optimizer=adam(1.0, 1.0).init(params),
+            envs=core.reset(env, key_reset, env_params, config.num_envs),
+            hyperparams=jax.tree.map(jnp.asarray, hyperparams),
+        )
+
+    def step(
+        state: LanguagePolicyState, env_params: PyTree
+    ) -> tuple[LanguagePolicyState, dict[str, jax.Array]]:
+        hyper = state.hyperparams
+        key, key_collect, key_update = jax.random.split(state.key, 3)
+        table, values = read(state.params)
+
+        def act(envs: core.Envs, key: Key) -> tuple[core.Envs, Any]:
+            key_act, key_step = jax.random.split(key)
+            seen = core.view(env, envs, env_params)
+            policy = distribution(table[envs.observation], seen.legal)
+            action, log_prob = policy.sample_and_log_prob(seed=key_act)
+            envs, step, ended = core.step(env, key_step, envs, seen, action, env_params)
+            return envs, (step, log_prob, ended)
+
+        envs, (steps, log_prob, ended) = jax.lax.scan(
+            act, state.envs, jax.random.split(key_collect, config.num_steps)
+        )
+        text, next_text = (
+            x[..., 0].astype(jnp.int32) for x in (steps.observation, steps.next_observation)
+        )
+        advantage = advantages(
+            config.reward_scale * steps.reward, values[text], values[next_text],
+            steps.terminated, steps.done, hyper.gamma, hyper.gae_lambda,
+        )  # fmt: skip
+        samples = Samples(
+            text=text,
+            advice=jnp.zeros_like(text),
+            legal=steps.legal,
+            action=steps.action,
+            log_prob=log_prob,
+            value=values[text],
+            advantage=advantage,
+            target=advantage + values[text],
+        )
+
+        def loss(params: PyTree, samples: Samples) -> Any:
+            distinct, row = jnp.unique(
+                samples.text, size=most, fill_value=0, return_inverse=True
+            )
+            scores, value = read(params, distinct)
+            return ppo_loss(
+                scores[row], value[row], samples, hyper,
+                normalize_advantage=config.normalize_advantage,
+            )  # fmt: skip
+
+        optimizer = adam(hyper.max_grad_norm, hyper.learning_rate)
+
+        def minibatch(carry: Any, samples: Samples) -> Any:
+            params, opt_state = carry
+            grads, losses = jax.grad(loss, has_aux=True)(params, samples)
+            updates, opt_state = optimizer.update(grads, opt_state)
+            return (optax.apply_updates(params, updates), opt_state), losses
+
+        def epoch(carry: Any, key: Key) -> Any:
+            return jax.lax.scan(minibatch, carry, shuffle(key, samples, config.num_minibatches))
+
+        (params, opt_state), losses = jax.lax.scan(
+            epoch, (state.params, state.optimizer), jax.random.split(key_update, config.num_epochs)
+        )
+        metrics = {
+            "policy_loss": losses.policy.mean(),
+            "value_loss": losses.value.mean(),
+            "entropy": losses.entropy.mean(),
+            "first_ratio_error": losses.ratio_error[0, 0],
+        } | jax.tree.map(jnp.sum, ended).metrics()
+        return LanguagePolicyState(key, params, opt_state, envs, hyper), metrics
+
+    def policy(state: LanguagePolicyState) -> Policy:
+        table = policy_table(task, model, state.params["model"], config.scoring)
+
+        def act(key: Key, seen: Situation, carry: tuple) -> tuple[jax.Array, tuple]:
+            return jax.random.categorical(key, jnp.log(table[_text(seen)])), carry
+
+        return Policy((), act)
+
+    return Learner(init, step, policy, config.num_envs * config.num_steps)
+
+
+def policy_table(
+    task: Task, model: LanguageModel, params: PyTree, scoring: Scoring = "log_probability"
+) -> jax.Array:
+    """Action probabilities in every text, [T, A]; what ``task.value`` takes."""
+    prompts = model.prompts([task.prompt(text) for text in task.texts])
+    scores = score(model.config, params, prompts, model.candidates(task.advice), scoring)
+    return distribution(scores.candidates, task.legal).probs
+
+
+def _text(seen: Situation) -> jax.Array:
+    return seen.observation[0].astype(jnp.int32)

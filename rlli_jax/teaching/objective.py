@@ -1,0 +1,103 @@
+"""What the language policy and the student share: acting by a table, and PPO's loss on its rows."""
+
+from typing import NamedTuple
+
+import distrax
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from rlli_jax.errors import InputError
+from rlli_jax.learners.core import Env, PyTree, action_shape
+from rlli_jax.learners.networks import ILLEGAL
+from rlli_jax.learners.ppo import PPOHyperparams
+
+
+@struct.dataclass
+class Samples:
+    """What was done; leading axes [...]."""
+
+    text: jax.Array  # int32
+    advice: jax.Array  # int32; zeros where nobody advises
+    legal: jax.Array  # bool [..., A]
+    action: jax.Array  # int32
+    log_prob: jax.Array  # float32
+    value: jax.Array  # float32
+    advantage: jax.Array  # float32
+    target: jax.Array  # float32, of the value
+
+
+class Losses(NamedTuple):
+    """Scalars of one minibatch."""
+
+    policy: jax.Array
+    value: jax.Array
+    entropy: jax.Array
+    ratio_error: jax.Array  # largest distance of a probability ratio from 1
+
+
+def distribution(scores: jax.Array, legal: jax.Array) -> distrax.Categorical:
+    """Softmax over the legal actions; scores and legal [..., A]."""
+    return distrax.Categorical(jnp.where(legal, scores, ILLEGAL))
+
+
+def ppo_loss(
+    scores: jax.Array,
+    value: jax.Array,
+    samples: Samples,
+    hyper: PPOHyperparams,
+    *,
+    normalize_advantage: bool,
+) -> tuple[jax.Array, Losses]:
+    """Clipped objective and values and the entropy bonus, as in :mod:`rlli_jax.learners.ppo`.
+
+    scores [B, A] and value [B] are those of the parameters to be improved, one row a sample.
+    """
+    policy = distribution(scores, samples.legal)
+    ratio = jnp.exp(policy.log_prob(samples.action) - samples.log_prob)
+    advantage = samples.advantage
+    if normalize_advantage:
+        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+    clipped = jnp.clip(ratio, 1 - hyper.clip, 1 + hyper.clip)
+    near = samples.value + jnp.clip(value - samples.value, -hyper.value_clip, hyper.value_clip)
+    errors = jnp.maximum((value - samples.target) ** 2, (near - samples.target) ** 2)
+    losses = Losses(
+        policy=-jnp.minimum(ratio * advantage, clipped * advantage).mean(),
+        value=0.5 * errors.mean(),
+        entropy=policy.entropy().mean(),
+        ratio_error=jnp.abs(ratio - 1).max(),
+    )
+    total = (
+        losses.policy
+        + hyper.value_coefficient * losses.value
+        - hyper.entropy_coefficient * losses.entropy
+    )
+    return total, losses
+
+
+def adam(max_grad_norm: float | jax.Array, rate: float | jax.Array) -> optax.GradientTransformation:
+    """Adam (eps 1e-5) on gradients clipped by their global norm."""
+    return optax.chain(
+        optax.clip_by_global_norm(max_grad_norm),
+        optax.scale_by_adam(eps=1e-5),
+        optax.scale(-rate),
+    )
+
+
+def shuffle(key: jax.Array, samples: PyTree, minibatches: int) -> PyTree:
+    """Flatten the leading axes [T, N] and cut a random order into [minibatches, size]."""
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), samples)
+    order = jnp.argsort(jax.random.bits(key, jax.tree.leaves(flat)[0].shape[:1]))
+    return jax.tree.map(lambda x: x[order].reshape(minibatches, -1, *x.shape[1:]), flat)
+
+
+def check_single_choice(env: Env, params: PyTree, advice: tuple[str, ...]) -> None:
+    """Raise InputError unless an action is one choice and has one phrase of advice."""
+    heads, actions = action_shape(env, params)
+    if heads or actions != len(advice):
+        raise InputError(
+            f"{env.name} has {actions} actions in {max(1, len(heads))} choices a step but there "
+            f"are {len(advice)} phrases of advice; a task in words needs one choice a step and one "
+            "phrase for each action."
+        )

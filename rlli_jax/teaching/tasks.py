@@ -1,0 +1,182 @@
+"""Tasks told in words: an environment whose observation is the number of a text.
+
+Teacher, student and language policy know a task only by its list of texts and its list of advice.
+A finite list is what lets a language model stand outside the compiled loop: everything it can be
+asked is scored once per update of its weights.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnax.environments import environment, spaces
+
+from rlli_jax.envs import go_to_red_ball as rb
+from rlli_jax.envs.provider_selection import EnvParams, ProviderSelection
+from rlli_jax.errors import InputError
+from rlli_jax.learners.core import Env, PyTree
+from rlli_jax.personas import TRAIT_NAMES, Population
+
+# Steps from the middle of the 1-5 scale, in words; a level begins at its number.
+_LEVELS = ((-np.inf, "very low"), (1.8, "low"), (2.6, "medium"), (3.4, "high"), (4.2, "very high"))
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the loops of this package need to know; T texts, A actions.
+
+    ``advice`` has one phrase for each action, in order: it is what a teacher may say and what a
+    language policy may do. The student is not told what a phrase means.
+    """
+
+    name: str
+    goal: str
+    env: Env  # observation: the text's number, int32 []
+    env_params: PyTree
+    texts: tuple[str, ...]  # T
+    advice: tuple[str, ...]  # A
+    legal: jax.Array  # bool [T, A]
+    expert: jax.Array  # float32 [T, A], what a teacher who knows everything would say
+    acted_on: jax.Array  # bool [T], False for texts that only end an episode
+    # Exact expectations of a policy [T, A] over one episode: ``return``, ``success`` if there is
+    # such a thing. Jittable and differentiable.
+    value: Callable[[jax.Array], dict[str, jax.Array]]
+
+    def prompt(self, text: str, remark: str = "") -> str:
+        """Lamorel's prompt, which shows the current observation only; a remark comes first."""
+        return f"{remark}Goal of the agent: {self.goal}\nObservation: {text}\nAction:"
+
+
+class InWords(environment.Environment):
+    """An environment seen through its texts: the observation is the number of a text.
+
+    ``text``: (state of the environment, its parameters) -> int32 [].
+    """
+
+    def __init__(
+        self, env: Env, text: Callable[[PyTree, PyTree], jax.Array], num_texts: int
+    ) -> None:
+        super().__init__()
+        self._env, self._text, self._num_texts = env, text, num_texts
+        if hasattr(env, "legal_actions"):
+            self.legal_actions = env.legal_actions
+
+    @property
+    def default_params(self) -> PyTree:
+        return self._env.default_params
+
+    @property
+    def name(self) -> str:
+        return f"{self._env.name}, in words"
+
+    @property
+    def num_actions(self) -> int:
+        return self._env.num_actions
+
+    def step_env(
+        self, key: jax.Array, state: PyTree, action: jax.Array, params: PyTree
+    ) -> tuple[jax.Array, PyTree, jax.Array, jax.Array, dict]:
+        _, state, reward, terminated, info = self._env.step_env(key, state, action, params)
+        return self._text(state, params), state, reward, terminated, info
+
+    def reset_env(self, key: jax.Array, params: PyTree) -> tuple[jax.Array, PyTree]:
+        _, state = self._env.reset_env(key, params)
+        return self._text(state, params), state
+
+    def is_terminated(self, state: PyTree, params: PyTree) -> jax.Array:
+        return self._env.is_terminated(state, params)
+
+    def is_truncated(self, state: PyTree, params: PyTree) -> jax.Array:
+        return self._env.is_truncated(state, params)
+
+    def action_space(self, params: PyTree) -> spaces.Space:
+        return self._env.action_space(params)
+
+    def observation_space(self, params: PyTree) -> spaces.Space:
+        return spaces.Discrete(self._num_texts)
+
+
+def go_to_red_ball(expert: jax.Array | None = None) -> Task:
+    """BabyAI-GoToRedBallNoDists-v0 as language policies know it: 556 texts, 6 actions.
+
+    ``expert``: float32 [550, 6]; the best memoryless policy of seed 0 if absent (about 4 s).
+    """
+    env = rb.GoToRedBall()
+    params = env.default_params
+    if expert is None:
+        expert = rb.best_policy(jax.random.key(0), params.tables)
+    unused = rb.NUM_TEXTS - rb.NUM_POLICY_TEXTS
+
+    def value(policy: jax.Array) -> dict[str, jax.Array]:
+        exact = rb.exact_return(policy, params.tables)
+        return {"return": exact.mean_return, "success": exact.success}
+
+    return Task(
+        name="GoToRedBall",
+        goal=rb.MISSION,
+        env=InWords(env, lambda s, p: p.tables.text[s.state], rb.NUM_TEXTS),
+        env_params=params,
+        texts=rb.texts(),
+        advice=rb.ACTIONS[: env.num_actions],
+        legal=jnp.ones((rb.NUM_TEXTS, env.num_actions), bool),
+        expert=jnp.pad(expert, ((0, unused), (0, 0)), constant_values=1 / env.num_actions),
+        acted_on=jnp.arange(rb.NUM_TEXTS) < rb.NUM_POLICY_TEXTS,
+        value=value,
+    )
+
+
+def provider_selection(
+    params: EnvParams, population: Population, requests: tuple[str, ...], providers: tuple[str, ...]
+) -> Task:
+    """Which provider should serve which user: K x R texts of persona and request, L actions.
+
+    The users are served in turn. ``return`` is Eq. (2) of the RLLI paper relative to what the best
+    provider for every user and request gives: 1 is the optimum.
+
+    Raises:
+        InputError: names and table disagree in number.
+    """
+    users, num_requests, num_providers = params.mean.shape
+    given = (len(population), len(requests), len(providers))
+    if given != params.mean.shape:
+        raise InputError(
+            f"There are {given[0]} users, {given[1]} requests and {given[2]} providers, but the "
+            f"table is for {users}, {num_requests} and {num_providers}; give those of the table."
+        )
+    env = ProviderSelection(params, assignment="sequential", observation=("user", "request"))
+    legal = (params.count > 0).reshape(-1, num_providers)
+    mean = params.mean.reshape(-1, num_providers)
+    best = jnp.where(legal, mean, -jnp.inf).argmax(1)
+
+    def value(policy: jax.Array) -> dict[str, jax.Array]:
+        earned = (policy * mean).sum(1)
+        return {"return": earned.sum() / mean[jnp.arange(len(mean)), best].sum()}
+
+    return Task(
+        name="ProviderSelection",
+        goal="give the user a picture that the user likes",
+        env=InWords(
+            env,
+            lambda s, p: env.users(s, p) * p.qoe.shape[1] + s.request,
+            users * num_requests,
+        ),
+        env_params=params,
+        texts=tuple(
+            f"{_in_words(traits)}. The user asks for: {request}"
+            for traits in population.traits
+            for request in requests
+        ),
+        advice=tuple(f"choose {provider}" for provider in providers),
+        legal=legal,
+        expert=jax.nn.one_hot(best, num_providers),
+        acted_on=jnp.ones(users * num_requests, bool),
+        value=value,
+    )
+
+
+def _in_words(traits: np.ndarray) -> str:
+    levels = [[word for start, word in _LEVELS if trait >= start][-1] for trait in traits]
+    told = (f"{level} {name}" for level, name in zip(levels, TRAIT_NAMES, strict=True))
+    return "The user has " + ", ".join(told)

@@ -1,0 +1,138 @@
+"""Teachers: what a language model is asked, and a tiny one with partial knowledge.
+
+Where no trained weights are at hand, ``stand_in_teachers`` trains a tiny T5, from random weights,
+to give the expert's advice for a random part of the texts. It is a real language model and knows
+only part of the task, but it is no substitute for one that has read the world: everything that
+shows its results must say so.
+"""
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from rlli_jax.errors import InputError
+from rlli_jax.teaching.t5 import (
+    Candidates,
+    LanguageModel,
+    Prompts,
+    score,
+    tiny_t5,
+)
+from rlli_jax.teaching.t5.model import init_params
+from rlli_jax.teaching.tasks import Task
+
+# What a teacher hears before its next advice; by number. Algorithm 1, lines 7 and 9.
+REMARKS = (
+    "",
+    "Your advice was better than the last one.\n",
+    "Your advice was worse than the last one.\n",
+)
+NO_REMARK, POSITIVE, NEGATIVE = range(3)
+
+
+class Teacher(NamedTuple):
+    """What a teacher is asked: all texts after no remark, and after every remark.
+
+    ``model``: its weights are the default ones; the loop takes weights as an argument.
+    """
+
+    model: LanguageModel
+    prompts: Prompts  # [T, S]
+    remarked: Prompts  # [3 * T, S'], in the order of REMARKS
+    candidates: Candidates  # A
+
+    def table(self, params: Any, *, remarks: bool = False) -> jax.Array:
+        """Log-probabilities of each advice, [T, A], or [3 * T, A] with remarks."""
+        prompts = self.remarked if remarks else self.prompts
+        scores = score(self.model.config, params, prompts, self.candidates)
+        return jax.nn.log_softmax(scores.candidates)
+
+
+def teacher(task: Task, model: LanguageModel) -> Teacher:
+    """A language model as a teacher of a task.
+
+    Raises:
+        InputError: a text is longer than the model takes, or an advice has no tokens for it.
+    """
+    return Teacher(
+        model,
+        model.prompts([task.prompt(text) for text in task.texts]),
+        model.prompts([task.prompt(text, remark) for remark in REMARKS for text in task.texts]),
+        model.candidates(task.advice),
+    )
+
+
+class StandIns(NamedTuple):
+    """Tiny teachers, one a seed, of one shape."""
+
+    teacher: Teacher
+    params: Any  # leaves [seeds, ...]
+    taught: jax.Array  # bool [seeds, T], the texts whose advice each has been taught
+
+
+def stand_in_teachers(
+    keys: jax.Array,
+    task: Task,
+    ability: float,
+    *,
+    d_model: int = 16,
+    steps: int = 100,
+    batch: int = 64,
+    learning_rate: float = 1e-2,
+) -> StandIns:
+    """Train one tiny T5 a key on the expert's advice for a random part of the texts.
+
+    Remarks are shown in training, and the advice does not depend on them: the stand-in knows the
+    words of the feedback but has not been told what to make of them.
+
+    Args:
+        keys: typed keys [seeds].
+        ability: the part of the texts acted on that is taught, 0 to 1; 0 leaves random weights.
+
+    Raises:
+        InputError: ``ability`` is not in [0, 1].
+    """
+    if not 0 <= ability <= 1:
+        raise InputError(f"ability is {ability}; it is a part of the texts, from 0 to 1.")
+    words = [task.prompt(text, remark) for remark in REMARKS for text in task.texts]
+    model = tiny_t5(
+        jax.random.key(0), [*words, *task.advice], d_model=d_model, num_heads=d_model // 8
+    )
+    name = f"tiny stand-in teacher (a T5 taught the expert's advice for {ability:.0%} of the texts)"
+    asked = teacher(task, replace(model, name=name))
+    acted_on = jnp.flatnonzero(task.acted_on)
+    count = round(ability * len(acted_on))
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
+    )
+
+    def train(key: jax.Array) -> tuple[Any, jax.Array]:
+        key_model, key_known, key_train = jax.random.split(key, 3)
+        params = init_params(key_model, model.config)
+        known = jax.random.permutation(key_known, acted_on)[:count]
+        taught = jnp.zeros(len(task.texts), bool).at[known].set(True)
+        if not count:
+            return params, taught
+
+        def step(carry: Any, key: jax.Array) -> Any:
+            params, state = carry
+            key_text, key_remark = jax.random.split(key)
+            text = jax.random.choice(key_text, known, (batch,))
+            remark = jax.random.randint(key_remark, (batch,), 0, len(REMARKS))
+
+            def loss(params: Any) -> jax.Array:
+                prompts = asked.remarked.take(remark * len(task.texts) + text)
+                scores = score(model.config, params, prompts, asked.candidates).candidates
+                return -(task.expert[text] * jax.nn.log_softmax(scores)).sum(1).mean()
+
+            updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        start = (params, optimizer.init(params))
+        return jax.lax.scan(step, start, jax.random.split(key_train, steps))[0][0], taught
+
+    params, taught = jax.jit(lambda keys: jax.lax.map(train, keys))(keys)
+    return StandIns(asked, params, taught)
