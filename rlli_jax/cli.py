@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -56,16 +56,37 @@ def judge(
     output: Output = None,
     resume: bool = False,
     overwrite: bool = False,
+    dry_run: bool = False,
+    export_batch: Path | None = None,
+    import_batch: Path | None = None,
 ) -> None:
     """Only fill the table of QoE: ask the judge every question of a study.
 
-    Example: rlli judge configs/paper.yaml --output runs/table-only
+    Answers of language models are kept in a store and never paid for twice, whatever stops this.
+
+    Example: rlli judge configs/llava.yaml --dry-run
 
     Args:
         resume: Use the directory of an earlier run of the same study.
         overwrite: Delete an earlier run in the same directory first.
+        dry_run: Only say how many questions there are, how many are answered, and what the rest
+            may cost.
+        export_batch: Only write the missing questions to this file, as lines for batch services.
+        import_batch: Only take the answers of a batch service's file into the store.
     """
-    _study(config, overrides, output, resume, overwrite, ("judge",))
+    if not (dry_run or export_batch or import_batch):
+        _study(config, overrides, output, resume, overwrite, ("judge",))
+        return
+    from rlli_jax.experiments.config import load_config
+    from rlli_jax.experiments.questions import export_missing, import_answers, plan_questions
+
+    study = load_config(config, overrides)
+    if export_batch is not None:
+        print(export_missing(study, export_batch))
+    if import_batch is not None:
+        print(import_answers(study, import_batch))
+    if dry_run:
+        print(plan_questions(study))
 
 
 @app.command
@@ -180,6 +201,54 @@ def table(path: Annotated[Run, tyro.conf.arg(help="A run directory or a table.np
         markup=False,
         soft_wrap=True,
     )
+
+
+@app.command
+def cache(
+    action: tyro.conf.Positional[Literal["stats", "verify", "export", "import", "prune"]],
+    file: Annotated[
+        tyro.conf.Positional[Path | None],
+        tyro.conf.arg(metavar="FILE", help="JSON lines (.gz: compressed) for export and import."),
+    ] = None,
+    /,
+    store: str | None = None,
+    judge: str = "",
+    days: float | None = None,
+    failed: bool = False,
+) -> None:
+    """Look after the store of language models' answers.
+
+    Example: rlli cache stats
+
+    Args:
+        store: A file or postgresql://user@host/database; the user's data folder if not given.
+        judge: prune only answers of judges in whose description this occurs.
+        days: prune only answers older than this.
+        failed: prune only failures.
+    """
+    from contextlib import closing
+
+    from rlli_jax.oracle import housekeeping, open_store
+
+    if (file is None) == (action in ("export", "import")):
+        raise InputError(
+            f"rlli cache {action} {'needs a file' if file is None else 'takes no file'}."
+        )
+    with closing(open_store(store)) as answers:
+        if action == "stats":
+            print(housekeeping.describe(answers))
+        elif action == "verify":
+            verification = housekeeping.verify(answers)
+            print(verification)
+            if not verification.sound:
+                sys.exit(1)
+        elif action == "export" and file is not None:
+            print(f"{housekeeping.export_answers(answers, file):,} answers written to {file}")
+        elif action == "import" and file is not None:
+            print(f"{housekeeping.import_answers(answers, file):,} new answers from {file}")
+        else:
+            pruned = housekeeping.prune(answers, judge=judge, days=days, failed=failed)
+            print(f"{pruned:,} answers deleted")
 
 
 def _study(

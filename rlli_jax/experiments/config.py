@@ -130,7 +130,66 @@ class Recorded(JudgeBlock):
     _paths = field_validator("path")(_beside_file)
 
 
-AnyJudge = Psychometric | Recorded
+class BudgetBlock(Block):
+    """The most that one command may use up of a language model; what is left is asked later."""
+
+    questions: Annotated[int, Field(ge=0)] | None = None
+    tokens: Annotated[int, Field(ge=0)] | None = None
+    money: Annotated[float, Field(ge=0)] | None = None  # in the currency of the prices
+
+
+class LanguageModel(JudgeBlock):
+    """What the language models share. Their answers are kept in a store and never paid twice."""
+
+    model: str
+    revision: str | None = None
+    samples: Positive = 1  # how often it is asked the same
+    both_orders: bool = False  # average over labels from worst to best and from best to worst
+    min_valid_mass: Annotated[float, Field(ge=0, le=1)] = 0.5  # of probability on the labels
+    store: str | None = None  # a file, or postgresql://user@host/database; else the user's folder
+    budget: BudgetBlock = BudgetBlock()
+    on_missing: Literal["raise", "mask", "impute"] = "raise"  # if a question has no answer
+
+    @field_validator("store")
+    @classmethod
+    def _file_beside(cls, store: str | None, info: ValidationInfo) -> str | None:
+        if store is None or "://" in store:
+            return store
+        return str(_beside_file(Path(store).expanduser(), info))
+
+
+class Transformers(LanguageModel):
+    """A vision-language model in this process, by name or folder; needs the extra ``llm``."""
+
+    kind: Literal["transformers"]
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    batch_size: Positive = 16
+
+
+class OpenAI(LanguageModel):
+    """A model behind an OpenAI-compatible server; the key comes from the environment."""
+
+    kind: Literal["openai"]
+    base_url: str | None = None
+    key_variable: str = "OPENAI_API_KEY"  # the environment variable that holds the key
+    scoring: Literal["auto", "logprobs", "text"] = "auto"
+    temperature: Annotated[float, Field(ge=0)] | None = 0.0
+    max_tokens: Positive = 16
+    top_logprobs: Annotated[int, Field(ge=1, le=20)] = 20
+    seed: Whole | None = None
+    extra: dict[str, Any] = {}  # further fields of a request
+    price_in: Annotated[float, Field(ge=0)] | None = None  # per million tokens
+    price_out: Annotated[float, Field(ge=0)] | None = None
+    image_tokens: Positive = 576  # of a picture, for plans
+    concurrency: Positive = 16
+    requests_per_minute: Annotated[float, Field(gt=0)] | None = None
+    tokens_per_minute: Annotated[float, Field(gt=0)] | None = None
+    timeout: Annotated[float, Field(gt=0)] = 60.0  # seconds
+    retries: Annotated[int, Field(ge=0)] = 6
+
+
+AnyJudge = Psychometric | Recorded | Transformers | OpenAI
 JUDGES = get_args(AnyJudge)
 
 
@@ -138,6 +197,7 @@ class TableBlock(Block):
     """What is done to the table before anything learns from it."""
 
     standardise: bool = False  # remove every user's level and spread
+    shrink: bool = False  # pull noisy cells toward provider and user means
     held_out_requests: Annotated[float, Field(ge=0, lt=1)] = 0.0  # part kept for evaluation
     split_seed: Whole = 0
 
@@ -253,8 +313,10 @@ class StudyConfig(Block):
 
     @model_validator(mode="after")
     def _consistent(self) -> "StudyConfig":
-        if self.judge.kind == "psychometric" and self.population is None:
-            raise ValueError("population: this key is missing; a psychometric judge needs users")
+        if self.judge.kind != "recorded" and self.population is None:
+            raise ValueError(
+                f"population: this key is missing; a {self.judge.kind} judge needs users"
+            )
         if self.judge.kind == "recorded" and self.population is not None:
             raise ValueError(
                 "population: the users of a recorded judge are those of its file; remove this key"
@@ -309,6 +371,12 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
         InputError: one sentence that names the file, the key's path and what to do.
     """
     path = Path(path)
+    content = read_yaml(path, overrides)
+    return parse_config(content, source=str(path), folder=path.resolve().parent)
+
+
+def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The plain values of a config file, with overrides on top. Raises InputError as above."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
@@ -326,7 +394,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
         )
     for override in overrides:
         _override(content, override)
-    return parse_config(content, source=str(path), folder=path.resolve().parent)
+    return content
 
 
 def parse_config(content: dict[str, Any], *, source: str, folder: Path | None) -> StudyConfig:

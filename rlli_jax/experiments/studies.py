@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rlli_jax.catalog import Catalog
 from rlli_jax.catalog.pictures import shrink
 from rlli_jax.envs.provider_selection import EnvParams, ProviderSelection, make_params
-from rlli_jax.experiments.config import PPO, Learned, PolicyBlock, Reference, StudyConfig
+from rlli_jax.experiments.config import (
+    PPO,
+    LanguageModel,
+    Learned,
+    PolicyBlock,
+    Reference,
+    StudyConfig,
+)
 from rlli_jax.experiments.run_directory import write_json, write_npz
 from rlli_jax.experiments.tables import Problem, build_problem, load_catalog, split
 from rlli_jax.experiments.training import Checkpoints, evaluate_seeds, train
@@ -24,6 +32,7 @@ from rlli_jax.learners.core import Learner, Policy, evaluate
 from rlli_jax.learners.dqn import dqn
 from rlli_jax.learners.ppo import ppo
 from rlli_jax.oracle import QoETable
+from rlli_jax.oracle.reliability import reliability
 from rlli_jax.personas import Population
 
 THUMBNAIL = 320  # pixels on the long side
@@ -33,13 +42,16 @@ def judge(config: StudyConfig, path: Path, console: Console) -> Problem:
     """Fill the table of a run directory, or read it if it is there already."""
     if (path / "table.npz").exists():
         return _read_problem(config, path)
-    with console.status("asking the judge"):
-        problem = build_problem(config)
-        problem.population.to_csv(path / "population.csv")
-        _write_thumbnails(problem.catalog, path / "pictures")
-        write_json(path / "references.json", problem.test.references())
-        # Last, because its presence says that all of this is done.
-        problem.table.save(path / "table.npz")
+    # A language model has a progress bar of its own.
+    paid = isinstance(config.judge, LanguageModel)
+    with nullcontext() if paid else console.status("asking the judge"):
+        problem = build_problem(config, console)
+    problem.population.to_csv(path / "population.csv")
+    _write_thumbnails(problem.catalog, path / "pictures")
+    write_json(path / "references.json", problem.test.references())
+    (path / "reliability.txt").write_text(f"{reliability(problem.table)}\n", encoding="utf-8")
+    # Last, because its presence says that all of this is done.
+    problem.table.save(path / "table.npz")
     cells = problem.table.legal
     console.print(
         f"table: {cells.shape[0]} users x {cells.shape[1]} requests x {cells.shape[2]} providers, "

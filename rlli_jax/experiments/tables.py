@@ -1,21 +1,29 @@
 """From a config to the table: who, what, judged by whom."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, fields
+from functools import partial
 
 import numpy as np
+from rich.console import Console
 
 from rlli_jax.catalog import Catalog
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.config import (
     CatalogBlock,
+    LanguageModel,
     PopulationBlock,
     Recorded,
     StudyConfig,
+    Transformers,
 )
-from rlli_jax.judges import Judge, Scale, named_scale
+from rlli_jax.judges import Answer, Judge, PaidJudge, Question, Scale, named_scale
 from rlli_jax.judges.psychometric import PsychometricJudge
 from rlli_jax.judges.recorded import RecordedJudge
-from rlli_jax.oracle import QoETable, ask, build_questions
+from rlli_jax.oracle import Budget, QoETable, ask, build_questions, open_store
+from rlli_jax.oracle.reliability import shrink
+from rlli_jax.oracle.table import OnMissing
 from rlli_jax.personas import Population
 
 
@@ -29,6 +37,33 @@ class Problem:
     train: QoETable  # the requests that learners see
     test: QoETable  # the requests on which policies are evaluated; the same if none is held out
     human: QoETable | None  # one user's scores of the test requests
+
+
+@dataclass(frozen=True)
+class Inquiry:
+    """Who is to be asked what, before anybody is asked."""
+
+    judge: Judge
+    population: Population
+    catalog: Catalog
+    scale: Scale
+    samples: int
+
+    def questions(self) -> list[Question]:
+        """All questions, in the order of the table [K, R, L, S]."""
+        return build_questions(self.population, self.catalog, self.scale, self.samples)
+
+    def table(self, answers: Sequence[Answer], on_missing: OnMissing = "mask") -> QoETable:
+        """Lay down the answers to :meth:`questions`."""
+        return QoETable.from_answers(
+            answers,
+            population=self.population,
+            catalog=self.catalog,
+            scale=self.scale,
+            judge=self.judge.identity,
+            samples=self.samples,
+            on_missing=on_missing,
+        )
 
 
 def load_catalog(block: CatalogBlock) -> Catalog:
@@ -57,32 +92,38 @@ def load_population(block: PopulationBlock) -> Population:
     return Population.from_bigfive_test(block.bigfive_test)
 
 
-def _recorded(block: Recorded, catalog: Catalog) -> tuple[Population, QoETable]:
-    """The recorded users and all their scores."""
+def _recorded(block: Recorded, catalog: Catalog) -> Inquiry:
+    """A file of scores, which knows its users and its number of samples."""
     scale = named_scale(block.scale)
     judge = RecordedJudge.from_file(
         block.path, catalog, scale=scale, columns=block.columns or None, user=block.user
     )
-    population = judge.population()
-    return population, _table(judge, population, catalog, scale, judge.samples)
+    return Inquiry(judge, judge.population(), catalog, scale, judge.samples)
 
 
-def _table(
-    judge: Judge, population: Population, catalog: Catalog, scale: Scale, samples: int
-) -> QoETable:
-    answers = ask(judge, build_questions(population, catalog, scale, samples))
-    return QoETable.from_answers(
-        answers,
-        population=population,
-        catalog=catalog,
-        scale=scale,
-        judge=judge.identity,
-        samples=samples,
+def language_model(block: LanguageModel) -> PaidJudge:
+    """The language model of a config; nothing is loaded or connected before it is asked."""
+    shared = {"model", "revision", "both_orders", "min_valid_mass"}
+    if isinstance(block, Transformers):
+        from rlli_jax.judges.transformers_judge import TransformersJudge
+
+        return TransformersJudge(
+            **block.model_dump(include=shared | {"device", "dtype", "batch_size"})
+        )
+    from rlli_jax.judges.completions import Completions
+    from rlli_jax.judges.openai_judge import Limits, OpenAIJudge
+
+    limits = {field.name for field in fields(Limits)}
+    own = {"base_url", "key_variable", "image_tokens"}
+    return OpenAIJudge(
+        Completions(**block.model_dump(include={field.name for field in fields(Completions)})),
+        limits=Limits(**block.model_dump(include=limits)),
+        **block.model_dump(include=own),
     )
 
 
-def build_problem(config: StudyConfig) -> Problem:
-    """Ask the judge everything and lay the answers down as tables.
+def inquire(config: StudyConfig) -> Inquiry:
+    """Who is to be asked what.
 
     Raises:
         InputError: anything that is wrong with the files that the config names.
@@ -90,21 +131,44 @@ def build_problem(config: StudyConfig) -> Problem:
     catalog = load_catalog(config.catalog)
     block = config.judge
     if isinstance(block, Recorded):
-        population, table = _recorded(block, catalog)
-    else:
-        assert config.population is not None  # checked by the config
-        population = load_population(config.population)
-        judge = PsychometricJudge(
+        return _recorded(block, catalog)
+    assert config.population is not None  # checked by the config
+    population = load_population(config.population)
+    judge: Judge = (
+        language_model(block)
+        if isinstance(block, LanguageModel)
+        else PsychometricJudge(
             catalog,
             preset=block.preset,
             strength=block.strength,
             noise=block.noise,
             seed=block.seed,
         )
-        table = _table(judge, population, catalog, named_scale(block.scale), block.samples)
+    )
+    return Inquiry(judge, population, catalog, named_scale(block.scale), block.samples)
+
+
+def build_problem(config: StudyConfig, console: Console | None = None) -> Problem:
+    """Ask the judge everything and lay the answers down as tables.
+
+    Raises:
+        InputError: anything that is wrong with the files that the config names.
+    """
+    inquiry, block = inquire(config), config.judge
+    if isinstance(block, LanguageModel):
+        console = console or Console(stderr=True)
+        tell = partial(console.print, highlight=False, markup=False)
+        with closing(open_store(block.store, message=tell)) as store:
+            budget = Budget(**block.budget.model_dump())
+            answers = ask(inquiry.judge, inquiry.questions(), store, budget=budget, console=console)
+        table = inquiry.table(answers, block.on_missing)
+    else:
+        table = inquiry.table(ask(inquiry.judge, inquiry.questions()))
     if config.table.standardise:
         table = table.standardised()
-    return split(config, population, catalog, table)
+    if config.table.shrink:
+        table = shrink(table)
+    return split(config, inquiry.population, inquiry.catalog, table)
 
 
 def split(
@@ -117,7 +181,8 @@ def split(
     human = None
     if config.evaluation.human is not None:
         block = config.evaluation.human
-        _, scores = _recorded(block, catalog)
+        opinion = _recorded(block, catalog)
+        scores = opinion.table(ask(opinion.judge, opinion.questions()))
         if len(scores.users) != 1:
             raise InputError(
                 f"evaluation.human: {block.path} holds scores of {len(scores.users)} users; "
