@@ -120,7 +120,10 @@ def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
         ("catalog={}", "catalog: give exactly one of studio, folder, manifest; here none is "),
         ("policies.PPO={learner: ppo}", "policies.PPO.iterations: this key is missing; add it."),
         ("judge={kind: recorded}", "judge.path: this key is missing; add it."),
-        ("judge={}", "judge.kind: must be one of psychometric, recorded (given: None)."),
+        (
+            "judge={}",
+            "judge.kind: must be one of psychometric, recorded, transformers, openai (given: None).",
+        ),
         ("evaluation.human={kind: recorded}", "evaluation.human.path: this key is missing; add"),
         # blocks that contradict each other
         ("catalog.studio=true", "catalog: give exactly one of studio, folder, manifest; here "),
