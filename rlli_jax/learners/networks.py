@@ -1,7 +1,7 @@
 """The networks of the learners, in flax.linen."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -21,6 +21,38 @@ ACTIVATIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {
 ILLEGAL = -1e9
 
 
+@jax.custom_vjp
+def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """[B, in] @ [in, out], with a gradient of the kernel that XLA's CPU code computes fast."""
+    return x @ kernel
+
+
+def _product_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple]:
+    return x @ kernel, (x, kernel)
+
+
+def _product_backward(saved: tuple, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    # On a CPU x.T @ g runs at half speed if the transpose is folded into the product: the barrier
+    # keeps it apart. [2048, 64] with 64 outputs: 0.39 -> 0.21 ms; with 2: 0.14 -> 0.02 ms.
+    transposed = jax.lax.optimization_barrier(x.T) if jax.default_backend() == "cpu" else x.T
+    return gradient @ kernel.T, transposed @ gradient
+
+
+_product.defvjp(_product_forward, _product_backward)
+
+
+def dot_general(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
+    """[..., in], [in, out] -> [..., out]: what ``nn.Dense`` multiplies with."""
+    return _product(x.reshape(-1, x.shape[-1]), kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+class Dense(nn.Dense):
+    """``nn.Dense`` with the fast gradient on a CPU."""
+
+    dot_general: Any = dot_general
+
+
 class MLP(nn.Module):
     """Dense layers with orthogonal initialisation (gain sqrt 2, then ``output_gain``)."""
 
@@ -33,9 +65,9 @@ class MLP(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., features] -> [..., output]."""
         for width in self.hidden:
-            x = nn.Dense(width, kernel_init=nn.initializers.orthogonal(np.sqrt(2)))(x)
+            x = Dense(width, kernel_init=nn.initializers.orthogonal(np.sqrt(2)))(x)
             x = ACTIVATIONS[self.activation](x)
-        return nn.Dense(self.output, kernel_init=nn.initializers.orthogonal(self.output_gain))(x)
+        return Dense(self.output, kernel_init=nn.initializers.orthogonal(self.output_gain))(x)
 
 
 class Actor(nn.Module):
@@ -46,12 +78,16 @@ class Actor(nn.Module):
     activation: Activation
 
     @nn.compact
-    def __call__(self, observation: jax.Array, legal: jax.Array) -> jax.Array:
-        """[..., size], [..., *heads, L] -> logits [..., *heads, L]; illegal ones are ILLEGAL."""
+    def __call__(self, observation: jax.Array, legal: jax.Array | None) -> jax.Array:
+        """[..., size], [..., *heads, L] -> logits [..., *heads, L]; illegal ones are ILLEGAL.
+
+        None in place of a mask: every action is legal.
+        """
         heads, n = self.actions
         outputs = int(np.prod(heads, dtype=int)) * n
         logits = MLP(self.hidden, outputs, 0.01, self.activation)(observation)
-        return jnp.where(legal, logits.reshape(*observation.shape[:-1], *heads, n), ILLEGAL)
+        logits = logits.reshape(*observation.shape[:-1], *heads, n)
+        return logits if legal is None else jnp.where(legal, logits, ILLEGAL)
 
 
 class Critic(nn.Module):

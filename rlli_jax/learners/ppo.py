@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import distrax
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -34,8 +35,16 @@ class PPOConfig:
     hidden: tuple[Positive, ...] = (64, 64)
     activation: Activation = "tanh"
     normalize_advantage: bool = True
+    # Units of a gated recurrent unit that remembers the episode; 0 for none. Minibatches are then
+    # whole rows of num_steps steps, so num_envs must divide into num_minibatches.
+    memory: Annotated[int, Field(ge=0)] = 0
 
     def __post_init__(self) -> None:
+        if self.memory and self.num_envs % self.num_minibatches:
+            raise InputError(
+                f"num_envs = {self.num_envs} does not divide into num_minibatches = "
+                f"{self.num_minibatches}, as memory needs; choose numbers that do."
+            )
         batch = self.num_envs * self.num_steps
         if batch % self.num_minibatches:
             raise InputError(
@@ -68,24 +77,26 @@ class PPOState:
     """All that a run needs to go on."""
 
     key: Key  # []
-    params: PyTree  # {"actor", "critic"}
+    params: PyTree  # {"actor", "critic"}, with memory also {"memory"}
     optimizer: optax.OptState
     envs: core.Envs
+    memory: PyTree  # [N, units] float32, of the running episodes; () without memory
     iteration: jax.Array  # [] int32
     hyperparams: PPOHyperparams
 
 
 @struct.dataclass
 class Batch:
-    """What the update sees; leading axes [T, N], then [minibatch]."""
+    """What the update sees; leading axes [T, N], then [minibatch] (with memory [T, minibatch])."""
 
     observation: jax.Array  # [..., size] float32
-    legal: jax.Array  # [..., *heads, L] bool
+    legal: jax.Array | None  # [..., *heads, L] bool; None if the environment has no masks
     action: jax.Array  # [..., *heads] int32
     log_prob: jax.Array  # [...] float32
     value: jax.Array  # [...] float32
     advantage: jax.Array  # [...] float32
     target: jax.Array  # [...] float32, of the value
+    done: jax.Array  # [...] bool, the episode ended with this step
 
 
 def advantages(
@@ -120,6 +131,8 @@ def ppo(env: core.Env, config: PPOConfig = PPOConfig()) -> Learner:
     clipped by their global norm. An action of several choices has a factored categorical policy.
     """
 
+    cell = nn.GRUCell(config.memory) if config.memory else None
+
     def networks(env_params: PyTree) -> tuple[Actor, Critic]:
         actions = core.action_shape(env, env_params)
         return (
@@ -127,80 +140,117 @@ def ppo(env: core.Env, config: PPOConfig = PPOConfig()) -> Learner:
             Critic(config.hidden, config.activation),
         )
 
+    def remember(params: PyTree, memory: PyTree, observation: jax.Array) -> tuple:
+        """-> what the networks see, the memory after it; without memory the observation itself."""
+        if cell is None:
+            return observation, memory
+        memory, _ = cell.apply(params["memory"], memory, observation)
+        return jnp.concatenate([observation, memory], -1), memory
+
+    def forget(memory: PyTree, done: jax.Array) -> PyTree:
+        return jax.tree.map(lambda x: jnp.where(done[:, None], 0.0, x), memory)
+
     def init(key: Key, hyperparams: PPOHyperparams, env_params: PyTree) -> PPOState:
         key, key_actor, key_critic, key_reset = jax.random.split(key, 4)
         envs = core.reset(env, key_reset, env_params, config.num_envs)
         seen = core.view(env, envs, env_params)
+        params, memory = {}, ()
+        if cell is not None:
+            memory = jnp.zeros((config.num_envs, config.memory))
+            key_memory = jax.random.fold_in(key_actor, 0)
+            params["memory"] = cell.init(key_memory, memory, seen.observation)
+        features, _ = remember(params, memory, seen.observation)
         actor, critic = networks(env_params)
-        params = {
-            "actor": actor.init(key_actor, seen.observation, seen.legal),
-            "critic": critic.init(key_critic, seen.observation),
-        }
+        params["actor"] = actor.init(key_actor, features, seen.legal)
+        params["critic"] = critic.init(key_critic, features)
         hyperparams = jax.tree.map(jnp.asarray, hyperparams)
         optimizer = _optimizer(hyperparams, jnp.float32(0)).init(params)
-        return PPOState(key, params, optimizer, envs, jnp.int32(0), hyperparams)
+        return PPOState(key, params, optimizer, envs, memory, jnp.int32(0), hyperparams)
 
     def step(state: PPOState, env_params: PyTree) -> tuple[PPOState, dict[str, jax.Array]]:
         actor, critic = networks(env_params)
         hyper = state.hyperparams
         key, key_collect, key_update = jax.random.split(state.key, 3)
 
-        def act(envs: core.Envs, key: Key) -> tuple[core.Envs, Any]:
+        def act(carry: tuple[core.Envs, PyTree], key: Key) -> tuple[tuple, Any]:
+            envs, memory = carry
             key_act, key_step = jax.random.split(key)
             seen = core.view(env, envs, env_params)
-            policy = _policy(actor, state.params, seen.observation, seen.legal)
+            features, memory = remember(state.params, memory, seen.observation)
+            policy = _policy(actor, state.params, features, seen.legal)
             action, log_prob = policy.sample_and_log_prob(seed=key_act)
             envs, transition, ended = core.step(env, key_step, envs, seen, action, env_params)
-            return envs, (transition, log_prob, ended)
+            return (envs, forget(memory, transition.done)), (transition, log_prob, memory, ended)
 
-        envs, (steps, log_prob, ended) = jax.lax.scan(
-            act, state.envs, jax.random.split(key_collect, config.num_steps)
+        (envs, memory), (steps, log_prob, memories, ended) = jax.lax.scan(
+            act, (state.envs, state.memory), jax.random.split(key_collect, config.num_steps)
         )
+
+        def unroll(params: PyTree, memory: PyTree, batch: Any) -> jax.Array:
+            """What the networks see at each step [T, ...] that starts with ``memory``."""
+            if cell is None:
+                return batch.observation
+
+            def one(memory: PyTree, step: tuple[jax.Array, jax.Array]) -> tuple:
+                features, memory = remember(params, memory, step[0])
+                return forget(memory, step[1]), features
+
+            return jax.lax.scan(one, memory, (batch.observation, batch.done))[1]
+
         # Values are computed here at once: one large product instead of one a step.
-        value = critic.apply(state.params["critic"], steps.observation)
-        next_value = critic.apply(state.params["critic"], steps.next_observation)
+        features = unroll(state.params, state.memory, steps)
+        value = critic.apply(state.params["critic"], features)
+        next_features, _ = remember(state.params, memories, steps.next_observation)
+        next_value = critic.apply(state.params["critic"], next_features)
         advantage = advantages(
             steps.reward, value, next_value, steps.terminated, steps.done,
             hyper.gamma, hyper.gae_lambda,
         )  # fmt: skip
         batch = Batch(
             observation=steps.observation,
-            legal=steps.legal,
+            legal=steps.legal if hasattr(env, "legal_actions") else None,
             action=steps.action,
             log_prob=log_prob,
             value=value,
             advantage=advantage,
             target=advantage + value,
+            done=steps.done,
         )
-        batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+        if cell is None:
+            batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
 
         progress = state.iteration / hyper.total_iterations
         rate = hyper.learning_rate * (1 - hyper.anneal * jnp.minimum(progress, 1))
         optimizer = _optimizer(hyper, rate)
 
-        def minibatch(carry: tuple[PyTree, Any], batch: Batch) -> Any:
+        def shuffled(key: Key) -> tuple[PyTree, Batch]:
+            """Memories and minibatches, along the leading axis."""
+            if cell is None:
+                order = permutation(key, len(batch.log_prob)).reshape(config.num_minibatches, -1)
+                return (), jax.tree.map(lambda x: x[order], batch)
+            order = permutation(key, config.num_envs).reshape(config.num_minibatches, -1)
+            rows = jax.tree.map(lambda x: jnp.moveaxis(x[:, order], 1, 0), batch)
+            return state.memory[order], rows
+
+        def minibatch(carry: tuple[PyTree, Any], part: tuple[PyTree, Batch]) -> Any:
             params, opt_state = carry
-            grads, metrics = jax.grad(loss, has_aux=True)(params, batch)
+            grads, metrics = jax.grad(loss, has_aux=True)(params, *part)
             updates, opt_state = optimizer.update(grads, opt_state)
             return (optax.apply_updates(params, updates), opt_state), metrics
 
         def epoch(carry: tuple[PyTree, Any], key: Key) -> Any:
-            # Sorting random bits is a permutation at half the price of random.permutation.
-            order = jnp.argsort(jax.random.bits(key, batch.log_prob.shape))
-            shuffled = jax.tree.map(
-                lambda x: x[order].reshape(config.num_minibatches, -1, *x.shape[1:]), batch
-            )
-            return jax.lax.scan(minibatch, carry, shuffled)
+            return jax.lax.scan(minibatch, carry, shuffled(key))
 
-        def loss(params: PyTree, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
-            policy = _policy(actor, params, batch.observation, batch.legal)
+        def loss(params: PyTree, memory: PyTree, batch: Batch) -> tuple[jax.Array, dict]:
+            features = unroll(params, memory, batch)
+            policy = _policy(actor, params, features, batch.legal)
             ratio = jnp.exp(policy.log_prob(batch.action) - batch.log_prob)
             advantage = batch.advantage
             if config.normalize_advantage:
                 advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
             clipped = jnp.clip(ratio, 1 - hyper.clip, 1 + hyper.clip)
             policy_loss = -jnp.minimum(ratio * advantage, clipped * advantage).mean()
-            value = critic.apply(params["critic"], batch.observation)
+            value = critic.apply(params["critic"], features)
             near = batch.value + jnp.clip(value - batch.value, -hyper.value_clip, hyper.value_clip)
             errors = jnp.maximum((value - batch.target) ** 2, (near - batch.target) ** 2)
             value_loss = 0.5 * errors.mean()
@@ -222,18 +272,32 @@ def ppo(env: core.Env, config: PPOConfig = PPOConfig()) -> Learner:
         )
         metrics = jax.tree.map(jnp.mean, metrics)
         metrics |= jax.tree.map(jnp.sum, ended).metrics()
-        state = PPOState(key, params, opt_state, envs, state.iteration + 1, hyper)
+        state = PPOState(key, params, opt_state, envs, memory, state.iteration + 1, hyper)
         return state, metrics
 
     def policy(state: PPOState) -> Policy:
-        def act(key: Key, seen: Situation, carry: tuple) -> tuple[jax.Array, tuple]:
+        def act(key: Key, seen: Situation, memory: PyTree) -> tuple[jax.Array, PyTree]:
             actor, _ = networks(seen.params)
-            logits = actor.apply(state.params["actor"], seen.observation, seen.legal)
-            return jnp.argmax(logits, -1), carry
+            features, memory = remember(state.params, memory, seen.observation)
+            logits = actor.apply(state.params["actor"], features, seen.legal)
+            return jnp.argmax(logits, -1), memory
 
-        return Policy((), act)
+        return Policy(() if cell is None else jnp.zeros(config.memory), act)
 
     return Learner(init, step, policy, config.num_envs * config.num_steps)
+
+
+def permutation(key: Key, n: int) -> jax.Array:
+    """A random order of 0 .. n - 1, [n].
+
+    The numbers ride in the low bits of random words, so that one plain sort does: for 8,192
+    numbers 0.42 ms instead of the 1.4 ms of argsort. Too few random bits would be left for many.
+    """
+    bits = jax.random.bits(key, (n,))
+    if n > 1 << 16:
+        return jnp.argsort(bits)
+    low = jnp.uint32((1 << (n - 1).bit_length()) - 1)
+    return jnp.sort((bits & ~low) | jnp.arange(n, dtype=jnp.uint32)) & low
 
 
 def _policy(
