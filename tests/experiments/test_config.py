@@ -122,7 +122,7 @@ def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
         ("judge={kind: recorded}", "judge.path: this key is missing; add it."),
         (
             "judge={}",
-            "judge.kind: must be one of psychometric, recorded, transformers, openai (given: None).",
+            "judge.kind: must be one of psychometric, recorded, transformers, openai (given",
         ),
         ("evaluation.human={kind: recorded}", "evaluation.human.path: this key is missing; add"),
         # blocks that contradict each other
