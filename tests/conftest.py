@@ -1,10 +1,13 @@
 """What several rooms share: one small study, carried out once, and one cache of its programs."""
 
 import os
+import sys
 
 import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
+
+from rlli_jax import cli
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +41,19 @@ def finished(tmp_path_factory, compilations):
     config = tiny_study.write_config(folder)
     tiny_study.carry_out(config, folder / "run")
     return config, folder / "run"
+
+
+@pytest.fixture
+def rlli(monkeypatch, capsys, compilations):
+    """Run the command in this process: (exit status, output, errors)."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["rlli", *map(str, arguments)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            status = end.code or 0
+        return status, *capsys.readouterr()
+
+    return call

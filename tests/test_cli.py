@@ -8,24 +8,7 @@ import pytest
 import tiny_study
 from PIL import Image
 
-from rlli_jax import cli
 from rlli_jax.personas import Population
-
-
-@pytest.fixture
-def rlli(monkeypatch, capsys, compilations):
-    """Run the command in this process: (exit status, output, errors)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["rlli", *map(str, arguments)])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            status = end.code or 0
-        return status, *capsys.readouterr()
-
-    return call
 
 
 def test_help_needs_neither_jax_nor_matplotlib():

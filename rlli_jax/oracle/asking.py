@@ -221,7 +221,8 @@ def ask(
             answers |= _ask_missing(judge, missing, found.keys, store, tally, advance)
     if console is not None:
         cached = len(found.unique) - len(missing)
-        console.print(tally.summary(len(questions), cached), highlight=False, markup=False)
+        text = tally.summary(len(questions), cached)
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
     return [NO_PICTURE if key is None else answers[key] for key in found.key_of]
 
 
@@ -335,6 +336,7 @@ class _Tally:
     asked: int = 0
     tokens: float = 0
     cost: float = 0
+    priced: bool = True  # every cost is known, at least as an expectation
     kinds: Counter[str] = field(default_factory=Counter)
     failures: int = 0  # in a row, up to now
     stopped: str = ""
@@ -370,7 +372,9 @@ class _Tally:
             usage = answer.usage or Usage()
             tokens = _tokens(usage)
             self.tokens += (_tokens(expected) or 0) if tokens is None else tokens
-            self.cost += (expected.cost or 0) if usage.cost is None else usage.cost
+            cost = expected.cost if usage.cost is None else usage.cost
+            self.cost += cost or 0
+            self.priced &= cost is not None
             self.kinds[type(answer).__name__.lower()] += 1
             self.failures = self.failures + 1 if isinstance(answer, Failed) else 0
             if self.failures == GIVE_UP and isinstance(answer, Failed):
@@ -381,13 +385,18 @@ class _Tally:
         """Questions asked in a second."""
         return self.asked / max(time.perf_counter() - self.started, 1e-9)
 
+    @property
+    def cost_text(self) -> str:
+        """What was spent; a cost that nobody knows is not 0."""
+        return f"cost {self.cost:,.2f}" if self.priced else "cost unknown"
+
     def summary(self, questions: int, cached: int) -> str:
         """One line for people, two if the end was not reached."""
         line = (
             f"{questions:,} questions: {cached:,} answers were stored, {self.asked:,} asked "
             f"({self.rate:,.1f}/s): {self.kinds['rated']:,} rated, "
             f"{self.kinds['invalid']:,} invalid, {self.kinds['failed']:,} failed; "
-            f"{self.tokens:,.0f} tokens, cost {self.cost:,.2f}"
+            f"{self.tokens:,.0f} tokens, {self.cost_text}"
         )
         return f"{line}\nstopped: {self.stopped}; run again to go on" if self.stopped else line
 
@@ -405,7 +414,7 @@ class _Advance:
             self._task,
             advance=count,
             rate=f"{tally.rate:,.1f}/s",
-            cost=f"cost {tally.cost:,.2f}",
+            cost=tally.cost_text,
             failed=f"{tally.kinds['failed']:,} failed",
         )
 

@@ -13,29 +13,14 @@ import pytest
 pytest.importorskip("torch", reason="needs the extra llm")
 pytest.importorskip("transformers", reason="needs the extra llm")
 
+import tiny_llava
 import torch
 import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from rlli_jax.errors import InputError
 from rlli_jax.judges import Failed, Invalid, Rated, named_scale, transformers_judge
 from rlli_jax.judges.prompting import ORDERS, messages
 from rlli_jax.judges.transformers_judge import TransformersJudge
-
-TEMPLATE = (
-    "{% for message in messages %}USER: {% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
-    "{% endfor %}{% if add_generation_prompt %}\nASSISTANT:{% endif %}"
-)
-SMALL = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 8192,
-    "initializer_range": 0.5,  # the usual 0.02 makes all answers nearly equally likely
-}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -47,62 +32,9 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def make_tokenizer(texts):
-    """A byte-level BPE tokenizer trained on the prompts, so that it can spell anything."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=2000,
-        special_tokens=["</s>", "<image>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="</s>", pad_token="</s>"
-    )
-
-
 @pytest.fixture(scope="session")
-def tokenizer(question):
-    chats = [messages(question(i, scale=s)) for i in range(4) for s in ("adjectives", "1-10")]
-    return make_tokenizer([part.get("text", "") for chat in chats for part in chat[0]["content"]])
-
-
-@pytest.fixture(scope="session")
-def llava(tmp_path_factory, tokenizer):
-    """The folder of a tiny random LLaVA: 16 image tokens, some 60k parameters."""
-    folder = tmp_path_factory.mktemp("models") / "tiny-random-llava"
-    torch.manual_seed(0)
-    image = tokenizer.convert_tokens_to_ids("<image>")
-    vision = {**SMALL, "image_size": 32, "patch_size": 8}
-    config = transformers.LlavaConfig(
-        vision_config=transformers.CLIPVisionConfig(
-            **{k: v for k, v in vision.items() if "key_value" not in k and "position" not in k}
-        ),
-        text_config=transformers.LlamaConfig(
-            **SMALL, vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id
-        ),
-        image_token_index=image,
-        vision_feature_layer=-1,
-        image_seq_length=16,
-    )
-    transformers.LlavaForConditionalGeneration(config).save_pretrained(folder)
-    transformers.LlavaProcessor(
-        transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32),
-        tokenizer,
-        patch_size=8,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=TEMPLATE,
-    ).save_pretrained(folder)
-    return folder
+def tokenizer():
+    return tiny_llava.make_tokenizer()
 
 
 @pytest.fixture(scope="session")
@@ -381,7 +313,7 @@ def qwen(tokenizer):
     torch.manual_seed(1)
     config = transformers.Qwen2VLConfig(
         text_config={
-            **SMALL,
+            **tiny_llava.SMALL,
             "vocab_size": len(tokenizer),
             "eos_token_id": tokenizer.eos_token_id,
             "rope_parameters": {

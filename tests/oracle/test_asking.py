@@ -236,6 +236,13 @@ def test_the_summary_counts_everything(store):
     assert "2 rated, 1 invalid, 1 failed; 400 tokens, cost 0.04" in said
 
 
+def test_a_cost_that_nobody_knows_is_not_nothing(store):
+    judge = Paid()
+    judge.usage = Usage(90, 10)
+    _, said = summary(judge, questions(4), store)
+    assert said.endswith("400 tokens, cost unknown\n")
+
+
 # Crashes and company
 
 
