@@ -1,0 +1,198 @@
+"""The file of a sweep: a study with one more block, ``sweep``, which names the keys to vary.
+
+``configs/sweep.yaml`` shows it. A key is a dotted path into the study, as in an override on the
+command line.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from rlli_jax.errors import InputError
+from rlli_jax.experiments.config import (
+    Block,
+    Learned,
+    Positive,
+    StudyConfig,
+    _exactly_one,
+    _override,
+    _sentence,
+    parse_config,
+    read_yaml,
+)
+
+Point = dict[str, Any]  # key -> value
+# What a sweep sets itself, or what no run depends on.
+FIXED = ("name", "description", "seeds", "checkpoint_every", "sweep")
+
+
+class Draw(Block):
+    """How one key of a random sweep is drawn; exactly one of the four."""
+
+    uniform: tuple[float, float] | None = None
+    log_uniform: tuple[float, float] | None = None
+    integers: tuple[int, int] | None = None  # both ends included
+    choice: Annotated[tuple[Any, ...], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "Draw":
+        given = [self.uniform, self.log_uniform, self.integers, self.choice]
+        if sum(x is not None for x in given) != 1:
+            raise ValueError("give exactly one of uniform, log_uniform, integers, choice")
+        for ends in given[:3]:
+            if ends is not None and not ends[0] < ends[1]:
+                raise ValueError(f"the lower end comes first, but {ends[0]} >= {ends[1]}")
+        if self.log_uniform is not None and self.log_uniform[0] <= 0:
+            raise ValueError("log_uniform needs ends above 0")
+        return self
+
+    def sample(self, generator: np.random.Generator) -> Any:
+        """One value, as a Python object."""
+        if self.uniform is not None:
+            return float(generator.uniform(*self.uniform))
+        if self.log_uniform is not None:
+            low, high = map(math.log, self.log_uniform)
+            return float(math.exp(generator.uniform(low, high)))
+        if self.integers is not None:
+            return int(generator.integers(*self.integers, endpoint=True))
+        assert self.choice is not None
+        return self.choice[generator.integers(len(self.choice))]
+
+
+class RandomDraw(Block):
+    """Points drawn independently."""
+
+    count: Positive
+    seed: int = 0
+    keys: Annotated[dict[str, Draw], Field(min_length=1)]
+
+
+class SweepBlock(Block):
+    """What a sweep varies: exactly one of grid, points and random."""
+
+    # Every combination of the values.
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
+    points: list[Point] = Field(default_factory=list)  # these and no others
+    random: RandomDraw | None = None
+    policies: tuple[str, ...] = ()  # which policies learn; all that can, if empty
+    # Runs side by side on one device. Results depend on it in the last bits, so it is chosen
+    # once, kept with the plan, and does not depend on the number of devices on a CPU.
+    chunk: Positive | None = None
+    memory_gb: Annotated[float, Field(gt=0)] | None = None  # bound of all devices together
+
+    @field_validator("points")
+    @classmethod
+    def _same_keys(cls, points: list[Point]) -> list[Point]:
+        for i, point in enumerate(points):
+            if not point or set(point) != set(points[0]):
+                raise ValueError(
+                    f"point {i + 1} has the keys {', '.join(point) or 'none'}, but point 1 has "
+                    f"{', '.join(points[0]) or 'none'}; give every point the same keys"
+                )
+        return points
+
+    @model_validator(mode="after")
+    def _one_design(self) -> "SweepBlock":
+        _exactly_one(self, ("grid", "points", "random"))
+        for key in self.keys:
+            if key.split(".")[0] in FIXED:
+                raise ValueError(f"{key} cannot be swept; set it in the study")
+        return self
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The swept keys."""
+        if self.random is not None:
+            return tuple(self.random.keys)
+        return tuple(self.grid or self.points[0])
+
+    def design(self) -> list[Point]:
+        """Every point, in order: the last key of a grid varies fastest."""
+        if self.grid:
+            values = product(*self.grid.values())
+            return [dict(zip(self.grid, point, strict=True)) for point in values]
+        if self.random is None:
+            return self.points
+        generator = np.random.default_rng(self.random.seed)
+        return [
+            {key: draw.sample(generator) for key, draw in self.random.keys.items()}
+            for _ in range(self.random.count)
+        ]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep as read: the block, and the study at every point."""
+
+    block: SweepBlock
+    study: StudyConfig  # before anything is varied
+    points: list[Point]
+    studies: list[StudyConfig]  # one for each point
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """Names of the policies that learn."""
+        learned = tuple(n for n, p in self.study.policies.items() if isinstance(p, Learned))
+        return self.block.policies or learned
+
+
+def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
+    """Read a sweep from YAML, with overrides ``key.path=value`` on top.
+
+    Raises:
+        InputError: one sentence that names the file, the key (and the point) and what to do.
+    """
+    path = Path(path)
+    content = _unshared(read_yaml(path))
+    for override in overrides:
+        _override(content, override)
+    given = content.pop("sweep", None)
+    if not isinstance(given, dict):
+        raise InputError(
+            f"{path}: the block sweep is missing; it names the keys to vary, see "
+            "configs/sweep.yaml."
+        )
+    try:
+        block = SweepBlock.model_validate(given)
+    except ValidationError as error:
+        raise InputError(f"{path}: sweep: {_sentence(error, given)}") from None
+    folder = path.resolve().parent
+    study = parse_config(content, source=str(path), folder=folder)
+    learned = [name for name, policy in study.policies.items() if isinstance(policy, Learned)]
+    for name in block.policies:
+        if name not in learned:
+            raise InputError(
+                f"{path}: sweep.policies: {name!r} is no policy that learns; "
+                f"choose of {', '.join(learned) or 'none'}."
+            )
+    if not learned:
+        raise InputError(f"{path}: policies: none of them learns; a sweep needs one that does.")
+    points = block.design()
+    return Sweep(block, study, points, list(_studies(content, points, path, folder)))
+
+
+def _studies(
+    content: dict[str, Any], points: Sequence[Point], path: Path, folder: Path
+) -> Iterator[StudyConfig]:
+    for i, point in enumerate(points):
+        changed = _unshared(content)
+        for key, value in point.items():
+            _override(changed, f"{key}={yaml.safe_dump(value, default_flow_style=True)}")
+        values = ", ".join(f"{key}={value}" for key, value in point.items())
+        yield parse_config(
+            changed, source=f"{path}, point {i + 1} of the sweep ({values})", folder=folder
+        )
+
+
+def _unshared(tree: Any) -> Any:
+    """A copy without shared parts: YAML's anchors would change several places at once."""
+    if isinstance(tree, Mapping):
+        return {key: _unshared(value) for key, value in tree.items()}
+    return [_unshared(value) for value in tree] if isinstance(tree, list) else tree

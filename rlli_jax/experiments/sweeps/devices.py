@@ -1,0 +1,24 @@
+"""Host devices: one for every CPU core, so that a sweep on the CPU uses them all.
+
+Imports no JAX: XLA reads these settings when JAX first asks for devices.
+"""
+
+import os
+
+_FLAG = "--xla_force_host_platform_device_count"
+
+
+def use_host_devices(count: int | None = None) -> None:
+    """Split the CPU into ``count`` JAX devices; as many as this process may use cores if absent.
+
+    Call it before anything touches JAX. What the user has set in ``XLA_FLAGS`` stays.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    count = count or cores or 1
+    flags = os.environ.get("XLA_FLAGS", "")
+    if _FLAG not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {_FLAG}={count}".strip()
+    # The devices share one pool of threads, and a program holds its thread while it waits for
+    # its own parts: with no more threads than devices they wait for each other forever.
+    os.environ.setdefault("PJRT_NPROC", str(4 * count))
+    os.environ.setdefault("NPROC", str(4 * count))  # its name in older versions of JAX

@@ -1,0 +1,118 @@
+"""The results of a sweep as one labelled dataset, a netCDF file that any xarray opens.
+
+Dimensions ``policy``, ``point``, ``seed``, and ``iteration``, ``episode``, ``user``; the swept keys
+are coordinates along ``point``. Where points differ in users or iterations, what a point does not
+have is NaN.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from rlli_jax.experiments.statistics import stratified_bootstrap
+from rlli_jax.experiments.sweeps.engine import Results, make_learner, read_chunk
+from rlli_jax.experiments.sweeps.plan import Group, Plan
+
+RESAMPLES = 1000  # of the interval of each point
+_DIMS = {"curve": "iteration", "returns": "episode", "qoe": "user"}
+
+
+def collect(plan: Plan, path: Path) -> xr.Dataset:
+    """Read every chunk of a finished sweep into one dataset.
+
+    Variables: ``objective`` (Eq. 2: QoE summed over users) and ``ratio`` to its ``optimum`` for
+    each run; ``ratio_iqm`` with ``ratio_low`` and ``ratio_high``, the interquartile mean over
+    seeds and its 95 % stratified bootstrap interval; ``returns`` of the evaluation episodes;
+    ``qoe`` of each user; ``curve``, the mean return in each iteration of training; the
+    references of each point.
+
+    Raises:
+        InputError: a chunk is missing or damaged.
+    """
+    sweep = plan.sweep
+    groups = [_whole(group, index, path) for index, group in enumerate(plan.groups)]
+    dims = ("policy", "point", "seed")
+    shape = plan.place.shape[:3]
+    objective = np.full(shape, np.nan, np.float32)
+    wide = {
+        name: np.full((*shape, max(g[name].shape[1] for g in groups)), np.nan, np.float32)
+        for name in _DIMS
+    }
+    steps = np.zeros(shape[:2], np.int32)
+    for p, t in np.ndindex(shape[:2]):
+        g, rows = plan.place[p, t, 0, 0], plan.place[p, t, :, 1]
+        objective[p, t] = groups[g]["objective"][rows]
+        for name, values in wide.items():
+            part = groups[g][name][rows]
+            values[p, t, :, : part.shape[1]] = part
+        steps[p, t] = make_learner(plan.groups[g]).env_steps
+    references = [problem.test.references() for problem in plan.problems]
+    optimum = np.array([r["optimum"] for r in references], np.float32)
+    ratio = objective / optimum[:, None]
+    estimates = [
+        stratified_bootstrap(ratio[p, t], resamples=RESAMPLES) for p, t in np.ndindex(shape[:2])
+    ]
+    iqm, low, high = (
+        np.array([float(part) for part in parts], np.float32).reshape(shape[:2])
+        for parts in zip(*estimates, strict=True)
+    )
+    variables: dict[str, Any] = {
+        "objective": (dims, objective, {"long_name": "QoE summed over users, Eq. (2)"}),
+        "ratio": (dims, ratio, {"long_name": "objective over its optimum"}),
+        "ratio_iqm": (dims[:2], iqm, {"long_name": "interquartile mean of ratio over seeds"}),
+        "ratio_low": (dims[:2], low, {"long_name": "lower end of its 95 % bootstrap interval"}),
+        "ratio_high": (dims[:2], high, {"long_name": "upper end of its 95 % bootstrap interval"}),
+        "env_steps": (dims[:2], steps, {"long_name": "environment steps in one iteration"}),
+        "optimum": ("point", optimum),
+        "optimum_per_request": (
+            "point", np.array([r["optimum_per_request"] for r in references], np.float32),
+        ),
+        "best_single": ("point", np.array([r["best_single"][1] for r in references], np.float32)),
+        "random": ("point", np.array([r["random"] for r in references], np.float32)),
+    }  # fmt: skip
+    variables |= {name: ((*dims, _DIMS[name]), values) for name, values in wide.items()}
+    coordinates: dict[str, Any] = {
+        key: ("point", _labels([point[key] for point in sweep.points])) for key in sweep.block.keys
+    }
+    coordinates |= {"policy": list(sweep.policies), "seed": np.arange(shape[2], dtype=np.int32)}
+    attributes = {
+        "title": sweep.study.name,
+        "description": sweep.study.description,
+        "swept": json.dumps(sweep.block.keys),
+        "judge": _judge(plan),
+        "stand_in": int(any(problem.table.stand_in for problem in plan.problems)),
+    }
+    return xr.Dataset(variables, coordinates, attributes)
+
+
+def _whole(group: Group, index: int, path: Path) -> Results:
+    """All chunks of a group, end to end."""
+    parts = [read_chunk(path, index, c) for c in range(len(group.chunks()))]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _judge(plan: Plan) -> str:
+    judges = list(dict.fromkeys(problem.table.judge for problem in plan.problems))
+    if len(judges) == 1:
+        return judges[0]
+    return f"{len(judges)} judges, which the swept keys tell apart; at the first point: {judges[0]}"
+
+
+def _labels(values: list[Any]) -> np.ndarray:
+    """Numbers as numbers; all else (lists, words, mixtures) as text."""
+    if all(isinstance(v, int) and not isinstance(v, bool) for v in values):
+        return np.array(values, np.int32)
+    if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+        return np.array(values, np.float64)
+    return np.array([v if isinstance(v, str) else json.dumps(v) for v in values])
+
+
+def write_dataset(dataset: xr.Dataset, path: Path) -> None:
+    """Write netCDF (version 3, which SciPy reads and writes) whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    dataset.to_netcdf(partial, engine="scipy")
+    os.replace(partial, path)
