@@ -23,6 +23,7 @@ import yaml
 import rlli_jax
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.config import StudyConfig, parse_config
+from rlli_jax.experiments.market.config import MarketConfig, parse_market_config
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "gymnax", "distrax", "numpy", "scikit-image")
 MARKS = ("config.yaml", "versions.json")  # by these a folder is known to hold a run
@@ -67,8 +68,8 @@ def _write_text(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
-def read_config(path: Path) -> StudyConfig:
-    """The config of an earlier run."""
+def read_config(path: Path) -> StudyConfig | MarketConfig:
+    """The config of an earlier run, of either kind of study."""
     try:
         content = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
@@ -76,11 +77,13 @@ def read_config(path: Path) -> StudyConfig:
             f"{path} is not a run directory that can be read ({error}); give the folder that "
             "`rlli run` named."
         ) from None
-    return parse_config(content, source=str(path / "config.yaml"), folder=None)
+    of_a_market = isinstance(content, dict) and "market" in content
+    parse = parse_market_config if of_a_market else parse_config
+    return parse(content, source=str(path / "config.yaml"), folder=None)
 
 
 @contextmanager
-def open_run(path: Path, config: StudyConfig, existing: Existing) -> Iterator[Path]:
+def open_run(path: Path, config: StudyConfig | MarketConfig, existing: Existing) -> Iterator[Path]:
     """Make or reopen a run directory and hold it for this process alone.
 
     Raises:
@@ -116,7 +119,7 @@ def _unusable(path: Path, error: OSError) -> InputError:
     )
 
 
-def _prepare(path: Path, config: StudyConfig, existing: Existing) -> None:
+def _prepare(path: Path, config: StudyConfig | MarketConfig, existing: Existing) -> None:
     resolved = config.dump()
     names = {file.name for file in path.iterdir()} if path.exists() else set()
     # A run that ended before it had any result, by a mistake in its input say, is no loss.

@@ -122,7 +122,7 @@ class Run:
     def thumbnail(self, request: int, provider: int) -> Thumbnail | None:
         """The picture of one pair, or None where the run kept none."""
         path = self.path / "pictures" / f"{request}-{provider}.jpg"
-        return _read(path, _thumbnail) if path.exists() else None
+        return read(path, _thumbnail) if path.exists() else None
 
 
 def load_run(directory: str | Path) -> Run:
@@ -130,8 +130,8 @@ def load_run(directory: str | Path) -> Run:
     path = Path(directory)
     if not path.is_dir():
         raise InputError(f"{path} is not a run directory: give one that `rlli run` has written.")
-    table = _read(path / "table.npz", QoETable.load)
-    population = _read(path / "population.csv", Population.from_csv)
+    table = read(path / "table.npz", QoETable.load)
+    population = read(path / "population.csv", Population.from_csv)
     if population.names != table.users:
         raise InputError(
             f"{path / 'population.csv'} lists other users than {path / 'table.npz'}: "
@@ -140,8 +140,8 @@ def load_run(directory: str | Path) -> Run:
     folders = sorted(p for p in (path / "policies").glob("*") if p.is_dir())
     if not folders:
         raise InputError(f"{path / 'policies'} holds no policy: finish the run with `rlli run`.")
-    text, config = _read(path / "config.yaml", _config)
-    train, test = _read(path / "config.yaml", lambda _: _split(table, config))
+    text, config = read(path / "config.yaml", read_config)
+    train, test = read(path / "config.yaml", lambda _: _split(table, config))
     policies = [_policy(folder, test) for folder in folders]
     human = path / "human.json"
     known = {policy.name for policy in policies}
@@ -149,18 +149,18 @@ def load_run(directory: str | Path) -> Run:
         path=path,
         config=text,
         description=str(config.get("description", "")),
-        versions=_read(path / "versions.json", _versions),
+        versions=read(path / "versions.json", read_versions),
         traits=population.traits,
         table=table,
         train=train,
         test=test,
-        reference=_read(path / "references.json", _reference),
+        reference=read(path / "references.json", _reference),
         policies=tuple(sorted(policies, key=lambda policy: _order(policy, config))),
-        human=_read(human, lambda file: _human(file, known)) if human.exists() else None,
+        human=read(human, lambda file: _human(file, known)) if human.exists() else None,
     )
 
 
-def _read(path: Path, parse: Callable[[Path], T]) -> T:
+def read(path: Path, parse: Callable[[Path], T]) -> T:
     """``parse(path)``, with every way in which a file can be bad turned into one sentence."""
     try:
         return parse(path)
@@ -189,21 +189,21 @@ def _read(path: Path, parse: Callable[[Path], T]) -> T:
         ) from None
 
 
-def _require(condition: bool, message: str) -> None:
+def require(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     value = json.loads(path.read_text(encoding="utf-8"))
-    _require(isinstance(value, dict), "it is no JSON object")
+    require(isinstance(value, dict), "it is no JSON object")
     return dict(value)
 
 
-def _config(path: Path) -> tuple[str, dict[str, Any]]:
+def read_config(path: Path) -> tuple[str, dict[str, Any]]:
     text = path.read_text(encoding="utf-8")
     content = yaml.safe_load(text)
-    _require(isinstance(content, dict), "it is no YAML mapping")
+    require(isinstance(content, dict), "it is no YAML mapping")
     return text, content
 
 
@@ -216,12 +216,12 @@ def _split(table: QoETable, config: dict[str, Any]) -> tuple[QoETable, QoETable]
     return train, test
 
 
-def _versions(path: Path) -> dict[str, str]:
-    return {str(key): str(value) for key, value in _json(path).items()}
+def read_versions(path: Path) -> dict[str, str]:
+    return {str(key): str(value) for key, value in read_json(path).items()}
 
 
 def _reference(path: Path) -> Reference:
-    value = _json(path)
+    value = read_json(path)
     name, single = value["best_single"]
     reference = Reference(
         optimum=float(value["optimum"]),
@@ -231,14 +231,14 @@ def _reference(path: Path) -> Reference:
         random=float(value["random"]),
         providers={str(k): float(v) for k, v in value["providers"].items()},
     )
-    _require(reference.optimum > 0, "the optimum is not positive, so no ratio to it exists")
+    require(reference.optimum > 0, "the optimum is not positive, so no ratio to it exists")
     return reference
 
 
 def _human(path: Path, policies: set[str]) -> Human:
-    value = _json(path)
+    value = read_json(path)
     unknown = ", ".join(sorted(set(value["policies"]) - policies))
-    _require(not unknown, f"the run has no policy {unknown}")
+    require(not unknown, f"the run has no policy {unknown}")
     reference = value["references"]
     return Human(
         scale=str(value["scale"]),
@@ -252,7 +252,7 @@ def _human(path: Path, policies: set[str]) -> Human:
 
 
 def _policy(folder: Path, table: QoETable) -> Policy:
-    summary = _read(folder / "summary.json", _json)
+    summary = read(folder / "summary.json", read_json)
     curve = folder / "curve.npz"
 
     def evaluation(path: Path) -> dict[str, Array]:
@@ -262,8 +262,8 @@ def _policy(folder: Path, table: QoETable) -> Policy:
         expected = {"choices": (seeds, *table.legal.shape), "qoe": (seeds, users)}
         for key, shape in expected.items():
             found = arrays[key].shape
-            _require(found == shape, f"{key} has shape {found} where {shape} fits the table")
-        _require(arrays["returns"].shape[:1] == (seeds,), "returns and objective differ in seeds")
+            require(found == shape, f"{key} has shape {found} where {shape} fits the table")
+        require(arrays["returns"].shape[:1] == (seeds,), "returns and objective differ in seeds")
         return arrays
 
     def build(_: Path) -> Policy:
@@ -274,16 +274,16 @@ def _policy(folder: Path, table: QoETable) -> Policy:
             observation=tuple(map(str, summary["observation"])),
             rounds=int(summary["rounds"]),
             seeds=int(summary["seeds"]),
-            iterations=_optional(int, summary["iterations"]),
-            env_steps=_optional(int, summary["env_steps"]),
-            compile_seconds=_optional(float, summary["compile_seconds"]),
-            train_seconds=_optional(float, summary["train_seconds"]),
-            steps_per_second=_optional(float, summary["steps_per_second"]),
-            curve=_read(curve, _curve) if curve.exists() else None,
-            **_read(folder / "evaluation.npz", evaluation),
+            iterations=optional(int, summary["iterations"]),
+            env_steps=optional(int, summary["env_steps"]),
+            compile_seconds=optional(float, summary["compile_seconds"]),
+            train_seconds=optional(float, summary["train_seconds"]),
+            steps_per_second=optional(float, summary["steps_per_second"]),
+            curve=read(curve, read_curve) if curve.exists() else None,
+            **read(folder / "evaluation.npz", evaluation),
         )
 
-    return _read(folder / "summary.json", build)
+    return read(folder / "summary.json", build)
 
 
 def _order(policy: Policy, config: dict[str, Any]) -> tuple[bool, int, tuple[str, ...], int, str]:
@@ -293,14 +293,14 @@ def _order(policy: Policy, config: dict[str, Any]) -> tuple[bool, int, tuple[str
     return not policy.learned, len(policy.observation), policy.observation, place, policy.name
 
 
-def _optional(kind: Callable[[Any], T], value: Any) -> T | None:
+def optional(kind: Callable[[Any], T], value: Any) -> T | None:
     return None if value is None else kind(value)
 
 
-def _curve(path: Path) -> Curve:
+def read_curve(path: Path) -> Curve:
     with np.load(path, allow_pickle=False) as file:
         curve = Curve(env_steps=file["env_steps"], episode_return=file["episode_return"])
-    _require(
+    require(
         curve.env_steps.ndim == 1
         and curve.episode_return.ndim == 2
         and curve.episode_return.shape[1] == len(curve.env_steps) > 0,
@@ -313,7 +313,7 @@ def _thumbnail(path: Path) -> Thumbnail:
     data = path.read_bytes()
     with Image.open(io.BytesIO(data)) as image:
         image.load()  # a truncated file shows here and not in the reader's browser
-        _require(image.format == "JPEG", "it is no JPEG")
+        require(image.format == "JPEG", "it is no JPEG")
         width, height = image.size
     uri = "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii")
     return Thumbnail(uri, width, height)

@@ -127,12 +127,17 @@ def plates(run: Run) -> Iterator[Plate]:
     """Every figure of the report, in its order."""
     with matplotlib.rc_context(STYLE):
         for name, title, figure in _draw(run):
-            svg, pdf = io.StringIO(), io.BytesIO()
-            figure.savefig(svg, format="svg", metadata=dict.fromkeys(_SVG_METADATA))
-            figure.set_layout_engine("none")  # the layout is settled; do not solve it again
-            figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
-            text = svg.getvalue().replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
-            yield Plate(name, title, text, pdf.getvalue(), figure.get_figwidth())
+            yield plate(name, title, figure)
+
+
+def plate(name: str, title: str, figure: Figure) -> Plate:
+    """Save a figure that was drawn in ``STYLE``."""
+    svg, pdf = io.StringIO(), io.BytesIO()
+    figure.savefig(svg, format="svg", metadata=dict.fromkeys(_SVG_METADATA))
+    figure.set_layout_engine("none")  # the layout is settled; do not solve it again
+    figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
+    text = svg.getvalue().replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
+    return Plate(name, title, text, pdf.getvalue(), figure.get_figwidth())
 
 
 _SVG_METADATA = ("Creator", "Date", "Format", "Type")
@@ -156,7 +161,7 @@ def learning_curves(run: Run) -> Iterator[tuple[str, str, Figure]]:
     groups = settings(run.policies)
     low, high = _return_limits(run)
     # As many in every figure, so that their axes line up side by side.
-    columns = _legend_columns([p.name for p in run.policies if p.learned], COLUMN)
+    columns = legend_columns([p.name for p in run.policies if p.learned], COLUMN)
     for group in groups:
         words = setting_words(group, groups)
         figure = Figure((COLUMN, 2.6))
@@ -166,7 +171,7 @@ def learning_curves(run: Run) -> Iterator[tuple[str, str, Figure]]:
         axes.set_ylabel("Average return")
         axes.set_title("\n".join(textwrap.wrap(words, 52)))
         _reference_lines(axes, run, group.rounds)
-        _legend(figure, columns)
+        legend(figure, columns)
         yield slug("curves-" + "-".join(map(str, _setting_parts(group, groups)))), words, figure
 
 
@@ -322,7 +327,7 @@ def user_bars(run: Run) -> Figure:
     axes.set_xlim(-0.55, len(users) - 0.45)
     axes.set_ylim(0, None)
     axes.set_ylabel("QoE (0 to 1)")
-    _legend(figure, _legend_columns([OPTIMUM, *(p.name for p in run.policies)], PAGE))
+    legend(figure, legend_columns([OPTIMUM, *(p.name for p in run.policies)], PAGE))
     return figure
 
 
@@ -483,16 +488,16 @@ def human_opinion(run: Run) -> Figure:
     axes.tick_params(axis="y", length=0)
     axes.margins(x=0.08)
     axes.set_xlabel(f"Mean opinion score ({human.scale})")
-    _legend(figure, 1)
+    legend(figure, 1)
     return figure
 
 
-def _legend(figure: Figure, columns: int) -> None:
+def legend(figure: Figure, columns: int) -> None:
     """One legend above the axes."""
     figure.legend(loc="outside upper left", ncols=columns, handlelength=2.4)
 
 
-def _legend_columns(labels: Sequence[str], inches: float) -> int:
+def legend_columns(labels: Sequence[str], inches: float) -> int:
     """How many columns of a legend fit a width: text at 7.5 points, and its handle."""
     return max(1, min(len(labels), int(inches / (0.066 * max(map(len, labels), default=1) + 0.6))))
 

@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from rlli_jax.experiments.statistics import jain_index, t_interval
-from rlli_jax.report import figures
+from rlli_jax.report import figures, reliability
 from rlli_jax.report.data import Policy, Run, Thumbnail, load_run
 from rlli_jax.report.findings import findings, share
 from rlli_jax.report.labels import (
@@ -40,19 +41,48 @@ def render(run_dir: str | Path) -> Path:
     """
     run = load_run(run_dir)
     plates = list(figures.plates(run))
-    page = page_html(run, plates)
-    folder = run.path / "figures"
+    return write_report(run.path, plates, page_html(run, plates))
+
+
+def write_report(path: Path, plates: Sequence[figures.Plate], page: str) -> Path:
+    """Write figures and page into a run directory; the path of the page."""
+    folder = path / "figures"
     folder.mkdir(exist_ok=True)
     for plate in plates:
         _write(folder / f"{plate.name}.svg", plate.svg.encode())
         _write(folder / f"{plate.name}.pdf", plate.pdf)
-    report = run.path / "report.html"
+    report = path / "report.html"
     _write(report, page.encode())
     return report
 
 
 def page_html(run: Run, plates: list[figures.Plate]) -> str:
     """The page's text."""
+    folder = shlex.quote(f"runs/{run.name}")
+    by_name = on_page(plates)
+    return (
+        templates()
+        .get_template("report.html")
+        .render(
+            run=run,
+            summary=_summary(run),
+            findings=findings(run),
+            rows=_policy_rows(run),
+            figures=by_name,
+            curves=[figure for name, figure in by_name.items() if name.startswith("curves-")],
+            gallery=[_shown_request(run, r) for r in range(len(run.table.requests))[:MAX_REQUESTS]],
+            users_shown=run.table.users[: figures.MAX_USERS],
+            means=_mean_rows(run),
+            human=_human_rows(run),
+            reliability=reliability.load(run),
+            holes=int((~run.test.valid).sum()),
+            command=f"rlli run {folder}/config.yaml --output {folder}-again",
+        )
+    )
+
+
+def templates() -> jinja2.Environment:
+    """Where the pages' templates are, and what they may call."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("rlli_jax.report"),
         autoescape=True,
@@ -61,8 +91,12 @@ def page_html(run: Run, plates: list[figures.Plate]) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"number": number, "percent": percent, "breakable": _breakable}
-    folder = shlex.quote(f"runs/{run.name}")
-    by_name = {
+    return environment
+
+
+def on_page(plates: Sequence[figures.Plate]) -> dict[str, dict[str, Any]]:
+    """Figures by name, as the templates' macro ``plate`` takes them."""
+    return {
         plate.name: {
             "title": plate.title,
             "svg": Markup(plate.inline()),
@@ -70,20 +104,6 @@ def page_html(run: Run, plates: list[figures.Plate]) -> str:
         }
         for plate in plates
     }
-    return environment.get_template("report.html").render(
-        run=run,
-        summary=_summary(run),
-        findings=findings(run),
-        rows=_policy_rows(run),
-        figures=by_name,
-        curves=[figure for name, figure in by_name.items() if name.startswith("curves-")],
-        gallery=[_shown_request(run, r) for r in range(len(run.table.requests))[:MAX_REQUESTS]],
-        users_shown=run.table.users[: figures.MAX_USERS],
-        means=_mean_rows(run),
-        human=_human_rows(run),
-        holes=int((~run.test.valid).sum()),
-        command=f"rlli run {folder}/config.yaml --output {folder}-again",
-    )
 
 
 def _breakable(name: str) -> Markup:

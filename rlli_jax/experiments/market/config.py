@@ -1,0 +1,279 @@
+"""What a study of the edge market is: a YAML file with a key ``market``, checked key by key.
+
+The numbers of the market itself are checked by ``make_params``, which knows their ranges.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+
+from rlli_jax.envs.edge_market.market import ObservationPart
+from rlli_jax.errors import InputError
+from rlli_jax.experiments.config import (
+    AnyJudge,
+    Block,
+    CatalogBlock,
+    Learned,
+    PopulationBlock,
+    Positive,
+    Whole,
+    _beside_file,
+    _exactly_one,
+    _sentence,
+    read_yaml,
+)
+from rlli_jax.learners.dqn import DQNConfig, DQNHyperparams
+from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams
+from rlli_jax.learners.reinforce import ReinforceConfig, ReinforceHyperparams
+from rlli_jax.learners.sac import D2SACConfig, SACConfig, SACHyperparams
+
+Share = Annotated[float, Field(ge=0, le=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class FleetSample(Block):
+    """Providers drawn from the ranges of AGOD."""
+
+    seed: Whole = 0
+    providers: Positive = 20
+
+
+class FleetBlock(Block):
+    """Who serves: a file (.json or .npz), or a draw. Either is kept with the run."""
+
+    file: Path | None = None
+    sample: FleetSample | None = None
+
+    _paths = field_validator("file")(_beside_file)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "FleetBlock":
+        _exactly_one(self, ("file", "sample"))
+        return self
+
+
+class DriftBlock(Block):
+    """How tastes move; see :class:`rlli_jax.envs.edge_market.Drift`."""
+
+    interest_rate: Share = 0.0
+    interest_weight: NotNegative = 0.2
+    satiation_weight: NotNegative = 0.0
+    satiation_memory: Share = 0.7
+
+
+class MarketBlock(Block):
+    """The market; keys and defaults as in :func:`rlli_jax.envs.edge_market.make_params`."""
+
+    fleet: FleetBlock
+    demands: tuple[Whole, ...] = tuple(range(100, 260, 10))
+    runtime: tuple[float, float, float] = (0.06, 150.0, -840.0)
+    arrival_rate: float = 1e-3
+    rate_amplitude: float = 0.0
+    rate_period: float = 86_400.0
+    horizon: Whole = 1_000_000
+    crash_penalty: float = 2.0
+    capacity_scale: float = 900.0
+    patience: float | None = None  # seconds; endless if not given
+    queue: Annotated[Whole, Field(ge=0)] = 0
+    drift: DriftBlock | None = None
+
+    def numbers(self) -> dict[str, Any]:
+        """What ``make_params`` takes as it is."""
+        numbers = self.model_dump(exclude={"fleet", "queue", "drift"}, exclude_none=True)
+        return dict(numbers)
+
+
+class Rule(Block):
+    """A policy that does not learn; ``mask`` keeps it to the providers that have room."""
+
+    learner: Literal["random", "round_robin", "least_loaded", "greedy", "best_single"]
+    mask: bool = False
+
+
+class Bandit(Block):
+    """A linear bandit, which learns while it serves ``steps`` tasks and is then evaluated."""
+
+    learner: Literal["linucb", "thompson"]
+    mask: bool = False
+    steps: Positive = 100_000
+    exploration: NotNegative = 1.0  # alpha of LinUCB, scale of Thompson sampling
+
+
+class MarketLearned(Learned):
+    """A policy that learns for a number of iterations (collect, update)."""
+
+    observation: Annotated[tuple[ObservationPart, ...], Field(min_length=1)] = (  # type: ignore[assignment]
+        "providers",
+        "task",
+    )
+    mask: bool = False
+    # What it learns from: what was paid, or that minus the most the task could pay (see
+    # rlli_jax.envs.edge_market.regret). It is evaluated by what was paid.
+    reward: Literal["paid", "regret"] = "paid"
+
+
+class MarketPPO(MarketLearned):
+    """Keys as in :mod:`rlli_jax.learners.ppo`."""
+
+    learner: Literal["ppo"]
+    config: PPOConfig = PPOConfig()
+    hyperparams: PPOHyperparams = PPOHyperparams()
+
+
+class MarketDQN(MarketLearned):
+    """Keys as in :mod:`rlli_jax.learners.dqn`."""
+
+    learner: Literal["dqn"]
+    config: DQNConfig = DQNConfig()
+    hyperparams: DQNHyperparams = DQNHyperparams()
+
+
+class MarketReinforce(MarketLearned):
+    """Keys as in :mod:`rlli_jax.learners.reinforce`."""
+
+    learner: Literal["reinforce"]
+    config: ReinforceConfig = ReinforceConfig()
+    hyperparams: ReinforceHyperparams = ReinforceHyperparams()
+
+
+class MarketSAC(MarketLearned):
+    """Keys as in :mod:`rlli_jax.learners.sac`."""
+
+    learner: Literal["sac"]
+    config: SACConfig = SACConfig()
+    hyperparams: SACHyperparams = SACHyperparams()
+
+
+class MarketD2SAC(MarketLearned):
+    """Keys as in :mod:`rlli_jax.learners.sac`."""
+
+    learner: Literal["d2sac"]
+    config: D2SACConfig = D2SACConfig()
+    hyperparams: SACHyperparams = SACHyperparams()
+
+
+_KINDS = (MarketPPO, MarketDQN, MarketReinforce, MarketSAC, MarketD2SAC, Bandit, Rule)
+_BY_LEARNER = {
+    learner: kind.__name__
+    for kind in _KINDS
+    for learner in get_args(kind.model_fields["learner"].annotation)
+}
+
+
+def _tag(block: Any) -> str | None:
+    learner = block.get("learner") if isinstance(block, dict) else getattr(block, "learner", None)
+    return _BY_LEARNER.get(learner) if isinstance(learner, str) else None
+
+
+AnyMarketPolicy = Annotated[
+    Annotated[MarketPPO, Tag("MarketPPO")]
+    | Annotated[MarketDQN, Tag("MarketDQN")]
+    | Annotated[MarketReinforce, Tag("MarketReinforce")]
+    | Annotated[MarketSAC, Tag("MarketSAC")]
+    | Annotated[MarketD2SAC, Tag("MarketD2SAC")]
+    | Annotated[Bandit, Tag("Bandit")]
+    | Annotated[Rule, Tag("Rule")],
+    Discriminator(
+        _tag,
+        custom_error_type="unknown_learner",
+        custom_error_message=f"learner must be one of {', '.join(_BY_LEARNER)}",
+    ),
+]
+
+
+class MarketEvaluation(Block):
+    """How policies are judged: all of them on the same episodes of tasks."""
+
+    episodes: Positive = 8
+    seed: Whole = 1_000_003  # of these tasks; not the one that training draws from
+    optimum: bool = True  # whether the offline optimum of each episode is found (seconds each)
+
+
+class MarketConfig(Block):
+    """A whole study of the edge market."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    description: str = ""
+    seed: Whole = 0
+    seeds: Positive = 8  # runs of every policy, side by side
+    checkpoint_every: Positive = 50  # iterations between checkpoints: at most these are lost
+    market: MarketBlock
+    # Personal QoE: give catalog and judge (and the population, unless scores are recorded), with
+    # as many providers as the fleet has. Without them a picture is worth its utility.
+    population: PopulationBlock | None = None
+    catalog: CatalogBlock | None = None
+    judge: Annotated[AnyJudge, Field(discriminator="kind")] | None = None
+    policies: Annotated[dict[str, AnyMarketPolicy], Field(min_length=1)]
+    evaluation: MarketEvaluation = MarketEvaluation()
+
+    @property
+    def personal(self) -> bool:
+        """Whether users have personal QoE."""
+        return self.judge is not None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "MarketConfig":
+        if (self.catalog is None) != (self.judge is None) or (
+            self.population is not None and self.judge is None
+        ):
+            raise ValueError(
+                "judge: personal QoE needs catalog and judge together; give both or neither"
+            )
+        if self.judge is not None and (self.population is None) != (self.judge.kind == "recorded"):
+            raise ValueError(
+                "population: the users of a recorded judge are those of its file; any other judge "
+                "needs this key"
+            )
+        if self.market.drift is not None and not self.personal:
+            raise ValueError("market.drift: tastes are those of users; give catalog and judge too")
+        if self.evaluation.optimum and (self.market.drift is not None or self.market.queue):
+            raise ValueError(
+                "evaluation.optimum: there is none where tastes drift or tasks queue; set it to "
+                "false"
+            )
+        for name, policy in self.policies.items():
+            if not name.strip() or set(name) & set('/\\:*?"<>|') or name.startswith("."):
+                raise ValueError(
+                    f"policies: {name!r} cannot be the name of a folder; choose another name"
+                )
+            if isinstance(policy, MarketLearned):
+                for part in {"persona", "request"} & set(policy.observation):
+                    if not self.personal:
+                        raise ValueError(
+                            f"policies.{name}.observation: {part} is that of a user; give catalog "
+                            "and judge, or remove it"
+                        )
+                if "tastes" in policy.observation and self.market.drift is None:
+                    raise ValueError(
+                        f"policies.{name}.observation: tastes needs market.drift; give it or "
+                        "remove the part"
+                    )
+        return self
+
+    def dump(self) -> dict[str, Any]:
+        """The resolved config as plain values, as ``config.yaml`` holds it."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+def load_market_config(path: str | Path, overrides: Sequence[str] = ()) -> MarketConfig:
+    """Read a study from YAML, with overrides ``key.path=value`` on top.
+
+    Raises:
+        InputError: one sentence that names the file, the key's path and what to do.
+    """
+    path = Path(path)
+    return parse_market_config(
+        read_yaml(path, overrides), source=str(path), folder=path.resolve().parent
+    )
+
+
+def parse_market_config(
+    content: dict[str, Any], *, source: str, folder: Path | None
+) -> MarketConfig:
+    """Check plain values; paths are relative to ``folder``. Raises InputError as above."""
+    try:
+        return MarketConfig.model_validate(content, context={"folder": folder})
+    except ValidationError as error:
+        raise InputError(f"{source}: {_sentence(error, content)}") from None

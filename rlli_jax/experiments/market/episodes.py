@@ -1,0 +1,74 @@
+"""Episodes of given tasks, on which every policy is judged alike."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from rlli_jax.envs.edge_market import EdgeMarket, EnvParams, EnvState, Task
+from rlli_jax.envs.edge_market.play import Policy, check_tasks
+from rlli_jax.learners import core
+
+
+class Episodes(struct.PyTreeNode):
+    """E episodes side by side; the shorter ones are filled up with copies of their last task."""
+
+    tasks: Task  # [E, T + 1] on every field
+    decisions: jax.Array  # [E] int32, tasks that are served
+
+
+def gather(env: EdgeMarket, params: EnvParams, tasks: Sequence[Task]) -> Episodes:
+    """Lay episodes of different lengths side by side. InputError if they do not fit the market."""
+    for episode in tasks:
+        check_tasks(env, params, episode)
+    decisions = [len(episode.arrival) - 1 for episode in tasks]
+    longest = max(decisions) + 1
+
+    def fill(x: jax.Array) -> np.ndarray:
+        return np.pad(x, [(0, longest - len(x)), *[(0, 0)] * (np.ndim(x) - 1)], mode="edge")
+
+    filled = [jax.tree.map(fill, episode) for episode in tasks]
+    stacked = jax.tree.map(lambda *rows: jnp.asarray(np.stack(rows)), *filled)
+    return Episodes(stacked, jnp.asarray(decisions, jnp.int32))
+
+
+def play_all(
+    env: EdgeMarket, params: EnvParams, episodes: Episodes, policy: Policy, key: jax.Array
+) -> dict[str, Any]:
+    """``returns`` [E] and the sums over each episode of ``EdgeMarket.statistics`` [E, ...]."""
+
+    def one(tasks: Task, decisions: jax.Array, key: jax.Array) -> dict[str, Any]:
+        def body(carry: tuple, scanned: tuple) -> tuple[tuple, None]:
+            state, total, t = carry
+            task, key = scanned
+            action = policy(key, state, params)
+            counts = env.statistics(state, action, params)
+            state, reward, _ = env.serve(state, action, params)
+            counts = {"returns": reward} | counts
+            total = jax.tree.map(lambda a, b: a + b * (t < decisions), total, counts)
+            return (env.arrive(state, task), total, t + 1), None
+
+        first = env.start(jax.tree.map(lambda x: x[0], tasks), params)
+        later = jax.tree.map(lambda x: x[1:], tasks)
+        counted = jax.eval_shape(lambda: env.statistics(first, jnp.int32(0), params))
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), counted)
+        nothing = {"returns": jnp.float32(0)} | nothing
+        keys = jax.random.split(key, len(later.arrival))
+        (_, total, _), _ = jax.lax.scan(body, (first, nothing, 0), (later, keys))
+        return dict(total)
+
+    keys = jax.random.split(key, len(episodes.decisions))
+    return jax.vmap(one)(episodes.tasks, episodes.decisions, keys)
+
+
+def as_rule(env: EdgeMarket, policy: core.Policy) -> Policy:
+    """A learner's policy without memory, as a function of the market's state."""
+
+    def act(key: jax.Array, state: EnvState, params: EnvParams) -> jax.Array:
+        seen = core.situation(env, env.observe(key, state, None, params), state, params)
+        return policy.act(key, seen, policy.initial)[0]
+
+    return act

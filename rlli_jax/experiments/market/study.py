@@ -1,0 +1,333 @@
+"""Carry out a study of the edge market: train every policy, judge all on the same tasks.
+
+The run directory holds, beside ``config.yaml`` and ``versions.json``::
+
+    fleet.json         the providers            table.npz, population.csv   with personal QoE only
+    references.json    {"optimum": return of each episode or null, "tasks": served in each episode,
+                        "tasks_per_episode": expected}
+    policies/<name>/summary.json     as in other studies, with "mask" and "reward"
+    policies/<name>/curve.npz        policies that learn: env_steps [I], episode_return [seeds, I]
+    policies/<name>/evaluation.npz   returns [seeds, E] and every sum of EdgeMarket.statistics
+    checkpoints/
+"""
+
+import time
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from rlli_jax.envs.edge_market import (
+    Drift,
+    EdgeMarket,
+    EnvParams,
+    Fleet,
+    bandits,
+    load_fleet,
+    make_params,
+    make_users,
+    references,
+    sample_fleet,
+    sample_tasks,
+)
+from rlli_jax.envs.edge_market.market import ObservationPart
+from rlli_jax.envs.edge_market.optimum import offline_optimum
+from rlli_jax.envs.edge_market.regret import RegretMarket
+from rlli_jax.errors import InputError
+from rlli_jax.experiments.config import Reference, StudyConfig
+from rlli_jax.experiments.market.config import (
+    Bandit,
+    MarketConfig,
+    MarketD2SAC,
+    MarketDQN,
+    MarketLearned,
+    MarketPPO,
+    MarketReinforce,
+    MarketSAC,
+    Rule,
+)
+from rlli_jax.experiments.market.episodes import Episodes, as_rule, gather, play_all
+from rlli_jax.experiments.run_directory import write_json, write_npz
+from rlli_jax.experiments.tables import build_problem
+from rlli_jax.experiments.training import Checkpoints, train
+from rlli_jax.learners.core import Learner
+from rlli_jax.learners.dqn import dqn
+from rlli_jax.learners.ppo import ppo
+from rlli_jax.learners.reinforce import reinforce
+from rlli_jax.learners.sac import d2sac, sac
+from rlli_jax.oracle import QoETable
+from rlli_jax.personas import Population
+
+_LEARNERS: dict[type[MarketLearned], Callable[..., Learner]] = {
+    MarketPPO: ppo,
+    MarketDQN: dqn,
+    MarketReinforce: reinforce,
+    MarketSAC: sac,
+    MarketD2SAC: d2sac,
+}
+
+
+@dataclass(frozen=True)
+class Market:
+    """What every policy of a study meets."""
+
+    params: EnvParams
+    queue: int
+    episodes: Episodes  # E, for evaluation
+    train_tasks: Any  # one episode of tasks, by which the best single provider is chosen
+
+    def env(
+        self, *, mask: bool, observation: Sequence[ObservationPart] = ("providers", "task")
+    ) -> EdgeMarket:
+        """The market as a policy sees it."""
+        return EdgeMarket(self.params, mask=mask, queue=self.queue, observation=observation)
+
+
+def prepare(config: MarketConfig, path: Path, console: Console) -> Market:
+    """Fleet, users and the tasks of evaluation; a run directory that has them already is read.
+
+    Raises:
+        InputError: anything that is wrong with the fleet, the users or the market's numbers.
+    """
+    fleet = _fleet(config, path)
+    users = _users(config, path, fleet, console) if config.personal else None
+    try:
+        params = make_params(fleet, users=users, **config.market.numbers())
+    except InputError as error:
+        raise InputError(f"market: {error}") from None
+    # Arrays, not Python numbers: weak types would compile anew.
+    params = jax.tree.map(jnp.asarray, params)
+    env = EdgeMarket(params, queue=config.market.queue)
+    key_train, key_test = jax.random.split(jax.random.key(config.evaluation.seed))
+    drawn = [
+        sample_tasks(key, params) for key in jax.random.split(key_test, config.evaluation.episodes)
+    ]
+    market = Market(
+        params, config.market.queue, gather(env, params, drawn), sample_tasks(key_train, params)
+    )
+    fleet.save(path / "fleet.json")
+    if not (path / "references.json").exists():
+        with console.status("finding the offline optimum"):
+            optimum = (
+                [offline_optimum(env, params, tasks).value for tasks in drawn]
+                if config.evaluation.optimum
+                else None
+            )
+        write_json(
+            path / "references.json",
+            {
+                "optimum": optimum,
+                "tasks": np.asarray(market.episodes.decisions).tolist(),
+                "tasks_per_episode": config.market.arrival_rate * config.market.horizon,
+            },
+        )
+    return market
+
+
+def _fleet(config: MarketConfig, path: Path) -> Fleet:
+    if (path / "fleet.json").exists():
+        return load_fleet(path / "fleet.json")
+    block = config.market.fleet
+    if block.file is not None:
+        return load_fleet(block.file)
+    assert block.sample is not None  # the config says that one of the two is given
+    return sample_fleet(block.sample.seed, block.sample.providers)
+
+
+def _users(config: MarketConfig, path: Path, fleet: Fleet, console: Console) -> Any:
+    """The oracle's table and its users, on the device."""
+    if not (path / "table.npz").exists():
+        assert config.catalog is not None
+        assert config.judge is not None
+        # The oracle's part of another study with the same blocks.
+        study = StudyConfig(
+            name=config.name,
+            population=config.population,
+            catalog=config.catalog,
+            judge=config.judge,
+            policies={"random": Reference(learner="random")},
+        )
+        problem = build_problem(study, console)
+        problem.population.to_csv(path / "population.csv")
+        problem.table.save(path / "table.npz")
+    table = QoETable.load(path / "table.npz")
+    if len(table.providers) != len(fleet):
+        raise InputError(
+            f"market.fleet has {len(fleet)} providers, but the judge rated pictures of "
+            f"{len(table.providers)} ({', '.join(table.providers)}): give a fleet of as many"
+        )
+    drift = None if config.market.drift is None else Drift(**config.market.drift.model_dump())
+    traits = Population.from_csv(path / "population.csv").traits
+    return make_users(table, traits, drift=drift)
+
+
+def train_all(config: MarketConfig, path: Path, market: Market, console: Console) -> None:
+    """Train and evaluate every policy that is not finished yet."""
+    with Progress(
+        TextColumn("{task.description}", markup=False),  # a name may hold brackets
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} iterations"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+    ) as progress:
+        for name in config.policies:
+            if not (path / "policies" / name / "summary.json").exists():
+                _run_policy(name, config, path, market, progress)
+
+
+def _run_policy(
+    name: str, config: MarketConfig, path: Path, market: Market, progress: Progress
+) -> None:
+    """Train (if it learns), evaluate, and write the folder of one policy."""
+    block = config.policies[name]
+    folder = path / "policies" / name
+    # A policy's random numbers depend on its name, not on which others stand beside it.
+    key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(name.encode()) & 0x7FFFFFFF)
+    key_train, key_test = jax.random.split(key)
+    keys_train = jax.random.split(key_train, config.seeds)
+    keys_test = jax.random.split(key_test, config.seeds)
+    summary: dict[str, Any] = {
+        "name": name,
+        "learner": block.learner,
+        "observation": [],
+        "mask": block.mask,
+        "reward": "paid",
+        "seeds": config.seeds,
+        "iterations": None,
+        "env_steps": None,
+        "compile_seconds": None,
+        "train_seconds": None,
+        "steps_per_second": None,
+    }
+    total = block.iterations if isinstance(block, MarketLearned) else 1
+    task = progress.add_task(name, total=total, note="")
+    if isinstance(block, MarketLearned):
+        result, curve, learned = _learn(
+            block, config, Checkpoints(path / "checkpoints" / name), market, keys_train, keys_test,
+            lambda done, note: progress.update(task, completed=done, note=note),
+        )  # fmt: skip
+    elif isinstance(block, Bandit):
+        result, curve, learned = _learn_bandit(block, market, keys_train, keys_test)
+    else:
+        result, curve, learned = _follow(block, market, keys_test), None, {}
+    if curve is not None:
+        write_npz(folder / "curve.npz", curve)
+    progress.update(task, completed=total, note=f"return {result['returns'].mean():.1f}")
+    write_npz(folder / "evaluation.npz", result)
+    # Last, because its presence says that the policy is finished.
+    write_json(folder / "summary.json", summary | learned)
+
+
+def _learn(
+    block: MarketLearned,
+    config: MarketConfig,
+    checkpoints: Checkpoints,
+    market: Market,
+    keys_train: jax.Array,
+    keys_test: jax.Array,
+    tell: Callable[[int, str], None],
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, Any]]:
+    """Train a learner on all seeds: its evaluation, its curve, and its part of the summary."""
+    env = training = market.env(mask=block.mask, observation=block.observation)
+    shift = 0.0
+    if block.reward == "regret":
+        training = regret = RegretMarket(
+            market.params, mask=block.mask, queue=market.queue, observation=block.observation
+        )
+        shift = regret.mean_total(market.params)
+    learner = _LEARNERS[type(block)](training, block.config)
+
+    def show(iteration: int, metrics: Mapping[str, np.ndarray]) -> None:
+        recent = metrics["episode_return"][:, -10:] + shift
+        tell(iteration, f"return {np.nanmean(recent):.1f}" if np.isfinite(recent).any() else "")
+
+    trained = train(
+        learner,
+        block.hyperparams.replace(total_iterations=block.iterations),
+        market.params,
+        keys_train,
+        block.iterations,
+        config.checkpoint_every,
+        checkpoints,
+        show,
+    )
+
+    @jax.jit
+    @jax.vmap
+    def judge(state: Any, key: jax.Array) -> dict[str, Any]:
+        rule = as_rule(env, learner.policy(state))
+        return play_all(env, market.params, market.episodes, rule, key)
+
+    steps = learner.env_steps * np.arange(1, block.iterations + 1)
+    curve = {"env_steps": steps, **trained.metrics}
+    curve["episode_return"] = curve["episode_return"] + np.float32(shift)
+    learned = {
+        "observation": list(env.observation),
+        "reward": block.reward,
+        "iterations": block.iterations,
+        "env_steps": int(steps[-1]),
+        "compile_seconds": trained.compile_seconds,
+        "train_seconds": trained.train_seconds,
+        "steps_per_second": int(steps[-1]) * len(keys_train) / trained.train_seconds,
+    }
+    return _numpy(judge(trained.state, keys_test)), curve, learned
+
+
+def _learn_bandit(
+    block: Bandit, market: Market, keys_train: jax.Array, keys_test: jax.Array
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, Any]]:
+    """The same for a bandit. Its curve sums the rewards of as many tasks as an episode has."""
+    env, params = market.env(mask=block.mask), market.params
+    make = bandits.linucb if block.learner == "linucb" else bandits.thompson
+    bandit = make(env, block.exploration)
+    run = jax.jit(
+        lambda keys: jax.vmap(lambda key: bandits.learn(env, bandit, params, key, block.steps))(
+            keys
+        )
+    )
+    start = time.perf_counter()
+    compiled = run.lower(keys_train).compile()
+    ready = time.perf_counter()
+    state, rewards = jax.block_until_ready(compiled(keys_train))
+    seconds = time.perf_counter() - ready
+
+    @jax.jit
+    @jax.vmap
+    def judge(state: Any, key: jax.Array) -> dict[str, Any]:
+        return play_all(env, params, market.episodes, bandits.exploit(env, state), key)
+
+    window = min(block.steps, max(1, round(float(params.arrival_rate * params.horizon))))
+    windows = block.steps // window
+    rows = np.asarray(rewards)[:, : windows * window].reshape(len(keys_train), windows, window)
+    curve = {"env_steps": window * np.arange(1, windows + 1), "episode_return": rows.sum(-1)}
+    learned = {
+        "env_steps": block.steps,
+        "compile_seconds": ready - start,
+        "train_seconds": seconds,
+        "steps_per_second": block.steps * len(keys_train) / seconds,
+    }
+    return _numpy(judge(state, keys_test)), curve, learned
+
+
+def _follow(block: Rule, market: Market, keys: jax.Array) -> dict[str, np.ndarray]:
+    """The evaluation of a policy that does not learn."""
+    env, params = market.env(mask=block.mask), market.params
+    if block.learner == "best_single":
+        rule = references.single(references.best_single(env, params, market.train_tasks)[0])
+    else:
+        rule = getattr(references, block.learner)(env)
+    judge = jax.jit(jax.vmap(lambda key: play_all(env, params, market.episodes, rule, key)))
+    return _numpy(judge(keys))
+
+
+def _numpy(tree: dict[str, Any]) -> dict[str, np.ndarray]:
+    return {name: np.asarray(x) for name, x in tree.items()}

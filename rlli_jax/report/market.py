@@ -1,0 +1,479 @@
+"""The report of a study of the edge market: figures, tables and one self-contained page.
+
+Reads files only, like the rest of this room; what the files hold is told in
+``rlli_jax/experiments/market/study.py``.
+"""
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from rlli_jax.errors import InputError
+from rlli_jax.experiments.statistics import (
+    Estimate,
+    bootstrap_difference,
+    jain_index,
+    smooth,
+    t_interval,
+)
+from rlli_jax.oracle import QoETable
+from rlli_jax.report.data import (
+    Array,
+    Curve,
+    optional,
+    read,
+    read_config,
+    read_curve,
+    read_json,
+    read_versions,
+    require,
+)
+from rlli_jax.report.figures import (
+    DASHES,
+    HEAT,
+    INK,
+    MAX_POINTS,
+    PAGE,
+    SMOOTHING,
+    STYLE,
+    Plate,
+    legend,
+    legend_columns,
+    plate,
+)
+from rlli_jax.report.labels import duration, number, percent, plus_minus, quantity
+from rlli_jax.report.page import on_page, templates, write_report
+
+# Okabe and Ito's colours (2008); policies beyond their number differ by dash as well.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#46525e")
+BASELINE = "least_loaded"
+
+
+@dataclass(frozen=True)
+class MarketPolicy:
+    """One policy, and its sums over each of E episodes of evaluation."""
+
+    name: str
+    learner: str
+    observation: tuple[str, ...]
+    mask: bool
+    reward: str
+    env_steps: int | None  # per seed
+    compile_seconds: float | None
+    train_seconds: float | None  # all seeds together
+    steps_per_second: float | None
+    sums: dict[str, Array]  # returns [seeds, E], and those of EdgeMarket.statistics
+    curve: Curve | None
+
+    @property
+    def returns(self) -> Array:
+        """Mean over episodes, [seeds]."""
+        return self.sums["returns"].mean(1)
+
+    def share(self, count: str) -> Array:
+        """A count as a share of the tasks, [seeds]."""
+        return np.asarray(self.sums[count].sum(1) / self.sums["tasks"].sum(1))
+
+    @property
+    def load(self) -> Array:
+        """Share of the assigned denoising steps at each provider, [seeds, L]."""
+        load = self.sums["load"].sum(1)
+        return np.asarray(load / np.maximum(load.sum(-1, keepdims=True), 1))
+
+    @property
+    def qoe(self) -> Array:
+        """Mean QoE of each user's tasks, 0 for those that were dropped; [seeds, K].
+
+        NaN for a user without a task that was assigned.
+        """
+        assigned = self.sums["assigned_of_user"].sum(1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(self.sums["qoe_of_user"].sum(1) / assigned)
+
+
+@dataclass(frozen=True)
+class MarketRun:
+    """All that a run directory holds for the report."""
+
+    path: Path
+    config: str
+    description: str
+    versions: dict[str, str]
+    capacity: Array  # [L]
+    optimum: Array | None  # [E]
+    tasks: Array  # [E]
+    judge: str | None  # with personal QoE
+    stand_in: bool
+    policies: tuple[MarketPolicy, ...]  # in the order of the config
+
+    @property
+    def name(self) -> str:
+        """Of the folder."""
+        return self.path.resolve().name
+
+    @property
+    def baseline(self) -> MarketPolicy | None:
+        """Crash Avoid, if the study has it."""
+        return next((p for p in self.policies if p.learner == BASELINE), None)
+
+    @property
+    def personal(self) -> bool:
+        """Whether users have personal QoE."""
+        return self.judge is not None
+
+
+def load_market_run(directory: str | Path) -> MarketRun:
+    """Read a run directory. InputError where a file is missing, damaged or does not fit."""
+    path = Path(directory)
+    text, config = read(path / "config.yaml", read_config)
+    references = read(path / "references.json", read_json)
+    table = read(path / "table.npz", QoETable.load) if (path / "table.npz").exists() else None
+    folders = {p.name: p for p in (path / "policies").glob("*") if p.is_dir()}
+    names = [name for name in config.get("policies", ()) if name in folders]
+    if not names:
+        raise InputError(f"{path / 'policies'} holds no policy: finish the run with `rlli run`.")
+    optimum = references.get("optimum")
+    return MarketRun(
+        path=path,
+        config=text,
+        description=str(config.get("description", "")),
+        versions=read(path / "versions.json", read_versions),
+        capacity=read(path / "fleet.json", lambda p: np.asarray(read_json(p)["capacity"])),
+        optimum=None if optimum is None else np.asarray(optimum, np.float64),
+        tasks=read(path / "references.json", lambda p: np.asarray(read_json(p)["tasks"])),
+        judge=None if table is None else table.judge,
+        stand_in=table is not None and table.stand_in,
+        policies=tuple(_policy(folders[name]) for name in names),
+    )
+
+
+def _policy(folder: Path) -> MarketPolicy:
+    summary = read(folder / "summary.json", read_json)
+    curve = folder / "curve.npz"
+
+    def sums(path: Path) -> dict[str, Array]:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+        for key in ("returns", "tasks", "finished", "crashed", "lost", "utility", "load"):
+            require(arrays[key].ndim >= 2, f"{key} is not [seeds, episodes, ...]")
+        return arrays
+
+    def build(_: Path) -> MarketPolicy:
+        return MarketPolicy(
+            name=str(summary["name"]),
+            learner=str(summary["learner"]),
+            observation=tuple(map(str, summary["observation"])),
+            mask=bool(summary["mask"]),
+            reward=str(summary["reward"]),
+            env_steps=optional(int, summary["env_steps"]),
+            compile_seconds=optional(float, summary["compile_seconds"]),
+            train_seconds=optional(float, summary["train_seconds"]),
+            steps_per_second=optional(float, summary["steps_per_second"]),
+            sums=read(folder / "evaluation.npz", sums),
+            curve=read(curve, read_curve) if curve.exists() else None,
+        )
+
+    return read(folder / "summary.json", build)
+
+
+def ratio(run: MarketRun, policy: MarketPolicy) -> Estimate:
+    """Return over the offline optimum, mean over episodes; over seeds. NaN without an optimum."""
+    if run.optimum is None:
+        return t_interval(np.full(1, np.nan))
+    return t_interval((policy.sums["returns"] / run.optimum).mean(1))
+
+
+def steps_to(policy: MarketPolicy, goal: float) -> Array:
+    """Environment steps of each seed until its smoothed training return reaches ``goal``.
+
+    Infinite where it never does; an empty array for a policy without a curve.
+    """
+    if policy.curve is None:
+        return np.empty(0)
+    curves = policy.curve.episode_return
+    smoothed = smooth(curves, max(1, curves.shape[1] // SMOOTHING))
+    reached = smoothed >= goal
+    first = policy.curve.env_steps[reached.argmax(1)].astype(float)
+    return np.where(reached.any(1), first, np.inf)
+
+
+def render_market(run_dir: str | Path) -> Path:
+    """Write ``figures/*`` and ``report.html`` into a run directory; the path of the page.
+
+    InputError where the run directory is incomplete or damaged.
+    """
+    run = load_market_run(run_dir)
+    plates = list(_plates(run))
+    folder = shlex.quote(f"runs/{run.name}")
+    page = (
+        templates()
+        .get_template("market.html")
+        .render(
+            run=run,
+            summary=_summary(run),
+            lead=_lead(run),
+            details=_details(run),
+            rows=[_row(run, policy) for policy in run.policies],
+            users=[_user_row(policy) for policy in run.policies] if run.personal else [],
+            figures=on_page(plates),
+            command=f"rlli run {folder}/config.yaml --output {folder}-again",
+        )
+    )
+    return write_report(run.path, plates, page)
+
+
+def _summary(run: MarketRun) -> str:
+    seeds = len(run.policies[0].returns)
+    return (
+        f"{len(run.capacity)} providers, {len(run.tasks)} episodes of evaluation with "
+        f"{number(float(run.tasks.mean()), 0)} tasks on average, the same for every policy; "
+        f"{seeds} seed{'' if seeds == 1 else 's'}."
+    )
+
+
+def _lead(run: MarketRun) -> str:
+    best = max(run.policies, key=lambda policy: float(policy.returns.mean()))
+    text = f"{best.name} returns most: {plus_minus(t_interval(best.returns), 1)}"
+    if run.optimum is None:
+        return text + "."
+    return text + f", {percent(float(ratio(run, best).value))} of the offline optimum."
+
+
+def _details(run: MarketRun) -> list[str]:
+    """Learned policies against the best that does not learn; persona-aware against blind."""
+    rules = [p for p in run.policies if p.curve is None]
+    learned = [p for p in run.policies if p.curve is not None]
+    sentences = []
+    if rules and learned:
+        rule = max(rules, key=lambda policy: float(policy.returns.mean()))
+        learner = max(learned, key=lambda policy: float(policy.returns.mean()))
+        sentences.append(_against(learner, rule))
+    for first in learned:
+        rest = tuple(part for part in first.observation if part not in ("persona", "request"))
+        blind = next(
+            (
+                p
+                for p in learned
+                if (p.learner, p.observation, p.mask, p.reward)
+                == (first.learner, rest, first.mask, first.reward)
+            ),
+            None,
+        )
+        if blind is not None and blind is not first:
+            sentences.append(_against(first, blind))
+    return sentences
+
+
+def _against(first: MarketPolicy, second: MarketPolicy) -> str:
+    """How much one policy returns above another, with the interval over seeds."""
+    gain = bootstrap_difference(first.returns, second.returns)
+    text = f"{first.name} returns {number(float(gain.value))} more than {second.name}"
+    if not np.isfinite(gain.low):
+        return text + "; a single seed gives no interval."
+    low, high = number(float(gain.low)), number(float(gain.high))
+    verdict = "the interval excludes zero" if gain.low * gain.high > 0 else "no difference is shown"
+    return text + f" (interquartile means over seeds, 95 % interval {low} to {high}); {verdict}."
+
+
+def _row(run: MarketRun, policy: MarketPolicy) -> dict[str, Any]:
+    """One line of the table of policies, ready to print."""
+    estimate = ratio(run, policy)
+    baseline = run.baseline
+    goal = np.inf if baseline is None else float(baseline.returns.mean())
+    steps = steps_to(policy, goal)
+    reached = np.isfinite(steps).all() and steps.size > 0 and policy.env_steps
+    seconds = policy.train_seconds
+    return {
+        "name": policy.name,
+        "returns": plus_minus(t_interval(policy.returns), 1),
+        "ratio": _percent_plus_minus(estimate),
+        "finished": _percent_plus_minus(t_interval(policy.share("finished"))),
+        "crashed": _percent_plus_minus(t_interval(policy.share("crashed"))),
+        "lost": _percent_plus_minus(t_interval(policy.share("lost"))),
+        "utility": plus_minus(t_interval(policy.sums["utility"].mean(1)), 1),
+        "steps": _steps(steps) if reached else ("never" if steps.size else "–"),
+        "time": duration(float(steps.mean()) / policy.env_steps * seconds)
+        if reached and policy.env_steps and seconds
+        else "–",
+        "train": duration(seconds),
+        "speed": quantity(policy.steps_per_second),
+        "sees": ", ".join(policy.observation) + (", mask" if policy.mask else ""),
+        "reward": policy.reward if policy.curve is not None else "–",
+        "reference": policy.curve is None,
+    }
+
+
+def _steps(steps: Array) -> str:
+    low, high = quantity(float(steps.min())), quantity(float(steps.max()))
+    middle = quantity(float(steps.mean()))
+    return middle if low == high else f"{middle} ({low} to {high})"
+
+
+def _percent_plus_minus(estimate: Estimate) -> str:
+    if not np.isfinite(estimate.value):
+        return "–"
+    scaled = Estimate(*(100 * np.asarray(x) for x in estimate))
+    return plus_minus(scaled, 1)
+
+
+def _user_row(policy: MarketPolicy) -> dict[str, str]:
+    """QoE over users: mean, Jain's index, the user worst off; each over seeds."""
+    qoe = np.nan_to_num(policy.qoe)
+    return {
+        "name": policy.name,
+        "mean": plus_minus(t_interval(qoe.mean(1)), 3),
+        "jain": plus_minus(t_interval(jain_index(qoe)), 4),
+        "minimum": plus_minus(t_interval(qoe.min(1)), 3),
+    }
+
+
+def _plates(run: MarketRun) -> Iterator[Plate]:
+    with matplotlib.rc_context(STYLE):
+        if any(policy.curve is not None for policy in run.policies):
+            yield plate("convergence", "Return while training", _convergence(run))
+        yield plate("returns", "Return of each policy", _returns(run))
+        yield plate("load", "Load of each provider", _load(run))
+        if run.personal:
+            yield plate("qoe", "QoE over users", _qoe(run))
+
+
+def _looks(policies: Sequence[MarketPolicy]) -> dict[str, dict[str, Any]]:
+    """Colour and dash of each policy's lines."""
+    return {
+        policy.name: {
+            "color": COLOURS[i % len(COLOURS)],
+            "linestyle": DASHES[(i // len(COLOURS) + i) % len(DASHES)],
+        }
+        for i, policy in enumerate(policies)
+    }
+
+
+def _convergence(run: MarketRun) -> Figure:
+    """Smoothed return over environment steps, with its band over seeds and the raw mean."""
+    learned = [p for p in run.policies if p.curve is not None]
+    looks = _looks(learned)
+    figure = Figure((PAGE, 3.4))
+    axes = figure.subplots()
+    for policy in learned:
+        assert policy.curve is not None
+        curves, x = policy.curve.episode_return, policy.curve.env_steps
+        mean, low, high = t_interval(smooth(curves, max(1, curves.shape[1] // SMOOTHING)))
+        keep = slice(None, None, 1 + len(x) // MAX_POINTS)
+        colour = looks[policy.name]["color"]
+        axes.plot(x, t_interval(curves).value, color=colour, alpha=0.25, linewidth=0.5)
+        axes.fill_between(x[keep], low[keep], high[keep], color=colour, alpha=0.18, linewidth=0)
+        axes.plot(x[keep], mean[keep], label=policy.name, **looks[policy.name])
+    levels = [
+        (p.name, float(p.returns.mean()))
+        for p in run.policies
+        if p.learner in ("random", "greedy", BASELINE)
+    ]
+    if run.optimum is not None:
+        levels.append(("offline optimum", float(run.optimum.mean())))
+    top = max([value for _, value in levels] + [float(p.returns.mean()) for p in learned])
+    lowest = min([value for _, value in levels if value > 0], default=0.0)
+    axes.set_ylim(min(0.0, lowest - 0.2 * abs(top)), top + 0.06 * abs(top))
+    for name, value in levels:
+        if value >= axes.get_ylim()[0]:
+            _level(axes, name, value)
+    axes.margins(x=0)
+    axes.set_xlabel("Environment steps of a seed")
+    axes.xaxis.set_major_formatter(lambda value, _: quantity(value))
+    axes.set_ylabel("Return of an episode")
+    legend(figure, legend_columns([p.name for p in learned], PAGE))
+    return figure
+
+
+def _level(axes: Axes, name: str, value: float) -> None:
+    axes.axhline(value, color=INK, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1.5)
+    axes.annotate(
+        name,
+        (1, value),
+        xycoords=("axes fraction", "data"),
+        xytext=(4, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=7,
+        color=INK,
+        annotation_clip=False,
+    )
+
+
+def _returns(run: MarketRun) -> Figure:
+    """Mean return over seeds with its interval, and the offline optimum as a line."""
+    figure = Figure((PAGE, 0.7 + 0.2 * len(run.policies)))
+    axes = figure.subplots()
+    for y, policy in enumerate(run.policies):
+        mean, low, high = (float(x) for x in t_interval(policy.returns))
+        if np.isfinite(low):
+            axes.hlines(y, low, high, color=COLOURS[0], linewidth=1.6)
+        filled = "white" if policy.curve is None else COLOURS[0]
+        axes.plot(mean, y, "o", color=COLOURS[0], markerfacecolor=filled, markersize=4)
+    if run.optimum is not None:
+        axes.axvline(float(run.optimum.mean()), color=INK, linewidth=0.9)
+    axes.set_yticks(range(len(run.policies)), [p.name for p in run.policies])
+    axes.set_ylim(len(run.policies) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    # A policy that mostly crashes would push all others into a corner.
+    axes.set_xlim(left=max(axes.get_xlim()[0], -abs(max(p.returns.mean() for p in run.policies))))
+    axes.set_xlabel("Return of an episode (filled: learned; line: offline optimum)")
+    return figure
+
+
+def _load(run: MarketRun) -> Figure:
+    """Share of the assigned denoising steps at each provider, one row for each policy."""
+    shares = np.stack([policy.load.mean(0) for policy in run.policies])  # [policies, L]
+    figure = Figure((PAGE, 0.9 + 0.2 * len(run.policies)))
+    axes = figure.subplots()
+    strongest = max(float(shares.max()), 1e-9)
+    for (y, x), value in np.ndenumerate(shares):
+        # Shares as opacity of one colour: it reads on white paper and in a dark scheme alike.
+        axes.fill(
+            [x - 0.5, x + 0.5, x + 0.5, x - 0.5],
+            [y - 0.5, y - 0.5, y + 0.5, y + 0.5],
+            color=HEAT,
+            alpha=float(value) / strongest,
+            linewidth=0,
+        )
+        if len(run.capacity) <= 24:
+            dark = value > 0.55 * strongest
+            axes.text(
+                x, y, f"{100 * value:.0f}", ha="center", va="center", fontsize=6,
+                color="white" if dark else INK,
+            )  # fmt: skip
+    axes.set_xticks(range(len(run.capacity)), [f"{c}" for c in run.capacity], rotation=90)
+    axes.set_yticks(range(len(run.policies)), [p.name for p in run.policies])
+    axes.set_xlim(-0.5, shares.shape[1] - 0.5)
+    axes.set_ylim(len(run.policies) - 0.5, -0.5)
+    axes.grid(visible=False)
+    axes.tick_params(length=0)
+    axes.set_xlabel("Providers, by their capacity in denoising steps")
+    return figure
+
+
+def _qoe(run: MarketRun) -> Figure:
+    """Distribution over users of their mean QoE (over seeds), one line for each policy."""
+    looks = _looks(run.policies)
+    figure = Figure((PAGE, 3.0))
+    axes = figure.subplots()
+    for policy in run.policies:
+        qoe = np.sort(np.nan_to_num(policy.qoe).mean(0))
+        axes.step(
+            np.concatenate([qoe[:1], qoe]),
+            np.arange(len(qoe) + 1) / len(qoe),
+            where="post",
+            label=policy.name,
+            **looks[policy.name],
+        )
+    axes.set_xlabel("Mean QoE of a user's tasks")
+    axes.set_ylabel("Share of users with at most this")
+    axes.set_ylim(0, 1.02)
+    legend(figure, legend_columns([p.name for p in run.policies], PAGE))
+    return figure

@@ -1,0 +1,255 @@
+"""Studies of the edge market: the run directory, resuming, the report, mistakes in the input."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from rich.console import Console
+
+from rlli_jax.envs.edge_market import sample_fleet
+from rlli_jax.errors import InputError
+from rlli_jax.experiments.market import study
+from rlli_jax.experiments.market.config import load_market_config, parse_market_config
+from rlli_jax.experiments.run_directory import open_run, read_config
+from rlli_jax.report.market import load_market_run, render_market, steps_to
+
+TINY_PPO = {
+    "learner": "ppo",
+    "iterations": 4,
+    "config": {"num_envs": 4, "num_steps": 16, "num_minibatches": 2, "hidden": [8]},
+}
+AWARE = ["providers", "task", "utility", "persona", "request"]
+
+
+def content(**changes):
+    """A market of three providers and some twenty tasks, without users."""
+    tiny = {
+        "name": "tiny",
+        "seeds": 2,
+        "checkpoint_every": 2,
+        "market": {
+            "fleet": {"sample": {"seed": 1, "providers": 3}},
+            "demands": [100, 200],
+            "runtime": [0, 20, 0],
+            "horizon": 20_000,
+        },
+        "policies": {
+            "Random": {"learner": "random"},
+            "Crash Avoid": {"learner": "least_loaded"},
+            "Greedy": {"learner": "greedy"},
+            "LinUCB": {"learner": "linucb", "steps": 60},
+            "PPO": TINY_PPO,
+        },
+        "evaluation": {"episodes": 3},
+    }
+    return tiny | changes
+
+
+def parsed(**changes):
+    return parse_market_config(content(**changes), source="study.yaml", folder=Path.cwd())
+
+
+def run(config, path, existing="refuse"):
+    with open_run(path, config, existing):
+        market = study.prepare(config, path, Console(quiet=True))
+        study.train_all(config, path, market, Console(quiet=True))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return run(parsed(), tmp_path_factory.mktemp("runs") / "tiny")
+
+
+def arrays(folder):
+    return {
+        (policy.name, file.name, key): value
+        for policy in sorted((folder / "policies").iterdir())
+        for file in sorted(policy.glob("*.npz"))
+        for key, value in np.load(file).items()
+    }
+
+
+def test_all_policies_meet_the_same_tasks_and_none_beats_the_optimum(finished):
+    references = json.loads((finished / "references.json").read_text())
+    found = arrays(finished)
+    for policy in content()["policies"]:
+        tasks = found[policy, "evaluation.npz", "tasks"]
+        assert tasks.tolist() == [references["tasks"]] * 2
+        returns = found[policy, "evaluation.npz", "returns"]
+        assert (returns <= np.array(references["optimum"]) + 1e-3).all()
+        parts = [found[policy, "evaluation.npz", key] for key in ("assigned", "lost")]
+        assert np.array_equal(sum(parts), tasks)
+    # Greedy looks at utility and load, so that it returns most of the rules.
+    mean = {p: found[p, "evaluation.npz", "returns"].mean() for p in content()["policies"]}
+    assert mean["Greedy"] > max(mean["Random"], mean["Crash Avoid"])
+    assert found["Greedy", "evaluation.npz", "lost"].sum() == 0
+
+
+def test_a_run_that_stopped_ends_as_if_it_had_not(finished, tmp_path, monkeypatch):
+    config = parsed(policies={"PPO": TINY_PPO})
+    path, save = tmp_path / "tiny", study.Checkpoints.save
+
+    def stop_after_first(self, iteration, kept):
+        save(self, iteration, kept)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(study.Checkpoints, "save", stop_after_first)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, path)
+    monkeypatch.undo()
+    assert not (path / "policies" / "PPO" / "summary.json").exists()
+    run(config, path, "resume")
+    whole = {key: value for key, value in arrays(finished).items() if key[0] == "PPO"}
+    for key, value in arrays(path).items():
+        assert np.array_equal(value, whole[key], equal_nan=True), key
+    assert read_config(path) == config
+
+
+def test_another_config_is_not_resumed(finished):
+    changed = content()["market"] | {"arrival_rate": 2e-3}
+    with pytest.raises(InputError, match=r"market.arrival_rate differs"):
+        run(parsed(market=changed), finished, "resume")
+
+
+def test_report_states_what_the_files_hold(finished):
+    page = render_market(finished).read_text()
+    market_run = load_market_run(finished)
+    greedy = next(p for p in market_run.policies if p.name == "Greedy")
+    assert f"{greedy.returns.mean():.1f}" in page
+    assert greedy.returns.mean() > 0
+    ratio = 100 * (greedy.sums["returns"] / market_run.optimum).mean()
+    assert f"{ratio:.1f}" in page
+    assert {p.stem for p in (finished / "figures").glob("*.svg")} == {
+        "convergence",
+        "returns",
+        "load",
+    }
+    assert "stand-in" not in page
+
+
+def test_steps_to_a_goal_are_those_of_the_smoothed_curve(finished):
+    ppo = next(p for p in load_market_run(finished).policies if p.name == "PPO")
+    # Episodes end within the first two iterations of 64 steps.
+    assert set(steps_to(ppo, -np.inf)) <= {64, 128}
+    assert steps_to(ppo, np.inf).tolist() == [np.inf] * 2
+
+
+def test_with_users_the_report_compares_aware_with_blind_and_names_the_stand_in(tmp_path):
+    ppo = TINY_PPO | {"mask": True, "reward": "regret"}
+    path = run(
+        parsed(
+            market={
+                "fleet": {"sample": {"seed": 1, "providers": 4}},
+                "runtime": [0, 20, 0],
+                "horizon": 20_000,
+                "drift": {"interest_rate": 0.1},
+            },
+            population={"sample": {"size": 3}},
+            catalog={"studio": True},
+            judge={"kind": "psychometric"},
+            policies={
+                "blind": ppo | {"observation": AWARE[:3]},
+                "aware": ppo | {"observation": AWARE},
+            },
+            evaluation={"episodes": 2, "optimum": False},
+        ),
+        tmp_path / "users",
+    )
+    page = render_market(path).read_text()
+    assert "stand-in for a language model" in page
+    assert "more than blind" in page
+    aware = load_market_run(path).policies[1]
+    assert aware.qoe.shape == (2, 3)
+    # The curve of regret is lifted to the level of what was paid: it lies near the evaluation's.
+    paid = np.nanmean(aware.curve.episode_return)
+    assert paid > 0
+    assert abs(paid - aware.returns.mean()) < 0.5 * aware.returns.mean()
+
+
+def test_shipped_configs_can_be_read():
+    for name in ("edge_market", "edge_market_qoe"):
+        config = load_market_config(Path("configs") / f"{name}.yaml", ["seeds=3"])
+        assert config.seeds == 3
+        assert config.market.fleet.file.is_file()
+        assert parse_market_config(config.dump(), source="again", folder=None) == config
+
+
+MISTAKES = {
+    "unknown policy": (
+        {"policies": {"X": {"learner": "sarsa"}}},
+        r"policies.X: learner must be one of ppo, dqn, reinforce, sac, d2sac",
+    ),
+    "unknown key": (
+        {"policies": {"X": TINY_PPO | {"maks": True}}},
+        r"policies.X.maks: unknown key, did you mean mask\?",
+    ),
+    "no fleet": ({"market": {"fleet": {}}}, "give exactly one of file, sample; here none is"),
+    "no market": ({"market": None}, "market: must be"),
+    "persona without users": (
+        {"policies": {"X": TINY_PPO | {"observation": ["persona"]}}},
+        "policies.X.observation: persona is that of a user; give catalog and judge",
+    ),
+    "tastes without drift": (
+        {"policies": {"X": TINY_PPO | {"observation": ["tastes"]}}},
+        "tastes needs market.drift",
+    ),
+    "drift without users": (
+        {"market": content()["market"] | {"drift": {}}},
+        "market.drift: tastes are those of users",
+    ),
+    "optimum of a queue": (
+        {"market": content()["market"] | {"queue": 2}},
+        "evaluation.optimum: there is none where tastes drift or tasks queue",
+    ),
+    "judge without catalog": (
+        {"judge": {"kind": "psychometric"}},
+        "judge: personal QoE needs catalog and judge together",
+    ),
+    "judge without users": (
+        {"judge": {"kind": "psychometric"}, "catalog": {"studio": True}},
+        "population: the users of a recorded judge are those of its file; any other judge needs",
+    ),
+    "name of a folder": ({"policies": {"a/b": {"learner": "random"}}}, "cannot be the name"),
+    "negative queue": (
+        {"market": content()["market"] | {"queue": -1}},
+        "market.queue: must be greater than or equal to 0",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "sentence"), MISTAKES.values(), ids=MISTAKES)
+def test_mistakes_in_the_file_are_named(changes, sentence):
+    with pytest.raises(InputError, match=f"^study.yaml: .*{sentence}"):
+        parsed(**changes)
+
+
+@pytest.mark.parametrize(
+    ("market", "sentence"),
+    [
+        ({"fleet": {"file": "none.json"}}, "none.json: there is no such fleet file"),
+        ({"fleet": {"file": "bad.json"}}, r"bad.json: provider 1 of the fleet has capacity -500"),
+        ({"fleet": {"sample": {"seed": 0, "providers": 2}}, "arrival_rate": -1}, "market: arrival"),
+    ],
+    ids=["missing fleet", "negative capacity", "negative rate"],
+)
+def test_mistakes_in_the_market_are_named(tmp_path, market, sentence):
+    fleet = {"capacity": [400, -500], "utility_coefs": sample_fleet(0, 2).utility.tolist()}
+    (tmp_path / "bad.json").write_text(json.dumps(fleet))
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(content(market=market)))
+    config = load_market_config(tmp_path / "study.yaml")
+    with pytest.raises(InputError, match=sentence):
+        run(config, tmp_path / "run")
+
+
+def test_a_fleet_must_have_the_providers_of_the_judge(tmp_path):
+    config = parsed(
+        population={"sample": {"size": 2}},
+        catalog={"studio": True},
+        judge={"kind": "psychometric"},
+        policies={"Random": {"learner": "random"}},
+    )
+    with pytest.raises(InputError, match=r"market\.fleet has 3 providers, but the judge rated"):
+        run(config, tmp_path / "run")
