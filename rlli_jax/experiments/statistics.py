@@ -1,8 +1,8 @@
 """Statistics over seeds: what a study states about its runs.
 
 Few seeds call for robust aggregates with intervals: the interquartile mean with a stratified
-bootstrap (Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical
-Precipice"), Student-t bands for curves and bars, and Jain's fairness index. NumPy and SciPy only.
+bootstrap, probability of improvement and performance profiles (Agarwal et al. 2021, "Deep
+Reinforcement Learning at the Edge of the Statistical Precipice"), Student-t bands for curves and bars, and Jain's fairness index. NumPy and SciPy only.
 """
 
 from typing import NamedTuple
@@ -55,6 +55,60 @@ def bootstrap_difference(
     return _percentile_estimate(value, samples, first, second)
 
 
+def probability_of_improvement(
+    first: ArrayLike, second: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0
+) -> Estimate:
+    """How likely a run of ``first`` beats one of ``second`` on the same task, ties counting half.
+
+    Mann and Whitney's U over the number of pairs, averaged over tasks (Agarwal et al. 2021,
+    Section 4.3), with its interval by a stratified bootstrap of both. ``first``: [runs] or
+    [runs, tasks]; ``second`` may have another number of runs.
+    """
+    one, other = (_table(scores) for scores in (first, second))
+
+    def probability(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+        """[..., runs, tasks], twice -> [...]."""
+        ascending = np.sort(y, -2)
+        ranks = np.empty(x.shape)
+        for task in np.ndindex(*x.shape[:-2], x.shape[-1]):
+            place = (*task[:-1], slice(None), task[-1])
+            below = np.searchsorted(ascending[place], x[place], "left")
+            up_to = np.searchsorted(ascending[place], x[place], "right")
+            ranks[place] = (below + up_to) / 2
+        return ranks.mean((-2, -1)) / y.shape[-2]
+
+    generator = np.random.default_rng(seed)
+    samples = [
+        _resample(scores, resamples, generator).reshape(resamples, *scores.shape)
+        for scores in (one, other)
+    ]
+    return _percentile_estimate(probability(one, other), probability(*samples), one, other)
+
+
+def performance_profile(
+    scores: ArrayLike, thresholds: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0
+) -> Estimate:
+    """Fraction of all runs whose score is above each threshold, with its bootstrap interval.
+
+    The score distribution of Agarwal et al. 2021, Section 4.2. ``scores``: [runs] or
+    [runs, tasks], each task resampled over its own runs; the estimate has the shape of
+    ``thresholds`` [T], and its interval is one for each threshold, not for the whole curve.
+    """
+    levels = np.asarray(thresholds, np.float64)
+
+    def above(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """[..., all runs] -> [..., T]."""
+        return np.stack([(values > level).mean(-1) for level in levels], -1)
+
+    table = _table(scores)
+    value = above(table.reshape(-1))
+    if len(table) < 2:
+        return Estimate(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
+    samples = above(_resample(table, resamples, np.random.default_rng(seed)))
+    low, high = np.quantile(samples, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
+    return Estimate(value, low, high)
+
+
 def t_interval(values: ArrayLike) -> Estimate:
     """Mean over the first axis with its Student-t interval; NaN entries are left out.
 
@@ -100,12 +154,17 @@ def jain_index(shares: ArrayLike) -> NDArray[np.float64]:
     return np.where(squares > 0, np.sum(array, -1) ** 2 / np.where(squares > 0, squares, 1.0), 1.0)
 
 
+def _table(scores: ArrayLike) -> NDArray[np.float64]:
+    """[runs, tasks]."""
+    array = np.asarray(scores, np.float64)
+    return array.reshape(len(array), -1)
+
+
 def _resample(
     scores: ArrayLike, resamples: int, generator: np.random.Generator
 ) -> NDArray[np.float64]:
     """[resamples, runs * strata]: every stratum redrawn with replacement over its runs."""
-    array = np.asarray(scores, np.float64)
-    table = array.reshape(len(array), -1)
+    table = _table(scores)
     rows = generator.integers(len(table), size=(resamples, *table.shape))
     return table[rows, np.arange(table.shape[1])].reshape(resamples, -1)
 

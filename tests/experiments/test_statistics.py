@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from rlli_jax.experiments.statistics import (
     bootstrap_difference,
     interquartile_mean,
     jain_index,
+    performance_profile,
+    probability_of_improvement,
     smooth,
     stratified_bootstrap,
     t_interval,
@@ -58,6 +61,42 @@ def test_difference_is_first_minus_second():
     assert tuple(map(float, bootstrap_difference([3.0] * 4, [1.0] * 5))) == (2, 2, 2)
     low, high = bootstrap_difference([0.0, 1.0], [0.0, 1.0])[1:]
     assert low == -high == -1
+
+
+def test_probability_of_improvement_counts_pairs_and_halves_ties():
+    # Of six pairs 1 < 2, 1 < 2; 3 > 2, 3 = 3 and so on: (0 + 0 + 1 + 1/2 + 1 + 1) / 6.
+    estimate = probability_of_improvement([1, 3, 5], [2, 3])
+    assert float(estimate.value) == 3.5 / 6
+    # Two tasks of their own: certain on the first, a tie on the second.
+    first, second = [[2.0, 1.0]] * 3, [[1.0, 1.0]] * 3
+    assert tuple(map(float, probability_of_improvement(first, second))) == (0.75, 0.75, 0.75)
+    assert probability_of_improvement([1.0], [0.0, 2.0]).value == 0.5
+    assert np.isnan(probability_of_improvement([1.0], [0.0, 2.0]).low)
+
+
+def test_probability_of_improvement_agrees_with_mann_and_whitney():
+    generator = np.random.default_rng(1)
+    first, second = generator.integers(0, 9, 20), generator.integers(0, 9, 13)
+    u = stats.mannwhitneyu(first, second).statistic
+    estimate = probability_of_improvement(first, second, resamples=300)
+    np.testing.assert_allclose(estimate.value, u / (20 * 13))
+    assert 0 <= estimate.low < estimate.value < estimate.high <= 1
+
+
+def test_bootstrap_of_an_improvement_is_that_of_its_pairs():
+    # Two runs against one value: both, one or none of the redrawn runs are above it.
+    estimate = probability_of_improvement([0.0, 2.0], [1.0, 1.0])
+    assert tuple(map(float, estimate)) == (0.5, 0.0, 1.0)
+
+
+def test_performance_profile_is_the_share_of_runs_above():
+    scores = np.array([[0.0, 1.0], [2.0, 3.0]])
+    value, low, high = performance_profile(scores, [-1, 0, 1.5, 2.5, 3])
+    np.testing.assert_array_equal(value, [1, 0.75, 0.5, 0.25, 0])
+    # Above 1.5 is one run of two in each task; both tasks may redraw it twice or never.
+    np.testing.assert_array_equal([low[2], high[2]], [0, 1])
+    np.testing.assert_array_equal([low[0], high[0], low[4], high[4]], [1, 1, 0, 0])
+    assert np.isnan(performance_profile([1.0], [0.5]).low).all()
 
 
 def test_t_interval_matches_the_table_of_students_t():
