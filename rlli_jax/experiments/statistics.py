@@ -2,7 +2,8 @@
 
 Few seeds call for robust aggregates with intervals: the interquartile mean with a stratified
 bootstrap, probability of improvement and performance profiles (Agarwal et al. 2021, "Deep
-Reinforcement Learning at the Edge of the Statistical Precipice"), Student-t bands for curves and bars, and Jain's fairness index. NumPy and SciPy only.
+Reinforcement Learning at the Edge of the Statistical Precipice"), Student-t bands for curves and
+bars, and Jain's fairness index. NumPy and SciPy only.
 """
 
 from typing import NamedTuple
