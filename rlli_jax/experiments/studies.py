@@ -32,7 +32,6 @@ from rlli_jax.learners.core import Learner, Policy, evaluate
 from rlli_jax.learners.dqn import dqn
 from rlli_jax.learners.ppo import ppo
 from rlli_jax.oracle import QoETable
-from rlli_jax.oracle.reliability import reliability
 from rlli_jax.personas import Population
 
 THUMBNAIL = 320  # pixels on the long side
@@ -49,7 +48,8 @@ def judge(config: StudyConfig, path: Path, console: Console) -> Problem:
     problem.population.to_csv(path / "population.csv")
     _write_thumbnails(problem.catalog, path / "pictures")
     write_json(path / "references.json", problem.test.references())
-    (path / "reliability.txt").write_text(f"{reliability(problem.table)}\n", encoding="utf-8")
+    if problem.reliability is not None:
+        write_json(path / "reliability.json", problem.reliability.summary())
     # Last, because its presence says that all of this is done.
     problem.table.save(path / "table.npz")
     cells = problem.table.legal

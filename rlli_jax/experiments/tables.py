@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 
 import numpy as np
@@ -22,7 +22,7 @@ from rlli_jax.judges import Answer, Judge, PaidJudge, Question, Scale, named_sca
 from rlli_jax.judges.psychometric import PsychometricJudge
 from rlli_jax.judges.recorded import RecordedJudge
 from rlli_jax.oracle import Budget, QoETable, ask, build_questions, open_store
-from rlli_jax.oracle.reliability import shrink
+from rlli_jax.oracle.reliability import Reliability, reliability, shrink
 from rlli_jax.oracle.table import OnMissing
 from rlli_jax.personas import Population
 
@@ -37,6 +37,8 @@ class Problem:
     train: QoETable  # the requests that learners see
     test: QoETable  # the requests on which policies are evaluated; the same if none is held out
     human: QoETable | None  # one user's scores of the test requests
+    # Of the answers as they were given; None for a table that was kept by an earlier run.
+    reliability: Reliability | None = None
 
 
 @dataclass(frozen=True)
@@ -164,11 +166,13 @@ def build_problem(config: StudyConfig, console: Console | None = None) -> Proble
         table = inquiry.table(answers, block.on_missing)
     else:
         table = inquiry.table(ask(inquiry.judge, inquiry.questions()))
+    measured = reliability(table)
     if config.table.standardise:
         table = table.standardised()
     if config.table.shrink:
         table = shrink(table)
-    return split(config, inquiry.population, inquiry.catalog, table)
+    problem = split(config, inquiry.population, inquiry.catalog, table)
+    return replace(problem, reliability=measured)
 
 
 def split(

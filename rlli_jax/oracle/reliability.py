@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, cg
@@ -78,7 +78,7 @@ class Reliability:
     """What :func:`reliability` measures; ``str`` of it is a few lines to read."""
 
     ratings: int  # answers that are ratings
-    invalid: float  # share of the questions about a picture that have no rating
+    missing: int  # questions about a picture that have no rating
     imputed: int  # how many of those the table fills with a provider's mean
     valid_mass: float  # mean probability that ratings put on the scale's labels
     repeat_sd: float  # standard deviation between the repeats of a cell; NaN without repeats
@@ -89,11 +89,35 @@ class Reliability:
     scale_use: dict[str, ScaleUse]  # for each user
 
     @property
+    def invalid(self) -> float:
+        """Share of the questions about a picture that have no rating."""
+        return self.missing / (self.ratings + self.missing)
+
+    @property
     def agreement(self) -> float:
         """Mean correlation between two different users; NaN if no pair has one."""
         off_diagonal = self.correlations[~np.eye(len(self.correlations), dtype=bool)]
         known = off_diagonal[~np.isnan(off_diagonal)]
         return float(known.mean()) if known.size else float("nan")
+
+    def summary(self) -> dict[str, Any]:
+        """The measures as plain values for JSON, None where there is nothing to measure."""
+
+        def plain(value: float) -> float | None:
+            return None if np.isnan(value) else float(value)
+
+        return {
+            "ratings": self.ratings,
+            "missing": self.missing,
+            "imputed": self.imputed,
+            "valid_mass": self.valid_mass,
+            "repeat_sd": plain(self.repeat_sd),
+            "repeats": [plain(icc) for icc in self.repeats],
+            "agreement": plain(self.agreement),
+            "users": [plain(icc) for icc in self.users],
+            "variance": self.components.shares,
+            "scale_use": {name: use._asdict() for name, use in self.scale_use.items()},
+        }
 
     def __str__(self) -> str:
         shares = ", ".join(f"{name} {part:.0%}" for name, part in self.components.shares.items())
@@ -134,7 +158,7 @@ def reliability(table: QoETable) -> Reliability:
     opinions, given = table.mean.reshape(users, -1), (count > 0).reshape(users, -1)
     return Reliability(
         ratings=int(rated.sum()),
-        invalid=float(table.missing.sum() / (count.sum() + table.missing.sum())),
+        missing=int(table.missing.sum()),
         imputed=int((table.valid & ~rated).sum()),
         valid_mass=float((table.valid_mass * count).sum() / count.sum()),
         repeat_sd=float(np.sqrt(within / freedom.sum())) if freedom.any() else float("nan"),

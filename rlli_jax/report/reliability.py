@@ -89,11 +89,9 @@ def _effect(name: str) -> str:
 def _processing(block: dict[str, Any]) -> str:
     done = []
     if block.get("standardise"):
-        done.append("standardised: every user's level and spread were removed")
+        done.append("standardised (every user's level and spread removed)")
     if block.get("shrink"):
-        done.append(
-            "shrunk: noisy cells were drawn toward the means of their user, request and provider"
-        )
+        done.append("shrunk (noisy cells drawn toward means of user, request and provider)")
     if not done:
         return "Learners got the scores as they were given."
     return f"The table that learners got was {conjunction(done)}. The measures are from before."

@@ -208,9 +208,12 @@ def test_answers_that_are_no_ratings(rlli, config, server, tmp_path, on_missing)
     page = (tmp_path / "run" / "report.html").read_text()
     assert note in table.judge
     assert note in page
+    assert "1 of 24 (4.2\N{NO-BREAK SPACE}%): " in page
     if on_missing == "mask":
+        assert "%): left out" in page
         assert not table.legal[user, request, provider]
     else:
+        assert "%): 1 filled with the provider&#39;s mean, 0 left out" in page
         others = np.delete(table.mean[..., provider].ravel(), user * 4 + request)
         assert table.mean[user, request, provider] == pytest.approx(others.mean())
 
