@@ -98,6 +98,9 @@ class TeachingHyperparams:
     student: PPOHyperparams = PPOHyperparams(
         learning_rate=2e-2, anneal=0.0, gae_lambda=0.95, entropy_coefficient=1e-3
     )
+    # Logit by which the student prefers, at first, the action it is advised; 0 is a student that
+    # does not know what the advice means.
+    trust: Annotated[float, Field(ge=0)] = 2.0
     teacher_learning_rate: Annotated[float, Field(gt=0)] = 3e-3
     teacher_max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     # Pull of the teacher towards saying each advice equally often: keeps it trying others.
@@ -141,28 +144,28 @@ class TeachingState:
     optimizer: optax.OptState
     base: PyTree  # the teacher's weights at the start
     adapted: PyTree  # its weights now, or its LoRA; None if it does not learn
+    table: jax.Array | None  # log M for good, [T or 3 * T, A], of a teacher that does not learn
     teacher_optimizer: optax.OptState
     envs: core.Envs
     remark: jax.Array  # [N] int32, what the teacher hears next
     last: Said  # [N], of the step before
     in_text: Said  # [T], the last one said about each text
+    heard: jax.Array  # [T, 2] int32, how often its token about a text was worse, better
     choices: _Choices
     hyperparams: TeachingHyperparams
 
 
-def init_student(texts: int, advices: int, actions: int) -> dict[str, jax.Array]:
-    """The student before it has learned anything: uniform, values 0."""
+def init_student(texts: int, actions: int, trust: float | jax.Array) -> dict[str, jax.Array]:
+    """The student before it has learned anything; values 0, uniform but for its trust."""
     return {
         "text": jnp.zeros((texts, actions)),
-        "advice": jnp.zeros((advices, actions)),
-        "pair": jnp.zeros((texts, advices, actions)),
+        "advice": trust * jnp.eye(actions),
+        "pair": jnp.zeros((texts, actions, actions)),
         "value": jnp.zeros(texts),
     }
 
 
-def student_scores(
-    student: dict[str, jax.Array], text: jax.Array, advice: jax.Array
-) -> jax.Array:
+def student_scores(student: dict[str, jax.Array], text: jax.Array, advice: jax.Array) -> jax.Array:
     """log P(a | x, s) up to a constant, [..., A]: log-linear in the text, the advice and both.
 
     The advice's own weights are how it learns to follow (or not) anywhere what a teacher says, the
@@ -212,10 +215,14 @@ def teaching(
     lora = method.adapt == "lora"
 
     def init(
-        key: Key, params: PyTree, method: Method, hyperparams: TeachingHyperparams, env_params: PyTree
+        key: Key,
+        params: PyTree,
+        method: Method,
+        hyperparams: TeachingHyperparams,
+        env_params: PyTree,
     ) -> TeachingState:
         key, key_lora, key_reset = jax.random.split(key, 3)
-        student = init_student(num_texts, num_advice, num_advice)
+        student = init_student(num_texts, num_advice, hyperparams.trust * method.teacher)
         adapted = None
         if method.learns:
             adapted = init_lora(key_lora, params, rank=config.lora_rank) if lora else params
@@ -227,11 +234,15 @@ def teaching(
             optimizer=adam(1.0, 1.0).init(student),
             base=params,
             adapted=adapted,
+            table=teacher.table(params, remarks=remarks)
+            if method.teacher and not method.learns
+            else None,
             teacher_optimizer=adam(1.0, 1.0).init(adapted),
             envs=core.reset(env, key_reset, env_params, num_envs),
             remark=jnp.full(num_envs, NO_REMARK),
             last=jax.tree.map(lambda x: jnp.full(num_envs, x), said),
             in_text=jax.tree.map(lambda x: jnp.full(num_texts, x), said),
+            heard=jnp.zeros((num_texts, 2), jnp.int32),
             choices=_Choices.of(method),
             hyperparams=jax.tree.map(jnp.asarray, hyperparams),
         )
@@ -261,14 +272,10 @@ def teaching(
             next_text = step.next_observation[:, 0].astype(jnp.int32)
             value = student["value"][text]
             next_value = student["value"][next_text]
-            now = Said(
-                step.reward + gamma * next_value * ~step.terminated - value, text, advice
-            )
+            now = Said(step.reward + gamma * next_value * ~step.terminated - value, text, advice)
             # Lines 6 to 10: better or worse than the last one?
             known = jax.tree.map(lambda x: x[text], in_text)
-            rival = jax.tree.map(
-                lambda a, b: jnp.where(choices.same_state, a, b), known, last
-            )
+            rival = jax.tree.map(lambda a, b: jnp.where(choices.same_state, a, b), known, last)
             gain = now.advantage - rival.advantage
             better = gain >= 0
             coin = jax.random.bernoulli(key_coin, shape=(num_envs,))
@@ -286,7 +293,7 @@ def teaching(
             in_text = jax.tree.map(lambda memory, x: memory.at[text].set(x), in_text, now)
             followed = (action == advice).mean() if method.teacher else jnp.nan
             record = (step, text, advice, log_prob, value, next_value, ended)
-            return (envs, remark, now, in_text), (record, wish, followed, better.mean())
+            return (envs, remark, now, in_text), (record, wish, followed, better)
 
         carry = (state.envs, state.remark, state.last, state.in_text)
         carry, out = jax.lax.scan(act, carry, jax.random.split(key, config.num_steps))
@@ -326,15 +333,16 @@ def teaching(
         state: TeachingState, table: jax.Array, env_params: PyTree
     ) -> tuple[TeachingState, Any]:
         key, key_collect, key_update = jax.random.split(state.key, 3)
-        carry, (record, wish, followed, positive) = collect(state, table, env_params, key_collect)
+        carry, (record, wish, followed, better) = collect(state, table, env_params, key_collect)
         student, optimizer = improve(state, record, key_update)
         envs, remark, last, in_text = carry
         state = state.replace(
             key=key, student=student, optimizer=optimizer,
             envs=envs, remark=remark, last=last, in_text=in_text,
+            heard=state.heard.at[record[1], better.astype(jnp.int32)].add(1),
         )  # fmt: skip
         ended = jax.tree.map(jnp.sum, record[-1])
-        return state, (wish, ended, followed.mean(), positive.mean())
+        return state, (wish, ended, followed.mean(), better.mean())
 
     def round_(state: TeachingState, env_params: PyTree) -> tuple[TeachingState, Round]:
         def tabulate(adapted: PyTree) -> jax.Array:
@@ -351,12 +359,10 @@ def teaching(
 
             return jax.lax.scan(body, (state, jnp.zeros_like(table)), None, iterations)
 
-        if not method.teacher:
-            table = None
-            (state, _), out = iterations_of(state, jnp.zeros((num_texts, num_advice)))
-        elif not method.learns:
-            table = tabulate(None)
-            (state, _), out = iterations_of(state, table)
+        if not method.learns:
+            table = state.table
+            silence = jnp.zeros((num_texts, num_advice))
+            (state, _), out = iterations_of(state, silence if table is None else table)
         else:
             table, pull_back = jax.vjp(tabulate, state.adapted)
             (state, asked), out = iterations_of(state, table)
@@ -388,10 +394,17 @@ def teaching(
         return acts[:, 0] if table is None else (jnp.exp(table)[..., None] * acts).sum(1)
 
     def examine(state: TeachingState) -> dict[str, jax.Array]:
-        """The teacher by itself: how often it is right, and what blind obedience would earn."""
+        """The teacher by itself, hearing no remark.
+
+        ``advice`` [T, A]: how likely it says each; ``accuracy``: the expert's probability of its
+        likeliest advice, mean over the texts acted on; ``return`` and so on: exact, of obeying it.
+        """
         table = teacher.table(weights(state, state.adapted))
         right = task.expert[jnp.arange(num_texts), table.argmax(1)]
         obeyed = task.value(distribution(table, task.legal).probs)
-        return obeyed | {"accuracy": (right * task.acted_on).sum() / task.acted_on.sum()}
+        return obeyed | {
+            "advice": jnp.exp(table),
+            "accuracy": (right * task.acted_on).sum() / task.acted_on.sum(),
+        }
 
     return Teaching(init, round_, examine)

@@ -148,9 +148,7 @@ def language_policy(
         )
 
         def loss(params: PyTree, samples: Samples) -> Any:
-            distinct, row = jnp.unique(
-                samples.text, size=most, fill_value=0, return_inverse=True
-            )
+            distinct, row = jnp.unique(samples.text, size=most, fill_value=0, return_inverse=True)
             scores, value = read(params, distinct)
             return ppo_loss(
                 scores[row], value[row], samples, hyper,

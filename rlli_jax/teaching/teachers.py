@@ -106,7 +106,8 @@ def stand_in_teachers(
     acted_on = jnp.flatnonzero(task.acted_on)
     count = round(ability * len(acted_on))
     optimizer = optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
+        optax.clip_by_global_norm(1.0),
+        optax.adam(optax.cosine_decay_schedule(learning_rate, steps)),
     )
 
     def train(key: jax.Array) -> tuple[Any, jax.Array]:

@@ -1,0 +1,131 @@
+"""What a teaching study is: a YAML file, checked key by key; see ``configs/bidirectional.yaml``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from rlli_jax.errors import InputError
+from rlli_jax.experiments.config import (
+    Block,
+    Positive,
+    Whole,
+    _beside_file,
+    _sentence,
+    read_yaml,
+)
+from rlli_jax.learners.ppo import PPOHyperparams
+from rlli_jax.teaching.bidirectional import Method, TeachingConfig, TeachingHyperparams
+from rlli_jax.teaching.language_policy import LanguagePolicyConfig
+
+
+class Ball(Block):
+    """BabyAI-GoToRedBallNoDists-v0."""
+
+    kind: Literal["go_to_red_ball"]
+
+
+class Providers(Block):
+    """Which provider should serve which user: users, requests and table of another study."""
+
+    kind: Literal["provider_selection"]
+    study: Path  # such as paper.yaml
+
+    _paths = field_validator("study")(_beside_file)
+
+
+class StandIn(Block):
+    """A tiny T5 with its own words, taught part of the expert's advice."""
+
+    kind: Literal["stand_in"]
+    ability: Annotated[float, Field(ge=0, le=1)] = 1 / 3  # part of the texts that it is taught
+    d_model: Positive = 16
+    steps: Positive = 100
+
+
+class Loaded(Block):
+    """A T5 in a Hugging Face folder, or by its name on the hub; as it is."""
+
+    kind: Literal["t5"]
+    model: str = "google/flan-t5-small"
+
+
+class CaseBlock(Block):
+    """One length of training; the paper has two, of 40 and of 2,100 iterations."""
+
+    iterations: Positive
+    teacher_every: Positive  # iterations between two updates of the teacher
+
+    @model_validator(mode="after")
+    def _whole_rounds(self) -> "CaseBlock":
+        if self.iterations % self.teacher_every:
+            raise ValueError(
+                f"iterations {self.iterations} is no multiple of teacher_every "
+                f"{self.teacher_every}; choose numbers that divide"
+            )
+        return self
+
+
+class LanguagePolicyBlock(Block):
+    """The language model itself as the policy, from random weights (stand_in) or as loaded."""
+
+    iterations: Positive
+    seeds: Positive = 1
+    config: LanguagePolicyConfig = LanguagePolicyConfig()
+    hyperparams: PPOHyperparams = PPOHyperparams()
+
+
+class TeachingStudy(Block):
+    """A whole study."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    description: str = ""
+    seed: Whole = 0
+    seeds: Annotated[Whole, Field(gt=1)] = 10
+    task: Annotated[Ball | Providers, Field(discriminator="kind")]
+    teacher: Annotated[StandIn | Loaded, Field(discriminator="kind")]
+    cases: Annotated[dict[str, CaseBlock], Field(min_length=1)]
+    methods: Annotated[dict[str, Method], Field(min_length=1)]
+    alone: str  # the method without a teacher
+    silent: str  # the method whose teacher hears nothing
+    config: TeachingConfig = TeachingConfig()
+    hyperparams: TeachingHyperparams = TeachingHyperparams()
+    language_policy: LanguagePolicyBlock | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TeachingStudy":
+        for key, name in (("alone", self.alone), ("silent", self.silent)):
+            if name not in self.methods:
+                raise ValueError(f"{key}: {name!r} is none of the methods; name one of them")
+        if self.methods[self.alone].teacher:
+            raise ValueError(f"alone: the method {self.alone!r} has a teacher; set teacher: false")
+        silent = self.methods[self.silent]
+        if not silent.teacher or silent.feedback != "nothing":
+            raise ValueError(
+                f"silent: the method {self.silent!r} needs a teacher and feedback: nothing"
+            )
+        return self
+
+    def dump(self) -> dict[str, Any]:
+        """The resolved config as plain values, as ``config.yaml`` holds it."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+def load_study(path: str | Path, overrides: Sequence[str] = ()) -> TeachingStudy:
+    """Read a study from YAML, with overrides ``key.path=value`` on top.
+
+    Raises:
+        InputError: one sentence that names the file, the key's path and what to do.
+    """
+    path = Path(path)
+    content = read_yaml(path, overrides)
+    return parse_study(content, source=str(path), folder=path.resolve().parent)
+
+
+def parse_study(content: dict[str, Any], *, source: str, folder: Path | None) -> TeachingStudy:
+    """Check plain values; paths are relative to ``folder``. Raises InputError as above."""
+    try:
+        return TeachingStudy.model_validate(content, context={"folder": folder})
+    except ValidationError as error:
+        raise InputError(f"{source}: {_sentence(error, content)}") from None

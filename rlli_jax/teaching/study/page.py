@@ -1,0 +1,405 @@
+"""``report.html`` of a teaching study: the paper's Fig. 2, the controls, and a plain verdict."""
+
+import json
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib
+import numpy as np
+import yaml
+from matplotlib.figure import Figure
+
+from rlli_jax.errors import InputError
+from rlli_jax.experiments.statistics import Estimate, t_interval
+from rlli_jax.report import figures
+from rlli_jax.report.labels import conjunction, number, plus_minus, quantity
+from rlli_jax.report.page import on_page, templates, write_report
+
+EXAMPLES = 8
+COLOURS = ("#5d6976", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One method in one case; arrays as ``run`` writes them, first axis the seeds."""
+
+    name: str
+    method: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+    @cached_property
+    def area(self) -> np.ndarray:
+        """Mean of the exact return over the training, [seeds]."""
+        return np.asarray(self.arrays["return"].mean(1), np.float64)
+
+    @property
+    def control(self) -> bool:
+        """Whether no feedback that was earned reaches a teacher."""
+        return (
+            not self.method["teacher"]
+            or self.method["feedback"] == "nothing"
+            or self.method["verdicts"] != "true"
+        )
+
+
+@dataclass(frozen=True)
+class TeachingRun:
+    """A finished run directory."""
+
+    path: Path
+    config: dict[str, Any]
+    versions: dict[str, str]
+    task: dict[str, Any]
+    cases: dict[str, dict[str, Result]]
+    language_policy: dict[str, np.ndarray] | None
+
+
+def load_run(path: Path) -> TeachingRun:
+    """Read a run directory.
+
+    Raises:
+        InputError: it is incomplete or damaged.
+    """
+    try:
+        config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+        cases = {
+            case: {
+                name: Result(name, method, _arrays(path / "methods" / case / f"{name}.npz"))
+                for name, method in config["methods"].items()
+            }
+            for case in config["cases"]
+        }
+        policy = None
+        if "language_policy" in config:
+            policy = _arrays(path / "language_policy.npz")
+        return TeachingRun(
+            path=path,
+            config=config,
+            versions=json.loads((path / "versions.json").read_text(encoding="utf-8")),
+            task=json.loads((path / "task.json").read_text(encoding="utf-8")),
+            cases=cases,
+            language_policy=policy,
+        )
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise InputError(
+            f"{path} is no finished teaching run ({error}); go on with rlli teach --resume."
+        ) from None
+
+
+def _arrays(file: Path) -> dict[str, np.ndarray]:
+    with np.load(file) as content:
+        return dict(content)
+
+
+def render(path: Path) -> Path:
+    """Write the figures and ``report.html`` into a run directory; the path of the page."""
+    run = load_run(path)
+    with matplotlib.rc_context(figures.STYLE):
+        plates = [figures.plate(name, title, figure) for name, title, figure in _draw(run)]
+    environment = templates()
+    environment.loader = jinja2.ChoiceLoader(
+        [jinja2.PackageLoader("rlli_jax.teaching.study"), jinja2.PackageLoader("rlli_jax.report")]
+    )
+    folder = shlex.quote(f"runs/{run.config['name']}")
+    page = environment.get_template("teaching.html").render(
+        run=run,
+        findings=findings(run),
+        figures=on_page(plates),
+        rows={case: _rows(run, case) for case in run.cases},
+        captions={case: _case_words(run, case) for case in run.cases},
+        examples=_examples(run),
+        resolved=(path / "config.yaml").read_text(encoding="utf-8"),
+        command=f"rlli teach {folder}/config.yaml --output {folder}-again",
+    )
+    return write_report(path, plates, page)
+
+
+def gain(run: TeachingRun, case: str, name: str, over: str) -> Estimate:
+    """Difference in area of two methods, paired by seed: the same teacher, the same randomness."""
+    results = run.cases[case]
+    return t_interval(results[name].area - results[over].area)
+
+
+def best_reading(run: TeachingRun, case: str) -> str:
+    """The method with true feedback that has the largest area."""
+    readings = [r for r in run.cases[case].values() if not r.control]
+    return max(readings, key=lambda r: float(r.area.mean())).name
+
+
+def findings(run: TeachingRun) -> list[str]:
+    """What the run shows, one sentence each, the main one first."""
+    return [
+        *(_verdict(run, case) for case in run.cases),
+        *(_teacher_worth(run, case) for case in run.cases),
+        *_successes(run),
+    ]
+
+
+def _words(estimate: Estimate) -> str:
+    value, low, high = (number(float(x), 3) for x in estimate)
+    return f"{value} (95 % interval {low} to {high})"
+
+
+def _case_words(run: TeachingRun, case: str) -> str:
+    iterations = int(run.config["cases"][case]["iterations"])
+    steps = iterations * int(run.task["env_steps_per_iteration"])
+    return f"{iterations:,} iterations, {quantity(steps)} environment steps"
+
+
+def _verdict(run: TeachingRun, case: str) -> str:
+    silent = run.config["silent"]
+    readings = [r.name for r in run.cases[case].values() if not r.control]
+    gains = {name: gain(run, case, name, silent) for name in readings}
+    helps = [name for name, e in gains.items() if e.low > 0]
+    hurts = [name for name, e in gains.items() if e.high < 0]
+    best = best_reading(run, case)
+    start = f"Case {case} ({_case_words(run, case)}): "
+    if helps:
+        text = f"feedback helps when it is read as {conjunction(helps)}"
+    else:
+        text = "feedback does not help; no reading beats the same teacher without feedback"
+    text += f". The best reading, {best}, gains {_words(gains[best])} in mean exact return"
+    text += f" over the training, {_against(run, case, best)}."
+    if hurts:
+        text += f" It does harm when read as {conjunction(hurts)}."
+    return start + text
+
+
+def _against(run: TeachingRun, case: str, best: str) -> str:
+    fakes = [r.name for r in run.cases[case].values() if r.method["verdicts"] != "true"]
+    beaten = [name for name in fakes if gain(run, case, best, name).low > 0]
+    if not fakes:
+        return "without a control of made-up feedback"
+    if len(beaten) == len(fakes):
+        return f"and beats {conjunction(fakes)}"
+    others = [name for name in fakes if name not in beaten]
+    return f"but cannot be told from, or is behind, {conjunction(others)}"
+
+
+def _teacher_worth(run: TeachingRun, case: str) -> str:
+    silent, alone = run.config["silent"], run.config["alone"]
+    best = best_reading(run, case)
+    return (
+        f"Case {case}: a teacher that hears nothing gains "
+        f"{_words(gain(run, case, silent, alone))} over the student alone; {best} gains "
+        f"{_words(gain(run, case, best, alone))} over it."
+    )
+
+
+def _first(steps: np.ndarray, curve: np.ndarray, level: float) -> str | None:
+    reached = np.flatnonzero(curve >= level)
+    return f"{int(steps[reached[0]]):,}" if len(reached) else None
+
+
+def _successes(run: TeachingRun) -> list[str]:
+    """When a success of 0.99 is reached, exactly computed."""
+    if run.task["metric"] != "success":
+        return []
+    sentences = []
+    each = int(run.task["env_steps_per_iteration"])
+    case = max(run.cases, key=lambda c: run.config["cases"][c]["iterations"])
+    for name in (run.config["alone"], run.config["silent"], best_reading(run, case)):
+        arrays = run.cases[case][name].arrays
+        curve = arrays["success"].mean(0)
+        steps = _first(each * arrays["iterations"], curve, 0.99)
+        end = f"{number(float(curve[-1]), 4)} at the end"
+        reached = f"reaches 0.99 after {steps} environment steps" if steps else "stays below 0.99"
+        sentences.append(f"Exact success, mean over seeds, of {name}: {reached}, {end}.")
+    if run.language_policy is not None:
+        policy = run.language_policy
+        curve = policy["success"].mean(0)
+        steps = _first(policy["env_steps"], curve, 0.99)
+        reached = f"reaches 0.99 after {steps} environment steps" if steps else "stays below 0.99"
+        sentences.append(
+            f"The language model itself as the policy, trained by PPO: exact success {reached}, "
+            f"best {number(float(curve.max()), 4)}, {number(float(curve[-1]), 4)} at the end."
+        )
+    return sentences
+
+
+def _rows(run: TeachingRun, case: str) -> list[dict[str, str]]:
+    """One line of the table for each method, best area first."""
+    rows = []
+    results = run.cases[case]
+    for result in sorted(results.values(), key=lambda r: -float(r.area.mean())):
+        a = result.arrays
+        taught = "teacher_accuracy_before" in a
+
+        def change(name: str, a: dict[str, np.ndarray] = a, taught: bool = taught) -> str:
+            if not taught:
+                return "–"
+            before, after = (
+                float(a[f"teacher_{name}_{when}"].mean()) for when in ("before", "after")
+            )
+            return f"{number(before, 2)} → {number(after, 2)}"
+
+        metric = run.task["metric"]
+        last = a["followed"][:, -max(1, a["followed"].shape[1] // 10) :]
+        difference = gain(run, case, result.name, run.config["silent"])
+        rows.append(
+            {
+                "name": result.name,
+                "area": plus_minus(t_interval(result.area), 3),
+                "gain": "–"
+                if result.name == run.config["silent"]
+                else f"{number(float(difference.value), 3)} "
+                f"({number(float(difference.low), 3)} to {number(float(difference.high), 3)})",
+                "end": number(float(a[metric][:, -1].mean()), 3),
+                "accuracy": change("accuracy"),
+                "obeyed": change(metric),
+                "followed": "–" if not taught else f"{100 * float(last.mean()):.0f} %",
+                "positive": "–" if not taught else f"{100 * float(a['positive'].mean()):.0f} %",
+            }
+        )
+    return rows
+
+
+def _examples(run: TeachingRun) -> dict[str, Any]:
+    """What the teacher of the first seed says about the texts that it met most often."""
+    case = max(run.cases, key=lambda c: run.config["cases"][c]["iterations"])
+    name = best_reading(run, case)
+    arrays = run.cases[case][name].arrays
+    heard = arrays["heard"][0]
+    advice = run.task["advice"]
+    rows = []
+    for text in np.argsort(-heard.sum(1))[:EXAMPLES]:
+        said = {}
+        for when in ("before", "after"):
+            table = arrays[f"teacher_advice_{when}"][0, text]
+            said[when] = f"{advice[int(table.argmax())]} ({100 * float(table.max()):.0f} %)"
+        worse, better = heard[text]
+        rows.append(
+            {
+                "text": run.task["texts"][text],
+                "expert": advice[run.task["expert"][text]],
+                "better": f"{100 * better / (worse + better):.0f} % of {worse + better:,}",
+                **said,
+            }
+        )
+    return {"case": case, "method": name, "rows": rows}
+
+
+def _shown(run: TeachingRun, case: str) -> list[str]:
+    """The methods of Fig. 2: controls, the paper's reading, and the best one."""
+    results = run.cases[case]
+    paper = [
+        r.name for r in results.values() if not r.control and r.method["comparison"] == "previous"
+        and r.method["feedback"] == "policy_gradient" and r.method["signal"] == "sign"
+    ]  # fmt: skip
+    controls = [r.name for r in results.values() if r.control]
+    return list(dict.fromkeys([*controls, *paper[:1], best_reading(run, case)]))
+
+
+def _draw(run: TeachingRun) -> Iterator[tuple[str, str, Figure]]:
+    metrics = {"return": "Exact mean return"}
+    if run.task["metric"] == "success":
+        metrics["success"] = "Exact success"
+    for metric, label in metrics.items():
+        title = f"{label} while training, as in the paper's Fig. 2"
+        yield f"fig2-{metric}", title, _curves(run, metric, label)
+    yield "gains", "Difference in area under the learning curve", _gains(run)
+    yield "followed", "How often the student does what it is advised", _followed(run)
+    if run.language_policy is not None:
+        yield "language-policy", "The language model as the policy", _policy(run)
+
+
+def _looks(run: TeachingRun) -> dict[str, tuple[str, Any]]:
+    names = list(dict.fromkeys(name for case in run.cases for name in _shown(run, case)))
+    return {
+        name: (COLOURS[i % len(COLOURS)], figures.DASHES[i % len(figures.DASHES)])
+        for i, name in enumerate(names)
+    }
+
+
+def _curves(run: TeachingRun, metric: str, label: str) -> Figure:
+    looks = _looks(run)
+    figure = Figure((figures.PAGE, 2.9))
+    panels = figure.subplots(1, len(run.cases), squeeze=False)[0]
+    drawn: dict[str, Any] = {}
+    for axes, case in zip(panels, run.cases, strict=True):
+        for name in _shown(run, case):
+            arrays = run.cases[case][name].arrays
+            mean, low, high = t_interval(arrays[metric])
+            colour, dash = looks[name]
+            x = arrays["iterations"]
+            drawn[name] = axes.plot(x, mean, color=colour, linestyle=dash)[0]
+            axes.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
+        expert = run.task["expert_value"].get(metric)
+        if expert is not None:
+            axes.axhline(expert, color=figures.INK, linewidth=0.8)
+            axes.annotate("expert", (1, expert), xycoords=("axes fraction", "data"),
+                          xytext=(0, -2), textcoords="offset points",
+                          ha="right", va="top", fontsize=7, color=figures.INK)  # fmt: skip
+        axes.set_title(f"({case}) {_case_words(run, case)}")
+        axes.set_xlabel("Iterations")
+        axes.margins(x=0)
+    panels[0].set_ylabel(label)
+    figure.legend(
+        drawn.values(), drawn.keys(), loc="outside upper left",
+        ncols=figures.legend_columns(list(drawn), figures.PAGE), handlelength=2.4,
+    )  # fmt: skip
+    return figure
+
+
+def _gains(run: TeachingRun) -> Figure:
+    """Every method against the same teacher without feedback, paired by seed."""
+    silent = run.config["silent"]
+    skipped = (silent, run.config["alone"])
+    names = [name for name in run.config["methods"] if name not in skipped]
+    figure = Figure((figures.PAGE, 0.7 + 0.21 * len(names)))
+    panels = figure.subplots(1, len(run.cases), squeeze=False, sharey=True)[0]
+    for axes, case in zip(panels, run.cases, strict=True):
+        for y, name in enumerate(names):
+            value, low, high = (float(x) for x in gain(run, case, name, silent))
+            colour = figures.MUTED if run.cases[case][name].control else figures.BLUE
+            axes.hlines(y, low, high, color=colour, linewidth=1.6)
+            axes.plot(value, y, "o", color=colour, markersize=4)
+        axes.axvline(0, color=figures.INK, linewidth=0.8)
+        axes.set_title(f"({case}) {_case_words(run, case)}")
+        axes.set_xlabel(f"Gain in mean return over “{silent}”")
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.grid(axis="y", visible=False)
+    panels[0].set_yticks(range(len(names)), names)
+    return figure
+
+
+def _followed(run: TeachingRun) -> Figure:
+    looks = _looks(run)
+    figure = Figure((figures.PAGE, 2.3))
+    panels = figure.subplots(1, len(run.cases), squeeze=False, sharey=True)[0]
+    for axes, case in zip(panels, run.cases, strict=True):
+        for name in _shown(run, case):
+            result = run.cases[case][name]
+            if not result.method["teacher"]:
+                continue
+            mean = t_interval(result.arrays["followed"]).value
+            colour, dash = looks[name]
+            axes.plot(result.arrays["iterations"], mean, color=colour, linestyle=dash)
+        axes.set_title(f"({case}) {_case_words(run, case)}")
+        axes.set_xlabel("Iterations")
+        axes.margins(x=0)
+        axes.set_ylim(0, 1)
+    panels[0].set_ylabel("Share of steps")
+    return figure
+
+
+def _policy(run: TeachingRun) -> Figure:
+    assert run.language_policy is not None
+    metric = run.task["metric"]
+    figure = Figure((figures.COLUMN, 2.3))
+    axes = figure.subplots()
+    x = run.language_policy["env_steps"]
+    for curve in run.language_policy[metric]:
+        axes.plot(x, curve, color=figures.BLUE)
+    if metric == "success":
+        axes.axhline(0.99, color=figures.INK, linewidth=0.8, linestyle=(0, (4, 2)))
+    axes.margins(x=0)
+    axes.set_xlabel("Environment steps")
+    axes.xaxis.set_major_formatter(lambda value, _: quantity(value))
+    axes.set_ylabel(f"Exact {metric}")
+    return figure

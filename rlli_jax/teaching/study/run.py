@@ -1,0 +1,260 @@
+"""Carry out a teaching study: every method in every case on every seed, then the page.
+
+What is finished is kept: a method's file appears whole or not at all, and a resumed study goes on
+with the next one.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import yaml
+from rich.console import Console
+
+from rlli_jax.envs.provider_selection import make_params
+from rlli_jax.errors import InputError
+from rlli_jax.experiments.config import load_config
+from rlli_jax.experiments.run_directory import Existing, open_run, write_json, write_npz
+from rlli_jax.experiments.tables import build_problem
+from rlli_jax.teaching.bidirectional import Method, teaching
+from rlli_jax.teaching.language_policy import language_policy, policy_table
+from rlli_jax.teaching.study.config import (
+    Ball,
+    CaseBlock,
+    LanguagePolicyBlock,
+    StandIn,
+    TeachingStudy,
+    parse_study,
+)
+from rlli_jax.teaching.study.page import render
+from rlli_jax.teaching.t5 import LanguageModel, load_t5, tiny_t5
+from rlli_jax.teaching.tasks import Task, go_to_red_ball, provider_selection
+from rlli_jax.teaching.teachers import StandIns, stand_in_teachers, teacher
+
+
+@contextmanager
+def open_study(path: Path, study: TeachingStudy, existing: Existing) -> Iterator[Path]:
+    """Make or reopen a run directory; as :func:`rlli_jax.experiments.run_directory.open_run`.
+
+    Raises:
+        InputError: as there; also when a run of another config is to be resumed.
+    """
+    config = path / "config.yaml"
+    if existing == "resume" and config.exists():
+        earlier = parse_study(
+            yaml.safe_load(config.read_text(encoding="utf-8")), source=str(config), folder=None
+        )
+        if earlier != study:
+            raise InputError(
+                f"{path} holds a run with another config; resume it with its own config, or give "
+                "another directory with --output."
+            )
+        yield path
+        return
+    with open_run(path, study, existing) as opened:  # type: ignore[arg-type]
+        yield opened
+
+
+def build_task(study: TeachingStudy) -> Task:
+    """The task that a study names."""
+    if isinstance(study.task, Ball):
+        return go_to_red_ball()
+    problem = build_problem(load_config(study.task.study))
+    table = problem.train
+    params = jax.tree.map(jnp.asarray, make_params(table, problem.population.traits))
+    return provider_selection(params, problem.population, table.requests, table.providers)
+
+
+def build_teachers(study: TeachingStudy, task: Task, key: jax.Array) -> StandIns:
+    """One teacher a seed: tiny ones that differ in what they know, or one that is loaded."""
+    block = study.teacher
+    if isinstance(block, StandIn):
+        return stand_in_teachers(
+            jax.random.split(key, study.seeds), task, block.ability,
+            d_model=block.d_model, steps=block.steps,
+        )  # fmt: skip
+    model = load_t5(block.model)
+    params = jax.tree.map(lambda x: jnp.broadcast_to(x, (study.seeds, *x.shape)), model.params)
+    return StandIns(teacher(task, model), params, jnp.zeros((study.seeds, len(task.texts)), bool))
+
+
+def run(study: TeachingStudy, path: Path, console: Console) -> Path:
+    """Fill a run directory and write its page; the path of the page."""
+    task = build_task(study)
+    key_teacher, key_run, key_policy = jax.random.split(jax.random.key(study.seed), 3)
+    start = time.perf_counter()
+    teachers = jax.block_until_ready(build_teachers(study, task, key_teacher))
+    console.print(f"{teachers.teacher.model.name}: {time.perf_counter() - start:.1f} s")
+    write_json(
+        path / "task.json",
+        {
+            "name": task.name,
+            "texts": list(task.texts),
+            "advice": list(task.advice),
+            "teacher": teachers.teacher.model.name,
+            "stand_in": isinstance(study.teacher, StandIn),
+            "env_steps_per_iteration": study.config.num_envs * study.config.num_steps,
+            "expert": np.asarray(task.expert).argmax(1).tolist(),
+            "metric": "success" if "success" in _values(task) else "return",
+            "expert_value": {n: float(v) for n, v in _values(task).items()},
+        },
+    )
+    keys = jax.random.split(key_run, study.seeds)  # the same for every method: they can be paired
+    programs = _Programs(study, task, teachers)
+    jobs: list[Any] = []
+    for case_name, case in study.cases.items():
+        for name, method in study.methods.items():
+            file = path / "methods" / case_name / f"{name}.npz"
+            if not file.exists():
+                jobs.append((_run_method, (programs, case, method, keys, file)))
+    if study.language_policy is not None and not (path / "language_policy.npz").exists():
+        file = path / "language_policy.npz"
+        jobs.insert(0, (_run_policy, (study, study.language_policy, task, key_policy, file)))
+    # XLA uses one core for work this small, so methods run side by side.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        running = [pool.submit(function, *arguments) for function, arguments in jobs]
+        try:
+            for done in running:
+                console.print(done.result(), highlight=False, markup=False)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return render(path)
+
+
+def _values(task: Task) -> dict[str, jax.Array]:
+    return task.value(task.expert)
+
+
+class _Programs:
+    """Compiled rounds, shared by the methods that differ in traced switches only."""
+
+    def __init__(self, study: TeachingStudy, task: Task, teachers: StandIns) -> None:
+        self.study, self.task, self.teachers = study, task, teachers
+        self._locks: dict[Any, Any] = {}
+        self._guard = threading.Lock()
+
+    def get(self, method: Method, case: CaseBlock) -> tuple[Any, Any, Any]:
+        """init, round and examine, vmapped over seeds and compiled."""
+        # What of a method is compiled in; the rest is traced.
+        shape = Method(
+            teacher=method.teacher,
+            feedback="policy_gradient"
+            if method.learns
+            else ("prompt" if method.teacher and method.feedback == "prompt" else "nothing"),
+            adapt=method.adapt if method.learns else "full",
+        )
+        with self._guard:
+            lock, found = self._locks.setdefault(
+                (shape, case.teacher_every), (threading.Lock(), [])
+            )
+        with lock:
+            if not found:
+                found.append(self._compile(shape, case))
+        return found[0]
+
+    def _compile(self, shape: Method, case: CaseBlock) -> tuple[Any, Any, Any]:
+        loop = teaching(
+            self.task, self.teachers.teacher, shape, self.study.config,
+            iterations=case.teacher_every,
+        )  # fmt: skip
+        params, task = self.study.hyperparams, self.task
+
+        def init(keys: jax.Array, weights: Any, method: Method) -> Any:
+            return jax.vmap(lambda key, w: loop.init(key, w, method, params, task.env_params))(
+                keys, weights
+            )
+
+        over_seeds = jax.jit(jax.vmap(loop.round, (0, None)), donate_argnums=0)
+        example = init(
+            jax.random.split(jax.random.key(0), self.study.seeds), self.teachers.params, shape
+        )
+        return (
+            init,
+            over_seeds.lower(example, task.env_params).compile(),
+            jax.jit(jax.vmap(loop.examine)),
+        )
+
+
+def _run_method(
+    programs: _Programs, case: CaseBlock, method: Method, keys: jax.Array, file: Path
+) -> str:
+    """Train one method on all seeds and write its file; a line to show."""
+    init, over_seeds, examine = programs.get(method, case)
+    # A copy, since every round reuses the memory of its state.
+    weights = jax.tree.map(jnp.copy, programs.teachers.params)
+    state = jax.tree.map(jnp.copy, init(keys, weights, method))
+    before = examine(state) if method.teacher else {}
+    start = time.perf_counter()
+    rounds = []
+    for _ in range(case.iterations // case.teacher_every):
+        state, metrics = over_seeds(state, programs.task.env_params)
+        rounds.append(metrics)
+    rounds = jax.device_get(rounds)
+    seconds = time.perf_counter() - start
+    after = examine(state) if method.learns else before
+    result = {
+        "iterations": np.arange(1, len(rounds) + 1) * case.teacher_every,
+        "episode_return": np.stack([r.episode_return for r in rounds], 1),  # [seeds, rounds]
+        "followed": np.stack([r.followed for r in rounds], 1),
+        "positive": np.stack([r.positive for r in rounds], 1),
+        "seconds": np.array(seconds),
+        "heard": np.asarray(state.heard),  # [seeds, T, 2]
+    }
+    for name in rounds[0].value:
+        result[name] = np.stack([r.value[name] for r in rounds], 1)
+    for when, teacher_state in (("before", before), ("after", after)):
+        for name, value in teacher_state.items():
+            result[f"teacher_{name}_{when}"] = np.asarray(value)
+    write_npz(file, result)
+    return (
+        f"case {file.parent.name}, {file.stem}: return {result['return'][:, -1].mean():.3f} "
+        f"({seconds:.1f} s)"
+    )
+
+
+def _run_policy(
+    study: TeachingStudy, block: LanguagePolicyBlock, task: Task, key: jax.Array, file: Path
+) -> str:
+    """The language model as the policy."""
+    key_model, key_run = jax.random.split(key)
+    model: LanguageModel
+    if isinstance(study.teacher, StandIn):
+        words = [*(task.prompt(text) for text in task.texts), *task.advice]
+        width = study.teacher.d_model
+        model = tiny_t5(key_model, words, d_model=width, num_heads=max(1, width // 8))
+    else:
+        model = load_t5(study.teacher.model)
+    learner = language_policy(task, model, block.config)
+
+    def step(state: Any, env_params: Any) -> Any:
+        state, metrics = learner.step(state, env_params)
+        table = policy_table(task, model, state.params["model"], block.config.scoring)
+        return state, task.value(table) | {"episode_return": metrics["episode_return"]}
+
+    compiled = jax.jit(step, donate_argnums=0)
+    curves = []
+    start = time.perf_counter()
+    for seed_key in jax.random.split(key_run, block.seeds):
+        # A copy, since every step reuses the memory of its state.
+        state = jax.tree.map(jnp.copy, learner.init(seed_key, block.hyperparams, task.env_params))
+        metrics = []
+        for _ in range(block.iterations):
+            state, new = compiled(state, task.env_params)
+            metrics.append(new)
+        curves.append(jax.device_get(metrics))
+    result = {
+        name: np.array([[float(m[name]) for m in curve] for curve in curves])
+        for name in curves[0][0]
+    }
+    steps = learner.env_steps * np.arange(1, block.iterations + 1)
+    write_npz(file, result | {"env_steps": steps, "seconds": np.array(time.perf_counter() - start)})
+    return f"language policy: return {result['return'][:, -1].mean():.3f}"
