@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from rlli_jax.envs.edge_market import EdgeMarket, EnvParams, EnvState, Task
-from rlli_jax.envs.edge_market.play import Policy, check_tasks
-from rlli_jax.learners import core
+from rlli_jax.envs.edge_market import EdgeMarket, EnvParams, Task
+from rlli_jax.envs.edge_market.play import Policy as Rule
+from rlli_jax.envs.edge_market.play import check_tasks
+from rlli_jax.learners.core import Policy, Situation, situation
 
 
 class Episodes(struct.PyTreeNode):
@@ -42,14 +43,15 @@ def play_all(
 
     def one(tasks: Task, decisions: jax.Array, key: jax.Array) -> dict[str, Any]:
         def body(carry: tuple, scanned: tuple) -> tuple[tuple, None]:
-            state, total, t = carry
+            state, memory, total, t = carry
             task, key = scanned
-            action = policy(key, state, params)
+            seen = situation(env, env.observe(key, state, None, params), state, params)
+            action, memory = policy.act(key, seen, memory)
             counts = env.statistics(state, action, params)
             state, reward, _ = env.serve(state, action, params)
             counts = {"returns": reward} | counts
             total = jax.tree.map(lambda a, b: a + b * (t < decisions), total, counts)
-            return (env.arrive(state, task), total, t + 1), None
+            return (env.arrive(state, task), memory, total, t + 1), None
 
         first = env.start(jax.tree.map(lambda x: x[0], tasks), params)
         later = jax.tree.map(lambda x: x[1:], tasks)
@@ -57,18 +59,18 @@ def play_all(
         nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), counted)
         nothing = {"returns": jnp.float32(0)} | nothing
         keys = jax.random.split(key, len(later.arrival))
-        (_, total, _), _ = jax.lax.scan(body, (first, nothing, 0), (later, keys))
+        start = first, policy.initial, nothing, 0
+        (_, _, total, _), _ = jax.lax.scan(body, start, (later, keys))
         return dict(total)
 
     keys = jax.random.split(key, len(episodes.decisions))
     return jax.vmap(one)(episodes.tasks, episodes.decisions, keys)
 
 
-def as_rule(env: EdgeMarket, policy: core.Policy) -> Policy:
-    """A learner's policy without memory, as a function of the market's state."""
+def as_policy(rule: Rule) -> Policy:
+    """A function of the market's state, as the learners' policies are."""
 
-    def act(key: jax.Array, state: EnvState, params: EnvParams) -> jax.Array:
-        seen = core.situation(env, env.observe(key, state, None, params), state, params)
-        return policy.act(key, seen, policy.initial)[0]
+    def act(key: jax.Array, seen: Situation, carry: tuple) -> tuple[jax.Array, tuple]:
+        return rule(key, seen.state, seen.params), carry
 
-    return act
+    return Policy((), act)

@@ -53,7 +53,7 @@ from rlli_jax.experiments.market.config import (
     MarketSAC,
     Rule,
 )
-from rlli_jax.experiments.market.episodes import Episodes, as_rule, gather, play_all
+from rlli_jax.experiments.market.episodes import Episodes, as_policy, gather, play_all
 from rlli_jax.experiments.run_directory import write_json, write_npz
 from rlli_jax.experiments.tables import build_problem
 from rlli_jax.experiments.training import Checkpoints, train
@@ -264,8 +264,7 @@ def _learn(
     @jax.jit
     @jax.vmap
     def judge(state: Any, key: jax.Array) -> dict[str, Any]:
-        rule = as_rule(env, learner.policy(state))
-        return play_all(env, market.params, market.episodes, rule, key)
+        return play_all(env, market.params, market.episodes, learner.policy(state), key)
 
     steps = learner.env_steps * np.arange(1, block.iterations + 1)
     curve = {"env_steps": steps, **trained.metrics}
@@ -303,7 +302,8 @@ def _learn_bandit(
     @jax.jit
     @jax.vmap
     def judge(state: Any, key: jax.Array) -> dict[str, Any]:
-        return play_all(env, params, market.episodes, bandits.exploit(env, state), key)
+        policy = as_policy(bandits.exploit(env, state))
+        return play_all(env, params, market.episodes, policy, key)
 
     window = min(block.steps, max(1, round(float(params.arrival_rate * params.horizon))))
     windows = block.steps // window
@@ -325,7 +325,8 @@ def _follow(block: Rule, market: Market, keys: jax.Array) -> dict[str, np.ndarra
         rule = references.single(references.best_single(env, params, market.train_tasks)[0])
     else:
         rule = getattr(references, block.learner)(env)
-    judge = jax.jit(jax.vmap(lambda key: play_all(env, params, market.episodes, rule, key)))
+    policy = as_policy(rule)
+    judge = jax.jit(jax.vmap(lambda key: play_all(env, params, market.episodes, policy, key)))
     return _numpy(judge(keys))
 
 
