@@ -261,7 +261,7 @@ def prepare(
     group.chunk = group.chunk or first_chunk(group, chunk, bound)
     while True:
         program = Program(group, common, devices)
-        seconds = program.compile(_wave(group, [0], len(devices), common))
+        seconds = program.compile(wave_inputs(group, [0], len(devices), common))
         compilations += 1
         if program.bytes <= bound:
             return Prepared(group, common, program, seconds, compilations)
@@ -275,7 +275,7 @@ def prepare(
         group.chunk = max(1, min(group.chunk - 1, int(group.chunk * bound / program.bytes)))
 
 
-def _wave(group: Group, chunks: Sequence[int], devices: int, common: Shared) -> Inputs:
+def wave_inputs(group: Group, chunks: Sequence[int], devices: int, common: Shared) -> Inputs:
     """One chunk for each device; missing runs are copies of the last, their results unused."""
     spans = group.chunks()
     full = []
@@ -321,7 +321,7 @@ def run_group(
         multihost_utils.sync_global_devices(f"pending {index}")
     for i in range(0, len(waiting), devices):
         chunks = waiting[i : i + devices]
-        wave = _wave(group, chunks, devices, ready.common)
+        wave = wave_inputs(group, chunks, devices, ready.common)
         runs = sum(len(group.chunks()[c]) for c in chunks)
         folder = path / "checkpoints" / "-".join(map(str, (index, *chunks)))
 

@@ -1,0 +1,414 @@
+"""The report of a sweep: how far the share of the optimum depends on each swept key.
+
+Reads the files of a sweep's directory; ``sweep.nc`` is told in
+``rlli_jax/experiments/sweeps/results.py``.
+"""
+
+import json
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from rlli_jax.experiments.statistics import (
+    Estimate,
+    performance_profile,
+    probability_of_improvement,
+    stratified_bootstrap,
+)
+from rlli_jax.report.data import Array, read, read_config, read_versions, require
+from rlli_jax.report.figures import (
+    BLUE,
+    COLUMN,
+    DASHES,
+    INK,
+    MUTED,
+    OTHER_COLOURS,
+    STYLE,
+    Plate,
+    legend,
+    legend_columns,
+    plate,
+)
+from rlli_jax.report.labels import conjunction, number, percent, percent_interval, slug
+from rlli_jax.report.page import on_page, templates, write_report
+
+COLOURS = (BLUE, "#d55e00", *OTHER_COLOURS)
+MAX_LEVELS = 12  # values of a key that are shown one by one; more numbers are put into bins
+BINS = 6
+MAX_POINTS = 10  # in the table of the best points
+RESAMPLES = 2000
+LOG_FROM = 8.0  # ratio of the largest to the smallest value from which an axis is logarithmic
+
+
+@dataclass(frozen=True)
+class Level:
+    """One value of a key, or one bin of its values."""
+
+    label: str
+    x: float  # the value if it is a number (of a bin: the median), else its position
+    points: Array  # indices of the points that have it
+
+
+@dataclass(frozen=True)
+class Key:
+    """A swept key."""
+
+    path: str  # in the config
+    name: str  # the shortest end of the path that no other key shares
+    values: Array  # [points], numbers or text
+    levels: tuple[Level, ...]
+
+    @property
+    def numeric(self) -> bool:
+        return self.values.dtype.kind in "if"
+
+    @property
+    def binned(self) -> bool:
+        return len(np.unique(self.values)) > len(self.levels)
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """A finished sweep, as its directory holds it."""
+
+    path: Path
+    config: str
+    versions: dict[str, str]
+    data: xr.Dataset
+    keys: tuple[Key, ...]
+
+    @property
+    def name(self) -> str:
+        return str(self.data.attrs["title"])
+
+    @property
+    def policies(self) -> list[str]:
+        return [str(name) for name in self.data["policy"].values]
+
+    def ratio(self, policy: str, points: Any = slice(None)) -> Array:
+        """Share of the optimum, [seeds, points]."""
+        values: Array = self.data["ratio"].sel(policy=policy).values[points].T
+        return values
+
+    def estimate(self, policy: str, points: Any = slice(None)) -> Estimate:
+        """Interquartile mean over seeds and points; each point is a stratum."""
+        return stratified_bootstrap(self.ratio(policy, points), resamples=RESAMPLES)
+
+    def concerns(self, policy: str) -> list[Key]:
+        """The keys that can matter to a policy: all but those of other policies."""
+        others = tuple(f"policies.{name}." for name in self.policies if name != policy)
+        return [key for key in self.keys if not key.path.startswith(others)]
+
+    def setting(self, point: int) -> str:
+        """The values of a point in words."""
+        return ", ".join(f"{key.name} {value_text(key.values[point])}" for key in self.keys)
+
+
+def value_text(value: Any) -> str:
+    """A value as it is printed: numbers short, text as it is."""
+    return f"{value:.3g}" if isinstance(value, float | np.floating) else str(value)
+
+
+def load_sweep_run(path: str | Path) -> SweepRun:
+    """Read and check a sweep's directory. InputError where it is incomplete or damaged."""
+    path = Path(path).resolve()
+
+    def parse(file: Path) -> xr.Dataset:
+        data = xr.load_dataset(file, engine="scipy")
+        require({"policy", "point", "seed"} <= set(data["ratio"].dims), "ratio lacks a dimension")
+        return data
+
+    data = read(path / "sweep.nc", parse)
+    paths = [str(key) for key in json.loads(data.attrs["swept"])]
+    keys = tuple(
+        Key(key, _shortest(key, paths), data[key].values, _levels(data[key].values))
+        for key in paths
+    )
+    study = read(path / "config.yaml", read_config)[0]
+    block = read(path / "sweep.yaml", read_config)[0]
+    config = study + "sweep:\n" + "".join(f"  {line}\n" for line in block.splitlines())
+    return SweepRun(path, config, read(path / "versions.json", read_versions), data, keys)
+
+
+def _shortest(path: str, others: Sequence[str]) -> str:
+    parts = path.split(".")
+    ends = [".".join(parts[-n:]) for n in range(1, len(parts) + 1)]
+    return next(e for e in ends if sum(f".{other}".endswith(f".{e}") for other in others) == 1)
+
+
+def _levels(values: Array) -> tuple[Level, ...]:
+    """The values in order; of many numbers, bins that hold as many points each."""
+    distinct = np.unique(values)
+    numeric = values.dtype.kind in "if"
+    if not numeric or len(distinct) <= MAX_LEVELS:
+        return tuple(
+            Level(value_text(v), float(v) if numeric else float(i), np.flatnonzero(values == v))
+            for i, v in enumerate(distinct)
+        )
+    bins = np.array_split(np.argsort(values, kind="stable"), BINS)
+    return tuple(
+        Level(
+            f"{value_text(values[points].min())} to {value_text(values[points].max())}",
+            float(np.median(values[points])),
+            points,
+        )
+        for points in bins
+    )
+
+
+def render_sweep(path: str | Path) -> Path:
+    """Write ``figures/*`` and ``report.html`` into a sweep's directory; the path of the page.
+
+    Raises:
+        InputError: the directory is incomplete or damaged.
+    """
+    run = load_sweep_run(path)
+    plates = list(sweep_plates(run))
+    page = (
+        templates()
+        .get_template("sweep.html")
+        .render(
+            run=run,
+            summary=_summary(run),
+            lead=_lead(run),
+            details=_details(run),
+            figures=on_page(plates),
+            keys=[
+                {"path": key.path, "figure": figure_name(key), "rows": _level_rows(run, key),
+                 "binned": key.binned}
+                for key in run.keys
+                if len(key.levels) > 1
+            ],
+            best=_best_rows(run),
+            command=_command(run),
+        )
+    )  # fmt: skip
+    return write_report(run.path, plates, page)
+
+
+def _command(run: SweepRun) -> str:
+    folder = shlex.quote(f"runs/{run.path.name}")
+    return (
+        f"(cat {folder}/config.yaml; echo sweep:; sed 's/^/  /' {folder}/sweep.yaml) > again.yaml\n"
+        f"rlli sweep again.yaml --output {folder}-again"
+    )
+
+
+def _summary(run: SweepRun) -> str:
+    sizes = run.data.sizes
+    counts = [
+        f"{sizes[dim]} {dim if sizes[dim] == 1 else plural}"
+        for dim, plural in (("point", "points"), ("policy", "policies"), ("seed", "seeds"))
+    ]
+    keys = conjunction([key.path for key in run.keys])
+    return f"{' × '.join(counts)}; swept: {keys}."
+
+
+def _order(run: SweepRun, policy: str) -> Array:
+    """Points from the best to the worst, by interquartile mean over seeds."""
+    return np.argsort(-run.data["ratio_iqm"].sel(policy=policy).values, kind="stable")
+
+
+def _point_estimate(run: SweepRun, policy: str, point: int) -> Estimate:
+    """As the dataset has it."""
+    part = run.data.sel(policy=policy).isel(point=point)
+    return Estimate(*(part[f"ratio_{end}"].values for end in ("iqm", "low", "high")))
+
+
+def _lead(run: SweepRun) -> str:
+    sentences = []
+    for policy in run.policies:
+        best = int(_order(run, policy)[0])
+        reached = percent_interval(_point_estimate(run, policy, best), "95 % interval ")
+        everywhere = percent(float(run.estimate(policy).value))
+        sentences.append(
+            f"{policy} reaches {reached} of the optimum at its best point ({run.setting(best)}), "
+            f"and {everywhere} over all points."
+        )
+    return " ".join(sentences)
+
+
+def _details(run: SweepRun) -> list[str]:
+    """For each policy and key: its best and its worst value."""
+    sentences = []
+    for policy in run.policies:
+        for key in run.concerns(policy):
+            if len(key.levels) < 2:
+                continue
+            values = [run.estimate(policy, level.points) for level in key.levels]
+            order = np.argsort([float(value.value) for value in values])
+            low, high = int(order[0]), int(order[-1])
+            apart = values[high].low > values[low].high
+            sentences.append(
+                f"{policy}, {key.path}: from {percent_interval(values[low])} at "
+                f"{key.levels[low].label} to {percent_interval(values[high])} at "
+                f"{key.levels[high].label}"
+                + ("." if apart else "; the intervals overlap, so no difference is shown.")
+            )
+    return sentences
+
+
+@dataclass(frozen=True)
+class LevelRow:
+    """One value of a key for one policy, ready to print."""
+
+    policy: str
+    label: str
+    runs: int
+    iqm: str
+    better: str
+
+
+def _level_rows(run: SweepRun, key: Key) -> list[LevelRow]:
+    rows = []
+    for policy in run.policies:
+        if key not in run.concerns(policy):
+            continue
+        first = key.levels[0]
+        for level in key.levels:
+            better = "–" if level is first else _interval(_improvement(run, policy, level, first))
+            iqm = percent_interval(run.estimate(policy, level.points))
+            runs = run.ratio(policy, level.points).size
+            rows.append(LevelRow(policy, level.label, runs, iqm, better))
+    return rows
+
+
+def _improvement(run: SweepRun, policy: str, level: Level, first: Level) -> Estimate:
+    """Over the first value: point by point where points differ in this key only, else pooled."""
+    one, other = run.ratio(policy, level.points), run.ratio(policy, first.points)
+    if not _paired(run, level, first):
+        one, other = one.reshape(-1), other.reshape(-1)
+    return probability_of_improvement(one, other, resamples=RESAMPLES)
+
+
+def _paired(run: SweepRun, level: Level, first: Level) -> bool:
+    """Whether the points of two values are the same in all other keys, in order: a grid."""
+    if len(level.points) != len(first.points):
+        return False
+    differing = [
+        key for key in run.keys if (key.values[level.points] != key.values[first.points]).any()
+    ]
+    return len(differing) == 1
+
+
+def _interval(estimate: Estimate) -> str:
+    value, low, high = (number(float(x), 2) for x in estimate)
+    return f"{value} ({low}–{high})" if np.isfinite(estimate.low) else value
+
+
+def _best_rows(run: SweepRun) -> list[dict[str, Any]]:
+    rows = []
+    for policy in run.policies:
+        for point in _order(run, policy)[:MAX_POINTS]:
+            reached = percent_interval(_point_estimate(run, policy, int(point)))
+            values = [value_text(key.values[point]) for key in run.keys]
+            rows.append({"policy": policy, "iqm": reached, "values": values})
+    return rows
+
+
+def figure_name(key: Key) -> str:
+    """File name of a key's figure."""
+    return slug(f"sensitivity-{key.path}")
+
+
+def sweep_plates(run: SweepRun) -> Iterator[Plate]:
+    """Every figure of the report, in its order."""
+    with matplotlib.rc_context(STYLE):
+        for key in run.keys:
+            if len(key.levels) > 1:
+                title = f"Share of the optimum against {key.path}"
+                yield plate(figure_name(key), title, sensitivity(run, key))
+        title = "Share of runs that reach a share of the optimum"
+        yield plate("profile", title, profile(run))
+
+
+def sensitivity(run: SweepRun, key: Key) -> Figure:
+    """Interquartile mean of the share of the optimum at each value, with 95 % intervals."""
+    figure = Figure((COLUMN, 2.5))
+    axes = figure.subplots()
+    x = np.array([level.x for level in key.levels])
+    for index, policy in enumerate(run.policies):
+        if key not in run.concerns(policy):
+            continue
+        colour = COLOURS[index % len(COLOURS)]
+        if key.binned:
+            shares = run.data["ratio_iqm"].sel(policy=policy).values
+            axes.plot(key.values, 100 * shares, ".", color=colour, alpha=0.3, markersize=2.5)
+        estimates = [run.estimate(policy, level.points) for level in key.levels]
+        value, low, high = (100 * np.array(part, float) for part in zip(*estimates, strict=True))
+        axes.errorbar(
+            x,
+            value,
+            np.nan_to_num(np.stack([value - low, high - value])),
+            color=colour,
+            linestyle=DASHES[index % len(DASHES)] if key.numeric else "none",
+            marker="o",
+            markersize=3.5,
+            elinewidth=1,
+            capsize=2,
+            label=policy,
+        )
+    _references(axes, run, key, x)
+    _key_axis(axes, key, x)
+    axes.set_ylabel("Share of the optimum (%)")
+    labels = [text for text in axes.get_legend_handles_labels()[1]]
+    legend(figure, legend_columns(labels, COLUMN))
+    return figure
+
+
+def _references(axes: Axes, run: SweepRun, key: Key, x: Array) -> None:
+    """What random choice and the best single provider reach, mean over the points of a value."""
+    looks = {
+        "best_single": ("best single provider", (0, (4, 2))),
+        "random": ("random", (0, (1, 2))),
+    }
+    for name, (label, dash) in looks.items():
+        share = 100 * run.data[name].values / run.data["optimum"].values
+        y = [share[level.points].mean() for level in key.levels]
+        axes.plot(x, y, color=INK, linewidth=0.8, linestyle=dash, label=label, zorder=1.5)
+
+
+def _key_axis(axes: Axes, key: Key, x: Array) -> None:
+    axes.set_xlabel(key.name)
+    if not key.numeric:
+        axes.set_xticks(x, [level.label for level in key.levels])
+        axes.margins(x=0.2)
+        if max(len(level.label) for level in key.levels) * len(x) > 40:
+            axes.tick_params(axis="x", rotation=20)
+        return
+    values = key.values.astype(float)
+    if values.min() > 0 and values.max() / values.min() >= LOG_FROM:
+        axes.set_xscale("log")
+    if not key.binned:
+        axes.set_xticks(x, [level.label for level in key.levels])
+        axes.minorticks_off()
+
+
+def profile(run: SweepRun) -> Figure:
+    """Performance profiles: the share of runs above each share of the optimum."""
+    figure = Figure((COLUMN, 2.5))
+    axes = figure.subplots()
+    ratios = run.data["ratio"].values
+    thresholds = np.linspace(ratios.min() - 0.01, max(1.0, ratios.max()), 101)
+    for index, policy in enumerate(run.policies):
+        colour = COLOURS[index % len(COLOURS)]
+        part = performance_profile(run.ratio(policy), thresholds, resamples=RESAMPLES // 4)
+        value, low, high = (100 * x for x in part)
+        dash = DASHES[index % len(DASHES)]
+        axes.plot(100 * thresholds, value, color=colour, linestyle=dash, label=policy)
+        axes.fill_between(100 * thresholds, low, high, color=colour, alpha=0.18, linewidth=0)
+    axes.axvline(100, color=MUTED, linewidth=0.6)
+    axes.set_xlabel("Share of the optimum (%)")
+    axes.set_ylabel("Runs above it (%)")
+    axes.set_ylim(0, 102)
+    axes.margins(x=0)
+    legend(figure, legend_columns(run.policies, COLUMN))
+    return figure
