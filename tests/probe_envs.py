@@ -88,6 +88,29 @@ class MatchTheSign(Probe):
         return jnp.where((action == 1) == (state.sign > 0), 1.0, -1.0)
 
 
+class HiddenSign(SignIsReward):
+    """The reward is a sign that nobody sees: -1 or 1, as likely."""
+
+    def observe(self, key: Any, state: State, action: Any, params: Params) -> jax.Array:
+        return jnp.array([1.0, 0.0])
+
+
+class RememberTheSign(MatchTheSign):
+    """The sign is shown at the first step and must be matched at the second: 1 if remembered.
+
+    A learner without memory gets 0 on average.
+    """
+
+    length = 2
+
+    def reward(self, state: State, action: jax.Array) -> jax.Array:
+        return jnp.where(state.time == 1, super().reward(state, action), 0.0)
+
+    def observe(self, key: Any, state: State, action: Any, params: Params) -> jax.Array:
+        shown = jnp.where(state.time == 0, state.sign, 0.0)
+        return jnp.array([shown, state.time.astype(jnp.float32)])
+
+
 class EndlessReward(Probe):
     """Reward 1 for ever, cut off by the step limit: the value is 1 / (1 - gamma).
 

@@ -103,20 +103,30 @@ class Critic(nn.Module):
 
 
 class QNetwork(nn.Module):
-    """Action values; ``dueling`` splits them into value and advantage (Wang et al. 2016, Eq. 9)."""
+    """Action values; ``dueling`` splits them into value and advantage (Wang et al. 2016, Eq. 9).
+
+    With ``quantiles`` each value is a distribution, given by its quantiles (Dabney et al. 2018).
+    """
 
     num_actions: int
     hidden: Sequence[int]
     activation: Activation
     dueling: bool
+    quantiles: int = 0
 
     @nn.compact
     def __call__(self, observation: jax.Array) -> jax.Array:
-        """[..., size] -> [..., L]."""
-        if not self.dueling:
-            return MLP(self.hidden, self.num_actions, 1.0, self.activation)(observation)
-        *trunk, last = self.hidden
-        x = ACTIVATIONS[self.activation](MLP(trunk, last, np.sqrt(2), self.activation)(observation))
-        value = MLP((), 1, 1.0, self.activation)(x)
-        advantage = MLP((), self.num_actions, 1.0, self.activation)(x)
-        return value + advantage - advantage.mean(-1, keepdims=True)
+        """[..., size] -> [..., L], with quantiles [..., L, quantiles]."""
+        each = self.quantiles or 1
+        outputs = self.num_actions * each
+        shape = (*observation.shape[:-1], self.num_actions, each)
+        if self.dueling:
+            *trunk, last = self.hidden
+            x = MLP(trunk, last, np.sqrt(2), self.activation)(observation)
+            x = ACTIVATIONS[self.activation](x)
+            value = MLP((), each, 1.0, self.activation)(x)[..., None, :]
+            advantage = MLP((), outputs, 1.0, self.activation)(x).reshape(shape)
+            values = value + advantage - advantage.mean(-2, keepdims=True)
+        else:
+            values = MLP(self.hidden, outputs, 1.0, self.activation)(observation).reshape(shape)
+        return values if self.quantiles else values.squeeze(-1)

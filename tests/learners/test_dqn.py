@@ -12,7 +12,18 @@ from probe_envs import ForbiddenJackpot
 from rlli_jax.envs.provider_selection import ProviderSelection
 from rlli_jax.errors import InputError
 from rlli_jax.learners.core import Transition
-from rlli_jax.learners.dqn import Buffer, DQNConfig, DQNHyperparams, dqn, sample, write
+from rlli_jax.learners.dqn import (
+    Buffer,
+    DQNConfig,
+    DQNHyperparams,
+    Priorities,
+    dqn,
+    draw,
+    first_priorities,
+    quantile_loss,
+    sample,
+    write,
+)
 
 SMALL = DQNConfig(num_envs=4, num_steps=4, batch_size=8, buffer_size=64, warm_up=16, hidden=(8,))
 
@@ -103,6 +114,56 @@ def test_samples_cover_the_buffer_uniformly():
     counts = np.bincount(np.asarray(batch.observation[:, 0]).astype(int), minlength=8)
     # Binomial with p = 1/8: five standard deviations around 1,000.
     assert (abs(counts - 1000) < 5 * np.sqrt(8000 * 7 / 64)).all()
+
+
+def test_draws_are_in_proportion_to_priorities():
+    power = jnp.zeros((2, 64, 64)).at[0, 0, 3].set(1.0).at[0, 5, 0].set(2.0).at[1, 63, 63].set(5.0)
+    number, probability = draw(jax.random.key(0), Priorities(power, jnp.float32(5)), 8_000)
+    values, counts = np.unique(number, return_counts=True)
+    assert values.tolist() == [3, 5 * 64, 2 * 64 * 64 - 1]
+    # Strata leave at most one draw to chance at each border.
+    assert np.allclose(counts, [1000, 2000, 5000], atol=1)
+    expected = {3: 1 / 8, 5 * 64: 2 / 8, 2 * 64 * 64 - 1: 5 / 8}
+    assert np.allclose(probability, [expected[int(i)] for i in number])
+
+
+@pytest.mark.parametrize("n_step", [1, 3])
+@pytest.mark.parametrize("steps", [6, 8, 21])
+def test_only_transitions_with_all_their_steps_can_be_drawn(n_step, steps):
+    capacity, num_envs = 8, 2
+    filled = filled_buffer(capacity, num_envs, 4, 100)
+    buffer = filled.replace(priorities=first_priorities(4, n_step, capacity, num_envs))
+    for _ in range(steps - 4):
+        buffer = write(buffer, jax.tree.map(lambda x: x[0], buffer.steps), n_step)
+    alive = {
+        (t % capacity) * num_envs + env
+        for t in range(max(0, steps - capacity), steps - n_step + 1)
+        for env in range(num_envs)
+    }
+    assert set(np.flatnonzero(buffer.priorities.power)) == alive
+
+
+def test_prioritized_errors_become_priorities():
+    config = DQNConfig(**{**SMALL.__dict__, "prioritized": True})
+    learner, params = dqn(SELECTION, config), SELECTION.default_params
+    state = jax.jit(learner.init)(jax.random.key(0), DQNHyperparams(), params)
+    state, _ = jax.jit(learner.step)(state, params)
+    power = np.asarray(state.buffer.priorities.power).reshape(-1)
+    stored = 16 + SMALL.num_envs * SMALL.num_steps
+    assert (power[:stored] > 0).all()
+    assert (power[stored:] == 0).all()
+    assert len(np.unique(power[:stored])) > 4
+
+
+def test_quantile_loss_is_equation_10_term_by_term():
+    predicted, goal = jnp.array([[0.0, 2.0]]), jnp.array([[0.5, 3.0, -1.0]])
+    total = 0.0
+    for i, level in enumerate([0.25, 0.75]):
+        for target in goal[0]:
+            u = float(target - predicted[0, i])
+            huber = 0.5 * u**2 if abs(u) <= 1 else abs(u) - 0.5
+            total += abs(level - (u < 0)) * huber / 3
+    assert np.isclose(float(quantile_loss(predicted, goal)[0]), total)
 
 
 def test_illegal_actions_are_never_taken():

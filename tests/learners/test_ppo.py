@@ -12,7 +12,7 @@ from probe_envs import ForbiddenJackpot
 
 from rlli_jax.envs.provider_selection import ProviderSelection
 from rlli_jax.errors import InputError
-from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams, advantages, ppo
+from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams, advantages, permutation, ppo
 
 SMALL = PPOConfig(num_envs=4, num_steps=8, num_minibatches=2, num_epochs=2, hidden=(8,))
 
@@ -112,9 +112,44 @@ def test_gradients_are_clipped_by_their_global_norm():
     assert np.sqrt(sum(float((m**2).sum()) for m in moments)) <= 1e-3
 
 
+def test_memory_starts_anew_with_each_episode_and_its_gradient_sees_the_first_ratio_as_one():
+    """In the first epoch's first minibatch nothing has changed yet, so no ratio is clipped."""
+    env, config = SELECTION, PPOConfig(**{**SMALL.__dict__, "memory": 4, "num_epochs": 1,
+                                          "num_minibatches": 1})  # fmt: skip
+    learner, params = ppo(env, config), SELECTION.default_params
+    state = learner.init(jax.random.key(0), PPOHyperparams(clip=1e-5), params)
+    step = jax.jit(learner.step)
+    for _ in range(3):
+        state, metrics = step(state, params)
+        assert float(metrics["clip_fraction"]) == 0  # replayed memories are those of the rollout
+    # Five steps make an episode: after 24 steps four of the fifth episode have been taken.
+    assert (jnp.abs(state.memory).sum(-1) > 0).all()
+    at_end = state.envs.state.time == 0
+    assert not at_end.any()
+    for _ in range(2):  # 40 steps: all environments have just begun an episode
+        state, _ = step(state, params)
+    assert (state.envs.state.time == 0).all()
+    assert (state.memory == 0).all()
+
+
+@pytest.mark.parametrize("n", [1, 5, 64, 70_000])
+def test_a_permutation_holds_every_number_once(n):
+    order = permutation(jax.random.key(0), n)
+    assert np.array_equal(np.sort(order), np.arange(n))
+
+
+def test_every_permutation_is_as_likely():
+    orders = jax.vmap(lambda key: permutation(key, 3))(jax.random.split(jax.random.key(0), 6000))
+    counts = np.unique(np.asarray(orders), axis=0, return_counts=True)[1]
+    assert len(counts) == 6
+    assert (abs(counts - 1000) < 5 * np.sqrt(6000 * 5 / 36)).all()
+
+
 def test_bad_sizes_are_refused():
     with pytest.raises(InputError, match="num_minibatches = 3"):
         PPOConfig(num_envs=4, num_steps=4, num_minibatches=3)
+    with pytest.raises(InputError, match="as memory needs"):
+        PPOConfig(num_envs=3, num_steps=4, num_minibatches=4, memory=2)
 
 
 def test_continuous_actions_are_refused():

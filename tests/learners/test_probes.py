@@ -9,7 +9,9 @@ from probe_envs import (
     DelayedReward,
     EndlessReward,
     ForbiddenJackpot,
+    HiddenSign,
     MatchTheSign,
+    RememberTheSign,
     SignIsReward,
 )
 
@@ -29,6 +31,8 @@ OPTIONS = {
     "double": {"double": True},
     "dueling": {"dueling": True},
     "3-step": {"n_step": 3},
+    "prioritized": {"prioritized": True, "n_step": 2},
+    "quantiles": {"quantiles": 5, "dueling": True},
 }
 
 
@@ -69,8 +73,11 @@ def train_dqn(env, gamma=GAMMA, **options):
 
 
 def dqn_values(config, state, num_actions, *observations):
-    network = QNetwork(num_actions, config.hidden, config.activation, config.dueling)
-    return network.apply(state.params, jnp.array(observations, jnp.float32))
+    network = QNetwork(
+        num_actions, config.hidden, config.activation, config.dueling, config.quantiles
+    )
+    values = network.apply(state.params, jnp.array(observations, jnp.float32))
+    return values.mean(-1) if config.quantiles else values
 
 
 def greedy(learner, state, env, sign, num_actions=2):
@@ -131,6 +138,30 @@ def test_dqn_finds_the_right_action_and_its_value(env):
     assert greedy(learner, state, env, 1.0, n) == n - 1
     assert greedy(learner, state, env, -1.0, n) == n - 2
     assert np.allclose(dqn_values(config, state, n, [1, 0])[0, -2:], [-1, 1], atol=0.2)
+
+
+def test_quantiles_are_those_of_the_return():
+    config, state = train_dqn(HiddenSign(), quantiles=4)
+    network = QNetwork(2, config.hidden, config.activation, config.dueling, config.quantiles)
+    quantiles = np.sort(network.apply(state.params, jnp.array([1.0, 0.0])), -1)
+    # Half of the returns are -1 and half are 1. Where the Huber loss is a square, the best answer
+    # for level t < 1/2 solves t = (1 - t) (1 + answer), which its kappa pulls toward the mean.
+    lower = np.array([0.125 / 0.875, 0.375 / 0.625]) - 1
+    assert np.allclose(quantiles, [*lower, *-lower[::-1]], atol=0.2)
+
+
+@pytest.mark.parametrize("units", [0, 8])
+def test_ppo_with_memory_acts_on_what_it_no_longer_sees(units):
+    env = RememberTheSign()
+    config = PPOConfig(**{**PPO.__dict__, "memory": units})
+    learner = ppo(env, config)
+    hyper = PPOHyperparams(learning_rate=1e-2, anneal=0.9, total_iterations=60, gamma=GAMMA)
+    state = train(learner, hyper, env)
+    played = core.evaluate(env, learner.policy(state), jax.random.key(1), env.default_params, 256)
+    if units:
+        assert (played.returns == 1).all()
+    else:  # a fair coin, 256 times: five standard deviations
+        assert abs(float(played.returns.mean())) < 5 / 16
 
 
 def test_polyak_target_follows_the_online_network():
