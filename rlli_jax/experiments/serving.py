@@ -1,0 +1,299 @@
+"""A trained policy outside of its training: as a file of its own, and asked about a new user.
+
+The file holds StableHLO, by ``jax.export``: it serves with JAX alone, without this package, on CPU,
+CUDA and TPU, for any number of observations at once.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+from scipy.interpolate import RBFInterpolator
+
+from rlli_jax.envs.provider_selection import EnvParams, ProviderSelection, make_params
+from rlli_jax.errors import InputError
+from rlli_jax.experiments.config import PPO, Learned, StudyConfig
+from rlli_jax.experiments.run_directory import read_config, write_json
+from rlli_jax.experiments.training import Checkpoints
+from rlli_jax.learners.core import Learner, Policy, PyTree, Situation, situation
+from rlli_jax.learners.dqn import dqn
+from rlli_jax.learners.ppo import ppo
+from rlli_jax.oracle import QoETable
+from rlli_jax.personas import TRAIT_NAMES, TRAITS, Population
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+NEIGHBOURS = 50  # users that a prediction rests on
+LOWEST, HIGHEST = 1.0, 5.0  # of a trait
+
+
+@dataclass(frozen=True)
+class TrainedPolicy:
+    """The greedy policy of one seed of a run, and what it knows."""
+
+    name: str
+    seed: int
+    env: ProviderSelection
+    policy: Policy
+    population: Population
+    table: QoETable  # of all requests
+
+    @property
+    def params(self) -> EnvParams:
+        """The parameters of its training."""
+        params: EnvParams = self.env.default_params
+        return params
+
+
+def load_policy(run: str | Path, name: str | None = None) -> TrainedPolicy:
+    """The best seed of a policy of a finished run, from its last checkpoint.
+
+    Args:
+        run: a run directory of ``rlli run``.
+        name: of the policy; if absent, the one that learned with the highest mean objective,
+            among those that observe the persona if there are any.
+
+    Raises:
+        InputError: the run is not finished, has no such policy, or cannot be read.
+    """
+    path = Path(run)
+    config = read_config(path)
+    if not isinstance(config, StudyConfig):
+        raise InputError(f"{path} holds no study of provider selection; give one of `rlli run`.")
+    learned = {n: p for n, p in config.policies.items() if isinstance(p, Learned)}
+    if not learned or (name is not None and name not in learned):
+        raise InputError(
+            f"{path} has no policy {name or ''!r} that learned; it has "
+            f"{', '.join(learned) or 'none'}."
+        )
+    objectives = {n: _objectives(path, n) for n in ([name] if name else learned)}
+    knowing = [n for n in objectives if "persona" in learned[n].observation]
+    chosen = max(knowing or objectives, key=lambda n: float(objectives[n].mean()))
+    block = learned[chosen]
+    table = QoETable.load(path / "table.npz")
+    population = Population.from_csv(path / "population.csv")
+    train = table
+    if config.table.held_out_requests:
+        _, train = table.split_requests(config.table.held_out_requests, config.table.split_seed)
+    params = make_params(train, population.traits, rounds=config.environment.rounds)
+    params = jax.tree.map(jnp.asarray, params)
+    env = ProviderSelection(
+        params, assignment=config.environment.assignment, observation=block.observation
+    )
+    learner: Learner = ppo(env, block.config) if isinstance(block, PPO) else dqn(env, block.config)
+    state = _final_state(path, chosen, learner, block, config.seeds, params)
+    seed = int(objectives[chosen].argmax())
+    policy = learner.policy(jax.tree.map(lambda x: x[seed], state))
+    return TrainedPolicy(chosen, seed, env, policy, population, table)
+
+
+def _objectives(path: Path, name: str) -> np.ndarray:
+    """[seeds], of the evaluation."""
+    file = path / "policies" / name / "evaluation.npz"
+    try:
+        with np.load(file) as evaluation:
+            return np.asarray(evaluation["objective"])
+    except (OSError, ValueError, KeyError):
+        raise InputError(
+            f"{file} cannot be read: the run is not finished; go on with `rlli run --resume`."
+        ) from None
+
+
+def _final_state(
+    path: Path, name: str, learner: Learner, block: Any, seeds: int, params: EnvParams
+) -> PyTree:
+    """The state after training, [seeds, ...]."""
+    folder = path / "checkpoints" / name
+    checkpoints = Checkpoints(folder)
+    last = checkpoints.latest()
+    if last is None or last != block.iterations:
+        raise InputError(
+            f"{folder} holds no checkpoint of iteration {block.iterations}, the last one; train "
+            "the policy to its end with `rlli run --resume`."
+        )
+    init = jax.vmap(learner.init, (0, None, None))
+    keys = jax.random.split(jax.random.key(0), seeds)
+    state = jax.eval_shape(init, keys, block.hyperparams, params)
+    metrics = jax.eval_shape(jax.vmap(learner.step, (0, None)), state, params)[1]
+    like = {
+        "state": state,
+        "metrics": jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((*x.shape, last), np.float32), metrics
+        ),
+        "seconds": jax.ShapeDtypeStruct((2,), np.float32),
+    }
+    return checkpoints.restore(last, like)["state"]
+
+
+def export_policy(trained: TrainedPolicy, file: str | Path) -> Path:
+    """Write a policy to ``file``, and what its inputs mean to ``file`` + ``.json``.
+
+    The file holds one function: observations [b, size] float32 and legal actions [b, *heads, L]
+    bool -> actions [b, *heads] int32, for any b. Serve it with::
+
+        policy = jax.export.deserialize(bytearray(open(file, "rb").read()))
+        action = policy.call(observation, legal)
+
+    Raises:
+        InputError: the policy keeps a memory from step to step.
+    """
+    if jax.tree.leaves(trained.policy.initial):
+        raise InputError(f"{trained.name} keeps a memory from step to step; it cannot be exported.")
+    env, params = trained.env, trained.params
+    observation, state = env.reset_env(jax.random.key(0), params)
+    seen = situation(env, observation, state, params)
+
+    def act(observation: jax.Array, legal: jax.Array) -> jax.Array:
+        def one(observation: jax.Array, legal: jax.Array) -> jax.Array:
+            situation = Situation(observation, legal, state, params)
+            action, _ = trained.policy.act(jax.random.key(0), situation, trained.policy.initial)
+            return action.astype(jnp.int32)
+
+        return jax.vmap(one)(observation, legal)
+
+    (batch,) = export.symbolic_shape("b")
+    inputs = [
+        jax.ShapeDtypeStruct((batch, *x.shape), x.dtype) for x in (seen.observation, seen.legal)
+    ]
+    try:
+        exported = export.export(jax.jit(act), platforms=PLATFORMS)(*inputs).serialize()
+    except ImportError:
+        raise InputError(
+            "exporting a policy needs flatbuffers, which is not installed; pip install flatbuffers."
+        ) from None
+    file = Path(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(file.name + ".partial")
+    partial.write_bytes(exported)
+    partial.replace(file)
+    write_json(
+        file.with_name(file.name + ".json"),
+        {
+            "policy": trained.name,
+            "seed": trained.seed,
+            "assignment": env.assignment,
+            "observation": _entries(trained),
+            "providers": list(trained.table.providers),
+            "users": list(trained.table.users),
+            "judge": trained.table.judge,
+            "stand_in": trained.table.stand_in,
+        },
+    )
+    return file
+
+
+def _entries(trained: TrainedPolicy) -> list[str]:
+    """What each number of the observation is."""
+    table, several = trained.table, trained.env.assignment != "sequential"
+    joint = trained.env.assignment == "joint"
+    personas = [f"({trait} - 3) / 2" for trait in TRAIT_NAMES]
+    providers = [f"last provider was {name}" for name in table.providers]
+    parts = {
+        "action": [f"{user}: {p}" for user in table.users for p in providers]
+        if joint
+        else providers,
+        "reward": ["last reward"],
+        "user": [f"user is {name}" for name in table.users],
+        "persona": [f"{user}: {p}" for user in table.users for p in personas]
+        if several
+        else personas,
+        "request": [f"request is {name}" for name in table.requests],
+    }
+    return [entry for part in trained.env.observation for entry in parts[part]]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The provider that a policy gives a user, with what the user is likely to think of it."""
+
+    policy: str
+    provider: str
+    qoe: float  # predicted, 0 to 1
+    error: float  # mean absolute error of such predictions for the run's users; NaN for one user
+    predictions: dict[str, float]  # of every provider
+
+
+def select(run: str | Path, traits: tuple[float, ...], name: str | None = None) -> Selection:
+    """Ask a run's policy which provider should serve a user that it may never have seen.
+
+    The policy is asked as at the start of an episode. The QoE is interpolated between the run's
+    users by their traits (radial basis functions of the distance; exact at each of them), mean
+    over requests; its error is that of leaving out each user in turn.
+
+    Args:
+        traits: Big Five in the order O, C, E, A, N, each from 1 to 5.
+
+    Raises:
+        InputError: other traits, or no policy of the run can tell users apart by their persona.
+    """
+    persona = np.asarray(traits, np.float64)
+    if persona.shape != (len(TRAITS),) or not ((persona >= LOWEST) & (persona <= HIGHEST)).all():
+        raise InputError(
+            f"--persona {','.join(f'{x:g}' for x in traits)}: give five numbers from 1 to 5, in "
+            f"the order {', '.join(TRAIT_NAMES)}."
+        )
+    trained = load_policy(run, name)
+    env = trained.env
+    if env.assignment != "sequential" or "persona" not in env.observation:
+        raise InputError(
+            f"the policy {trained.name!r} of {run} cannot choose by persona: that takes an "
+            "observation with persona (without user) and environment.assignment sequential."
+        )
+    if "user" in env.observation:
+        raise InputError(
+            f"the policy {trained.name!r} of {run} knows users by their number (observation "
+            "user), so it cannot choose for others."
+        )
+    choices = _choices(trained, persona)
+    chosen = trained.table.providers[int(np.bincount(choices).argmax())]
+    known, values = trained.population.traits, trained.table.provider_values
+    wanted = _interpolate(known, values, persona[None])[0].tolist()
+    predicted = dict(zip(trained.table.providers, wanted, strict=True))
+    return Selection(trained.name, chosen, predicted[chosen], _left_out(known, values), predicted)
+
+
+def _choices(trained: TrainedPolicy, persona: np.ndarray) -> np.ndarray:
+    """The provider that the user gets for each request, [R], with all rated ones on offer."""
+    env, params = trained.env, trained.params
+    # The first user of an episode is the one that is asked about.
+    params = params.replace(personas=params.personas.at[0].set(jnp.asarray(persona)))
+    _, start = env.reset_env(jax.random.key(0), params)
+    offered = (params.count > 0).any(0)  # [R, L]
+
+    def choose(request: jax.Array, legal: jax.Array) -> jax.Array:
+        state = start.replace(request=request)
+        observation = env.observe(jax.random.key(0), state, None, params)
+        seen = Situation(observation.reshape(-1), legal, state, params)
+        return trained.policy.act(jax.random.key(0), seen, trained.policy.initial)[0]
+
+    return np.asarray(jax.vmap(choose)(jnp.arange(len(offered)), offered))
+
+
+def _interpolate(known: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Values [K, L] at traits [K, 5] -> at traits [n, 5], [n, L] within [0, 1]."""
+    # Users with the same traits are one, or there would be no interpolant.
+    traits, place = np.unique(np.asarray(known, np.float64), axis=0, return_inverse=True)
+    place = place.reshape(-1)
+    mean = np.stack([values[place == i].mean(0) for i in range(len(traits))])
+    if len(traits) == 1:
+        return np.repeat(mean, len(wanted), 0)
+    neighbours = min(NEIGHBOURS, len(traits))
+    surface = RBFInterpolator(traits, mean, neighbors=neighbours, kernel="linear")
+    return np.asarray(surface(wanted)).clip(0, 1)
+
+
+def _left_out(known: np.ndarray, values: np.ndarray) -> float:
+    """Mean absolute error over users and providers, each user predicted by the others."""
+    if len(known) < 2:
+        return float("nan")
+    errors = [
+        np.abs(
+            _interpolate(np.delete(known, k, 0), np.delete(values, k, 0), known[k : k + 1])[0]
+            - values[k]
+        ).mean()
+        for k in range(min(len(known), NEIGHBOURS))
+    ]
+    return float(np.mean(errors))
