@@ -204,6 +204,110 @@ def table(path: Annotated[Run, tyro.conf.arg(help="A run directory or a table.np
 
 
 @app.command
+def sweep(
+    config: Config,
+    overrides: Overrides = (),
+    /,
+    output: Output = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    engine: Literal["local", "ray"] = "local",
+) -> None:
+    """Carry out a study at many settings: a grid, a list or a random draw over any key.
+
+    Example: rlli sweep configs/sweep.yaml seeds=3
+
+    Args:
+        resume: Go on where an earlier sweep stopped; finished runs are not done again.
+        overwrite: Delete an earlier sweep in the same directory first.
+        engine: On this machine's devices, or as tasks on a Ray cluster (extra ray).
+    """
+    from rlli_jax.experiments.sweeps.devices import use_host_devices
+
+    existing = _existing(resume, overwrite)
+    use_host_devices()
+    _cache_compilations()
+
+    from rich.console import Console
+
+    from rlli_jax.experiments.sweeps.config import load_sweep
+    from rlli_jax.experiments.sweeps.run import run_sweep
+
+    plan = load_sweep(config, overrides)
+    path = output if output is not None else Path("runs") / plan.study.name
+    from rlli_jax.report.sweep import render_sweep
+
+    run_sweep(plan, path, existing, Console(), engine)
+    print(f"report: {render_sweep(path)}")
+
+
+@app.command
+def select(
+    run: Run,
+    /,
+    persona: str,
+    policy: str | None = None,
+    export: Path | None = None,
+) -> None:
+    """Name the provider that a trained policy would choose for a persona, with its predicted QoE.
+
+    Example: rlli select runs/paper --persona 4.2,3.1,2.5,3.9,2.0
+
+    Args:
+        persona: Openness, conscientiousness, extraversion, agreeableness, neuroticism, each 1 to 5.
+        policy: Name of the policy; the best one that knows the persona if not given.
+        export: Also write the policy to this file, which serves without this package.
+    """
+    from rlli_jax.experiments import serving
+
+    try:
+        traits = tuple(float(trait) for trait in persona.split(","))
+    except ValueError:
+        raise InputError(f"--persona {persona}: give five numbers, such as 4,3,2,4,2.") from None
+    chosen = serving.select(run, traits, policy)
+    print(
+        f"{chosen.provider}: predicted QoE {chosen.qoe:.2f} (such predictions are off by "
+        f"{chosen.error:.2f} on average for the run's users); chosen by {chosen.policy}"
+    )
+    for provider, qoe in sorted(chosen.predictions.items(), key=lambda item: -item[1]):
+        print(f"  {provider:20} {qoe:.2f}")
+    if export is not None:
+        print(f"policy: {serving.export_policy(serving.load_policy(run, policy), export)}")
+
+
+@app.command
+def teach(
+    config: Config,
+    overrides: Overrides = (),
+    /,
+    output: Output = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Let a language model teach a student, and the student's advantage teach the model.
+
+    Example: rlli teach configs/bidirectional.yaml
+
+    Args:
+        resume: Go on where an earlier run of the same study stopped.
+        overwrite: Delete an earlier run in the same directory first.
+    """
+    from rlli_jax.teaching.study.config import load_study
+
+    existing = _existing(resume, overwrite)
+    study = load_study(config, overrides)
+    path = output if output is not None else Path("runs") / study.name
+    _cache_compilations()
+
+    from rich.console import Console
+
+    from rlli_jax.teaching.study import run as teaching
+
+    with teaching.open_study(path, study, existing):
+        print(f"report: {teaching.run(study, path, Console())}")
+
+
+@app.command
 def cache(
     action: tyro.conf.Positional[Literal["stats", "verify", "export", "import", "prune"]],
     file: Annotated[
@@ -259,27 +363,33 @@ def _study(
     overwrite: bool,
     stages: tuple[str, ...],
 ) -> None:
-    from rlli_jax.experiments.config import load_config
+    from rlli_jax.experiments.config import read_yaml
+    from rlli_jax.experiments.market.config import MarketConfig, parse_study
 
-    if resume and overwrite:
-        raise InputError("--resume and --overwrite contradict each other; give one of them.")
-    study = load_config(config, overrides)
+    existing = _existing(resume, overwrite)
+    content = read_yaml(config, overrides)
+    study = parse_study(content, source=str(config), folder=config.resolve().parent)
     path = output if output is not None else Path("runs") / study.name
     _cache_compilations()
 
     from rich.console import Console
 
     from rlli_jax.experiments import studies
+    from rlli_jax.experiments.market import study as market_studies
     from rlli_jax.experiments.run_directory import open_run
 
     console = Console()
-    existing = "overwrite" if overwrite else "resume" if resume else "refuse"
-    with open_run(path, study, existing):  # type: ignore[arg-type]
+    with open_run(path, study, existing):
         try:
-            problem = studies.judge(study, path, console)
-            if "train" in stages:
-                studies.train_all(study, path, problem, console)
-                studies.human_opinion(study, path, problem)
+            if isinstance(study, MarketConfig):
+                market = market_studies.prepare(study, path, console)
+                if "train" in stages:
+                    market_studies.train_all(study, path, market, console)
+            else:
+                problem = studies.judge(study, path, console)
+                if "train" in stages:
+                    studies.train_all(study, path, problem, console)
+                    studies.human_opinion(study, path, problem)
             if "report" in stages:
                 report(path)
             else:
@@ -288,6 +398,13 @@ def _study(
             raise KeyboardInterrupt(
                 f"{path} keeps everything up to the last checkpoint; go on with rlli run --resume."
             ) from None
+
+
+def _existing(resume: bool, overwrite: bool) -> Literal["refuse", "resume", "overwrite"]:
+    """What to do with a directory that holds an earlier run."""
+    if resume and overwrite:
+        raise InputError("--resume and --overwrite contradict each other; give one of them.")
+    return "overwrite" if overwrite else "resume" if resume else "refuse"
 
 
 def _cache_compilations() -> None:
