@@ -229,9 +229,12 @@ def _lead(run: SweepRun) -> str:
         best = int(_order(run, policy)[0])
         reached = percent_interval(_point_estimate(run, policy, best), "95 % interval ")
         everywhere = percent(float(run.estimate(policy).value))
+        level = run.data["ratio_high"].sel(policy=policy).values
+        same = int((level >= float(_point_estimate(run, policy, best).low)).sum()) - 1
+        cannot = f"; the intervals of {same} other points overlap with its own" if same > 0 else ""
         sentences.append(
-            f"{policy} reaches {reached} of the optimum at its best point ({run.setting(best)}), "
-            f"and {everywhere} over all points."
+            f"{policy} reaches {reached} of the optimum at its best point ({run.setting(best)})"
+            f"{cannot}. Over all points it reaches {everywhere}."
         )
     return " ".join(sentences)
 
@@ -262,7 +265,6 @@ class LevelRow:
 
     policy: str
     label: str
-    runs: int
     iqm: str
     better: str
 
@@ -276,8 +278,7 @@ def _level_rows(run: SweepRun, key: Key) -> list[LevelRow]:
         for level in key.levels:
             better = "–" if level is first else _interval(_improvement(run, policy, level, first))
             iqm = percent_interval(run.estimate(policy, level.points))
-            runs = run.ratio(policy, level.points).size
-            rows.append(LevelRow(policy, level.label, runs, iqm, better))
+            rows.append(LevelRow(policy, level.label, iqm, better))
     return rows
 
 
@@ -359,8 +360,7 @@ def sensitivity(run: SweepRun, key: Key) -> Figure:
     _references(axes, run, key, x)
     _key_axis(axes, key, x)
     axes.set_ylabel("Share of the optimum (%)")
-    labels = [text for text in axes.get_legend_handles_labels()[1]]
-    legend(figure, legend_columns(labels, COLUMN))
+    legend(figure, legend_columns(axes.get_legend_handles_labels()[1], COLUMN))
     return figure
 
 

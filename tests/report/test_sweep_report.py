@@ -1,0 +1,140 @@
+"""The report of a sweep, from files that were written by hand."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from rlli_jax.errors import InputError
+from rlli_jax.report.sweep import load_sweep_run, render_sweep
+
+RATES = [1e-4, 1e-3, 1e-2]
+GAMMA = "policies.PPO.hyperparams.gamma"
+RATE = "policies.PPO.hyperparams.learning_rate"
+KINDS = "policies.PPO.observation"
+
+
+def write_run(path, keys, ratio, policies=("PPO",)):
+    """A sweep's directory. ``keys``: values along points; ``ratio``: [policies, points, seeds]."""
+    points, seeds = ratio.shape[1:]
+    optimum = np.linspace(2, 4, points)
+    dims = ("policy", "point", "seed")
+    data = xr.Dataset(
+        {
+            "ratio": (dims, ratio),
+            "objective": (dims, ratio * optimum[:, None]),
+            "ratio_iqm": (dims[:2], ratio.mean(-1)),
+            "ratio_low": (dims[:2], ratio.min(-1)),
+            "ratio_high": (dims[:2], ratio.max(-1)),
+            "optimum": ("point", optimum),
+            "best_single": ("point", 0.8 * optimum),
+            "random": ("point", 0.6 * optimum),
+        },
+        {key: ("point", values) for key, values in keys.items()}
+        | {"policy": list(policies), "seed": np.arange(seeds, dtype=np.int32)},
+        {
+            "title": "<tiny> & sweep",
+            "description": "",
+            "swept": json.dumps(list(keys)),
+            "judge": "made-up numbers",
+            "stand_in": 1,
+        },
+    )
+    path.mkdir(exist_ok=True)
+    data.to_netcdf(path / "sweep.nc", engine="scipy")
+    (path / "config.yaml").write_text("name: tiny\n")
+    (path / "sweep.yaml").write_text("grid:\n  seed: [1]\n")
+    (path / "versions.json").write_text('{"jax": "1.2.3"}')
+    return path
+
+
+@pytest.fixture
+def grid(tmp_path):
+    """Rate x gamma: rate decides (50, 70, 90 %), gamma adds a point."""
+    rate, gamma = np.repeat(RATES, 2), np.tile([0.5, 0.9], 3)
+    share = np.repeat([0.5, 0.7, 0.9], 2) + np.tile([0.0, 0.01], 3)
+    ratio = share[None, :, None] + np.array([0.0, 0.002, 0.004, 0.006])
+    return write_run(tmp_path / "grid", {RATE: rate, GAMMA: gamma}, ratio)
+
+
+def text_of(page):
+    page = re.sub(r"<style.*?</style>|<svg.*?</svg>", " ", page, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page))
+
+
+def test_the_page_stands_alone_and_names_the_stand_in(grid):
+    page = render_sweep(grid).read_text()
+    assert not re.findall(r'(?:src|href)="(?!#|data:)', page)
+    assert "Scores come from a stand-in for a language model." in page
+    assert "made-up numbers" in page
+    assert "&lt;tiny&gt; &amp; sweep" in page
+    assert "<tiny>" not in page
+    assert "1.2.3" in page
+    names = sorted(p.name for p in (grid / "figures").iterdir())
+    stems = ["profile", f"sensitivity-{GAMMA}", f"sensitivity-{RATE}"]
+    assert names == [f"{stem}.{kind}" for stem in stems for kind in ("pdf", "svg")]
+
+
+def test_the_findings_are_those_of_the_numbers(grid):
+    text = text_of(render_sweep(grid).read_text())
+    assert "6 points × 1 policy × 4 seeds" in text
+    # The best point is the last: 0.91 plus the middle of 0.002 and 0.004.
+    assert "PPO reaches 91.3" in text
+    assert "(learning_rate 0.01, gamma 0.9)" in text
+    assert "0 other points" not in text
+    sentence = re.search(rf"PPO, {re.escape(RATE)}: from (.*?)\. ", text + " ")
+    assert sentence is not None
+    run = load_sweep_run(grid)
+    key = run.keys[0]
+    shares = [float(run.estimate("PPO", level.points).value) for level in key.levels]
+    np.testing.assert_allclose(shares, [0.508, 0.708, 0.908])
+
+
+def test_improvement_is_counted_point_by_point(grid):
+    text = text_of(render_sweep(grid).read_text())
+    # At the same rate every run with gamma 0.9 beats every run with 0.5, though not across rates;
+    # and each of the other two rates beats the first at either gamma.
+    assert text.count("1.00 (1.00–1.00)") == 3
+
+
+def test_random_numbers_are_put_into_bins(tmp_path):
+    generator = np.random.default_rng(0)
+    rate = generator.uniform(1e-4, 1e-1, 40)
+    path = write_run(tmp_path / "bins", {RATE: rate}, generator.random((1, 40, 3)))
+    (key,) = load_sweep_run(path).keys
+    assert [len(level.points) for level in key.levels] == [7, 7, 7, 7, 6, 6]
+    assert sorted(np.concatenate([level.points for level in key.levels])) == list(range(40))
+    edges = [(rate[level.points].min(), rate[level.points].max()) for level in key.levels]
+    assert edges == sorted(edges)
+    assert "put into bins" in render_sweep(path).read_text()
+
+
+def test_text_keys_and_several_policies(tmp_path):
+    keys = {KINDS: np.array(["[a]", "[b]"]), "environment.rounds": np.array([1, 1], np.int32)}
+    ratio = np.random.default_rng(1).random((2, 2, 3))
+    path = write_run(tmp_path / "text", keys, ratio, policies=("PPO", "DQN"))
+    text = text_of(render_sweep(path).read_text())
+    assert f"DQN, {KINDS}" not in text  # a key of PPO does not concern DQN
+    assert "PPO, policies.PPO.observation" in text
+    assert not list((path / "figures").glob("*rounds*"))  # it has one value
+
+
+def test_a_single_seed_has_no_interval(tmp_path):
+    path = write_run(tmp_path / "one", {RATE: np.array(RATES)}, np.full((1, 3, 1), 0.5))
+    text = text_of(render_sweep(path).read_text())
+    assert "nan" not in text.lower()
+    assert "PPO reaches 50.0" in text
+
+
+def test_an_unfinished_sweep_says_so(grid):
+    (grid / "sweep.nc").unlink()
+    with pytest.raises(InputError, match=r"sweep.nc is missing: the run is not finished"):
+        render_sweep(grid)
+
+
+def test_a_damaged_file_is_named(grid):
+    (grid / "sweep.nc").write_bytes(b"no netCDF")
+    with pytest.raises(InputError, match=r"sweep.nc"):
+        render_sweep(grid)
