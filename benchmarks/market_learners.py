@@ -76,6 +76,8 @@ def main() -> None:
         overrides = [f"seeds={arguments.seeds}", f"market.fleet.file={file}"]
         path = arguments.output / f"fleet-{fleet}"
         print_table(carry_out("edge_market.yaml", path, overrides, arguments.policies))
+    if arguments.policies:
+        return
     path = arguments.output / "qoe"
     print_table(carry_out("edge_market_qoe.yaml", path, [f"seeds={arguments.seeds}"], []))
     policies = {policy.name: policy for policy in load_market_run(path).policies}

@@ -22,8 +22,8 @@ import yaml
 
 import rlli_jax
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.config import StudyConfig, parse_config
-from rlli_jax.experiments.market.config import MarketConfig, parse_market_config
+from rlli_jax.experiments.config import StudyConfig
+from rlli_jax.experiments.market.config import MarketConfig, parse_study
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "gymnax", "distrax", "numpy", "scikit-image")
 MARKS = ("config.yaml", "versions.json")  # by these a folder is known to hold a run
@@ -77,9 +77,7 @@ def read_config(path: Path) -> StudyConfig | MarketConfig:
             f"{path} is not a run directory that can be read ({error}); give the folder that "
             "`rlli run` named."
         ) from None
-    of_a_market = isinstance(content, dict) and "market" in content
-    parse = parse_market_config if of_a_market else parse_config
-    return parse(content, source=str(path / "config.yaml"), folder=None)
+    return parse_study(content, source=str(path / "config.yaml"), folder=None)
 
 
 @contextmanager

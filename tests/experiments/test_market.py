@@ -11,9 +11,10 @@ from rich.console import Console
 from rlli_jax.envs.edge_market import sample_fleet
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.market import study
-from rlli_jax.experiments.market.config import load_market_config, parse_market_config
+from rlli_jax.experiments.market.config import load_market_config, load_study, parse_market_config
 from rlli_jax.experiments.run_directory import open_run, read_config
-from rlli_jax.report.market import load_market_run, render_market, steps_to
+from rlli_jax.report import render
+from rlli_jax.report.market import load_market_run, steps_to
 
 TINY_PPO = {
     "learner": "ppo",
@@ -106,6 +107,7 @@ def test_a_run_that_stopped_ends_as_if_it_had_not(finished, tmp_path, monkeypatc
     for key, value in arrays(path).items():
         assert np.array_equal(value, whole[key], equal_nan=True), key
     assert read_config(path) == config
+    assert load_study(path / "config.yaml") == config
 
 
 def test_another_config_is_not_resumed(finished):
@@ -115,7 +117,7 @@ def test_another_config_is_not_resumed(finished):
 
 
 def test_report_states_what_the_files_hold(finished):
-    page = render_market(finished).read_text()
+    page = render(finished).read_text()
     market_run = load_market_run(finished)
     greedy = next(p for p in market_run.policies if p.name == "Greedy")
     assert f"{greedy.returns.mean():.1f}" in page
@@ -158,7 +160,7 @@ def test_with_users_the_report_compares_aware_with_blind_and_names_the_stand_in(
         ),
         tmp_path / "users",
     )
-    page = render_market(path).read_text()
+    page = render(path).read_text()
     assert "stand-in for a language model" in page
     assert "more than blind" in page
     aware = load_market_run(path).policies[1]

@@ -18,10 +18,12 @@ from rlli_jax.experiments.config import (
     Learned,
     PopulationBlock,
     Positive,
+    StudyConfig,
     Whole,
     _beside_file,
     _exactly_one,
     _sentence,
+    parse_config,
     read_yaml,
 )
 from rlli_jax.learners.dqn import DQNConfig, DQNHyperparams
@@ -267,6 +269,20 @@ def load_market_config(path: str | Path, overrides: Sequence[str] = ()) -> Marke
     return parse_market_config(
         read_yaml(path, overrides), source=str(path), folder=path.resolve().parent
     )
+
+
+def load_study(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig | MarketConfig:
+    """Read a study of either kind; the key ``market`` tells. Raises InputError as above."""
+    path = Path(path)
+    content = read_yaml(path, overrides)
+    return parse_study(content, source=str(path), folder=path.resolve().parent)
+
+
+def parse_study(content: Any, *, source: str, folder: Path | None) -> StudyConfig | MarketConfig:
+    """Check plain values of a study of either kind. Raises InputError as above."""
+    of_a_market = isinstance(content, dict) and "market" in content
+    parse = parse_market_config if of_a_market else parse_config
+    return parse(content, source=source, folder=folder)
 
 
 def parse_market_config(
