@@ -135,8 +135,7 @@ class Said(NamedTuple):
     advice: jax.Array  # int32
 
 
-@struct.dataclass
-class TeachingState:
+class TeachingState(struct.PyTreeNode):
     """All that a run needs to go on."""
 
     key: Key  # []
@@ -360,7 +359,7 @@ def teaching(
             return jax.lax.scan(body, (state, jnp.zeros_like(table)), None, iterations)
 
         if not method.learns:
-            table = state.table
+            table: Any = state.table
             silence = jnp.zeros((num_texts, num_advice))
             (state, _), out = iterations_of(state, silence if table is None else table)
         else:
@@ -387,7 +386,7 @@ def teaching(
             task.value(policy),
         )
 
-    def together(student: PyTree, table: jax.Array) -> jax.Array:
+    def together(student: PyTree, table: jax.Array | None) -> jax.Array:
         """The policy [T, A] of teacher, hearing no remark, and student."""
         texts, advices = jnp.arange(num_texts)[:, None], jnp.arange(num_advice)[None]
         acts = distribution(student_scores(student, texts, advices), task.legal[:, None]).probs

@@ -118,16 +118,8 @@ def language_policy(
         key, key_collect, key_update = jax.random.split(state.key, 3)
         table, values = read(state.params)
 
-        def act(envs: core.Envs, key: Key) -> tuple[core.Envs, Any]:
-            key_act, key_step = jax.random.split(key)
-            seen = core.view(env, envs, env_params)
-            policy = distribution(table[envs.observation], seen.legal)
-            action, log_prob = policy.sample_and_log_prob(seed=key_act)
-            envs, step, ended = core.step(env, key_step, envs, seen, action, env_params)
-            return envs, (step, log_prob, ended)
-
-        envs, (steps, log_prob, ended) = jax.lax.scan(
-            act, state.envs, jax.random.split(key_collect, config.num_steps)
+        envs, (steps, log_prob, ended) = rollout(
+            env, table, state.envs, key_collect, env_params, config.num_steps
         )
         text, next_text = (
             x[..., 0].astype(jnp.int32) for x in (steps.observation, steps.next_observation)
@@ -186,6 +178,26 @@ def language_policy(
         return Policy((), act)
 
     return Learner(init, step, policy, config.num_envs * config.num_steps)
+
+
+def rollout(
+    env: core.Env, table: jax.Array, envs: core.Envs, key: Key, env_params: PyTree, num_steps: int
+) -> tuple[core.Envs, tuple[core.Transition, jax.Array, core.Episodes]]:
+    """Act by a table of scores [T, A] for some steps: no language model stands inside a step.
+
+    Returns the environments, and stacked over steps: transitions, log-probabilities of the actions
+    and the episodes that ended.
+    """
+
+    def act(envs: core.Envs, key: Key) -> tuple[core.Envs, Any]:
+        key_act, key_step = jax.random.split(key)
+        seen = core.view(env, envs, env_params)
+        policy = distribution(table[envs.observation], seen.legal)
+        action, log_prob = policy.sample_and_log_prob(seed=key_act)
+        envs, step, ended = core.step(env, key_step, envs, seen, action, env_params)
+        return envs, (step, log_prob, ended)
+
+    return jax.lax.scan(act, envs, jax.random.split(key, num_steps))
 
 
 def policy_table(
