@@ -34,13 +34,15 @@ def device() -> str:
     return f"{len(devices)} x {devices[0].device_kind}"
 
 
-def over_devices(function: Callable, donate: tuple[int, ...] = ()) -> Any:
-    """Jit ``function(runs, common)``; its first argument and its result are split by device."""
+def over_devices(
+    function: Callable, donate: tuple[int, ...] = (), devices: int | None = None
+) -> Any:
+    """Jit ``function(runs, common)``, its first argument and result split by device."""
     import jax
     import numpy as np
     from jax.sharding import Mesh, PartitionSpec
 
-    mesh, runs = Mesh(np.asarray(jax.devices()), ("runs",)), PartitionSpec("runs")
+    mesh, runs = Mesh(np.asarray(jax.devices()[:devices]), ("runs",)), PartitionSpec("runs")
     sharded = jax.shard_map(
         function, mesh=mesh, in_specs=(runs, PartitionSpec()), out_specs=runs, check_vma=False
     )

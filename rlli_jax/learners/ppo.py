@@ -154,7 +154,8 @@ def ppo(env: core.Env, config: PPOConfig = PPOConfig()) -> Learner:
         key, key_actor, key_critic, key_reset = jax.random.split(key, 4)
         envs = core.reset(env, key_reset, env_params, config.num_envs)
         seen = core.view(env, envs, env_params)
-        params, memory = {}, ()
+        params: dict[str, PyTree] = {}
+        memory: PyTree = ()
         if cell is not None:
             memory = jnp.zeros((config.num_envs, config.memory))
             key_memory = jax.random.fold_in(key_actor, 0)
@@ -301,7 +302,7 @@ def permutation(key: Key, n: int) -> jax.Array:
 
 
 def _policy(
-    actor: Actor, params: PyTree, observation: jax.Array, legal: jax.Array
+    actor: Actor, params: PyTree, observation: jax.Array, legal: jax.Array | None
 ) -> distrax.Distribution:
     """The distribution over actions [..., *heads]; independent choices are one event."""
     categorical = distrax.Categorical(actor.apply(params["actor"], observation, legal))
@@ -310,9 +311,14 @@ def _policy(
 
 
 def _optimizer(hyperparams: PPOHyperparams, rate: jax.Array) -> optax.GradientTransformation:
-    """Adam on gradients clipped by their global norm; cheap to rebuild, so the rate is traced."""
-    return optax.chain(
-        optax.clip_by_global_norm(hyperparams.max_grad_norm),
-        optax.scale_by_adam(eps=1e-5),
-        optax.scale(-rate),
+    """Adam on gradients clipped by their global norm; cheap to rebuild, so the rate is traced.
+
+    On all parameters as one vector: a few large operations instead of many small ones, 5 % faster.
+    """
+    return optax.flatten(
+        optax.chain(
+            optax.clip_by_global_norm(hyperparams.max_grad_norm),
+            optax.scale_by_adam(eps=1e-5),
+            optax.scale(-rate),
+        )
     )
