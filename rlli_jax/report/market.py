@@ -432,14 +432,15 @@ def _load(run: MarketRun) -> Figure:
     shares = np.stack([policy.load.mean(0) for policy in run.policies])  # [policies, L]
     figure = Figure((PAGE, 0.9 + 0.2 * len(run.policies)))
     axes = figure.subplots()
-    strongest = max(float(shares.max()), 1e-9)
+    # Four times an even share is full colour, so that a policy with one provider hides no other.
+    strongest = min(1.0, 4 / len(run.capacity))
     for (y, x), value in np.ndenumerate(shares):
         # Shares as opacity of one colour: it reads on white paper and in a dark scheme alike.
         axes.fill(
             [x - 0.5, x + 0.5, x + 0.5, x - 0.5],
             [y - 0.5, y - 0.5, y + 0.5, y + 0.5],
             color=HEAT,
-            alpha=float(value) / strongest,
+            alpha=min(1.0, float(value) / strongest),
             linewidth=0,
         )
         if len(run.capacity) <= 24:
