@@ -190,6 +190,12 @@ def test_a_huge_answer_is_cut_off(server, judge, question):
     ("reply", "scoring", "reason"),
     [
         ({"text": "six"}, "text", "the answer is not one label of the scale"),
+        ({"text": "11"}, "text", "the answer is not one label of the scale"),
+        (
+            {"text": "11", "logprobs": [("11", {"11": 0.9, "good": 0.1})]},
+            "logprobs",
+            "only 0.1 of the probability is on the scale's labels, of 0.5 that is asked for",
+        ),
         ({"text": None}, "text", "the answer is not one label of the scale"),
         ({"text": None, "refusal": "I cannot"}, "logprobs", "the model refused to answer"),
         (
