@@ -159,7 +159,7 @@ def train(task, stand_ins, method, rounds, iterations=1, **hyper):
 def test_a_teacher_that_is_not_trained_stays_as_it_is_and_its_student_learns(
     task, stand_ins, feedback
 ):
-    loop, state, results = train(task, stand_ins, Method(feedback=feedback), 1, iterations=60)
+    _, state, results = train(task, stand_ins, Method(feedback=feedback), 1, iterations=60)
     chex.assert_trees_all_equal(state.base, stand_ins.params)
     assert state.adapted is None
     assert float(results[-1].value["return"].min()) > 1.8
