@@ -210,10 +210,9 @@ def obeyed(task, train):
     "method",
     [
         Method(signal="difference"),
-        Method(comparison="same_state", adapt="lora"),
         Method(comparison="same_state", feedback="pairs"),
     ],
-    ids=["difference, previous", "sign, same state, lora", "pairs, same state"],
+    ids=["difference, previous", "pairs, same state"],
 )
 def test_true_feedback_teaches_a_teacher_who_is_obeyed(obeyed, method):
     examined = obeyed(method)
