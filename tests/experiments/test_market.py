@@ -8,7 +8,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from rlli_jax.envs.edge_market import sample_fleet
+from rlli_jax.envs.edge_market import load_fleet, sample_fleet
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.market import study
 from rlli_jax.experiments.market.config import load_market_config, load_study, parse_market_config
@@ -172,10 +172,10 @@ def test_with_users_the_report_compares_aware_with_blind_and_names_the_stand_in(
 
 
 def test_shipped_configs_can_be_read():
-    for name in ("edge_market", "edge_market_qoe"):
+    for name, providers in (("edge_market", 20), ("edge_market_qoe", 4)):
         config = load_market_config(Path("configs") / f"{name}.yaml", ["seeds=3"])
         assert config.seeds == 3
-        assert config.market.fleet.file.is_file()
+        assert len(load_fleet(config.market.fleet.file)) == providers
         assert parse_market_config(config.dump(), source="again", folder=None) == config
 
 
