@@ -292,7 +292,7 @@ def teach(
         resume: Go on where an earlier run of the same study stopped.
         overwrite: Delete an earlier run in the same directory first.
     """
-    from rlli_jax.teaching.study.config import load_study
+    from rlli_jax.experiments.teaching.config import load_study, read_study
 
     existing = _existing(resume, overwrite)
     study = load_study(config, overrides)
@@ -301,10 +301,17 @@ def teach(
 
     from rich.console import Console
 
-    from rlli_jax.teaching.study import run as teaching
+    from rlli_jax.experiments.run_directory import open_run
+    from rlli_jax.experiments.teaching.study import carry_out
 
-    with teaching.open_study(path, study, existing):
-        print(f"report: {teaching.run(study, path, Console())}")
+    with open_run(path, study, existing, read_study):
+        try:
+            carry_out(study, path, Console())
+            report(path)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"{path} keeps the methods that are finished; go on with rlli teach --resume."
+            ) from None
 
 
 @app.command

@@ -5,7 +5,7 @@ one sentence with the path of the key.
 """
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -429,8 +429,15 @@ def _override(content: dict[str, Any], override: str) -> None:
         content = inner
 
 
-def _sentence(error: ValidationError, content: dict[str, Any]) -> str:
-    """The first problem as one sentence with the path of the key in the file."""
+def _sentence(
+    error: ValidationError,
+    content: dict[str, Any],
+    kinds: Mapping[str, Sequence[str]] | None = None,
+) -> str:
+    """The first problem as one sentence with the path of the key in the file.
+
+    ``kinds``: what the key ``kind`` of a block may be, by block; others are blocks of a judge.
+    """
     problems = error.errors()
     # An unknown key is the likeliest cause of whatever else is wrong with its block.
     problem = next((p for p in problems if p["type"] in UNKNOWN_KEY), problems[0])
@@ -453,8 +460,9 @@ def _sentence(error: ValidationError, content: dict[str, Any]) -> str:
     message = problem["msg"].removeprefix("Value error, ").rstrip(".")
     given = problem["input"]
     if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        kinds = [get_args(judge.model_fields["kind"].annotation)[0] for judge in JUDGES]
-        where, message = f"{where}.kind", f"must be one of {', '.join(kinds)}"
+        judges = [get_args(judge.model_fields["kind"].annotation)[0] for judge in JUDGES]
+        known = (kinds or {}).get(where, judges)
+        where, message = f"{where}.kind", f"must be one of {', '.join(known)}"
         given = given.get("kind") if isinstance(given, dict) else given
     message = message.replace("Input should be", "must be", 1)
     shown = f" (given: {given!r})" if isinstance(given, str | int | float | None) else ""

@@ -10,11 +10,11 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import jax
 import numpy as np
@@ -28,6 +28,13 @@ from rlli_jax.experiments.market.config import MarketConfig, parse_study
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "gymnax", "distrax", "numpy", "scikit-image")
 MARKS = ("config.yaml", "versions.json")  # by these a folder is known to hold a run
 Existing = Literal["refuse", "resume", "overwrite"]
+
+
+class Study(Protocol):
+    """A config of any kind of study."""
+
+    def dump(self) -> dict[str, Any]:
+        """The resolved config as plain values, as ``config.yaml`` holds it."""
 
 
 def versions() -> dict[str, str]:
@@ -69,20 +76,31 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def read_config(path: Path) -> StudyConfig | MarketConfig:
-    """The config of an earlier run, of either kind of study."""
+    """The config of an earlier run of ``rlli run``, of either kind of study."""
+    return parse_study(read_values(path), source=str(path / "config.yaml"), folder=None)
+
+
+def read_values(path: Path) -> Any:
+    """The plain values of an earlier run's config. Raises InputError if they cannot be read."""
     try:
-        content = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+        return yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path} is not a run directory that can be read ({error}); give the folder that "
             "`rlli run` named."
         ) from None
-    return parse_study(content, source=str(path / "config.yaml"), folder=None)
 
 
 @contextmanager
-def open_run(path: Path, config: StudyConfig | MarketConfig, existing: Existing) -> Iterator[Path]:
+def open_run(
+    path: Path,
+    config: Study,
+    existing: Existing,
+    earlier: Callable[[Path], Study] = read_config,
+) -> Iterator[Path]:
     """Make or reopen a run directory and hold it for this process alone.
+
+    ``earlier``: reads the config of a run of the same kind, to be compared with ``config``.
 
     Raises:
         InputError: it is in use; it exists and ``existing`` is "refuse"; it holds no run, or
@@ -104,7 +122,7 @@ def open_run(path: Path, config: StudyConfig | MarketConfig, existing: Existing)
                 "another directory with --output."
             ) from None
         try:
-            _prepare(path, config, existing)
+            _prepare(path, config, existing, earlier)
         except OSError as error:
             raise _unusable(path, error) from None
         yield path
@@ -117,7 +135,9 @@ def _unusable(path: Path, error: OSError) -> InputError:
     )
 
 
-def _prepare(path: Path, config: StudyConfig | MarketConfig, existing: Existing) -> None:
+def _prepare(
+    path: Path, config: Study, existing: Existing, earlier: Callable[[Path], Study]
+) -> None:
     resolved = config.dump()
     names = {file.name for file in path.iterdir()} if path.exists() else set()
     # A run that ended before it had any result, by a mistake in its input say, is no loss.
@@ -140,9 +160,9 @@ def _prepare(path: Path, config: StudyConfig | MarketConfig, existing: Existing)
             f"run directory {path} exists; continue it with --resume, start afresh with "
             "--overwrite, or give another directory with --output."
         )
-    earlier = read_config(path).dump()
-    if earlier != resolved:
-        key = _first_difference(earlier, resolved)
+    before = earlier(path).dump()
+    if before != resolved:
+        key = _first_difference(before, resolved)
         raise InputError(
             f"{path} holds a run with another config ({key} differs); resume it with its own "
             "config, or give another directory with --output."

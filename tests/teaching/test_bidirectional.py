@@ -90,13 +90,13 @@ def stand_ins(task):
     return stand_in_teachers(keys, task, 0.5, d_model=8, steps=60, batch=8)
 
 
-def learn(task, model, scale=1.0, iterations=12, **changes):
+def learn(task, model, scale=1.0, iterations=28, **changes):
     config = LanguagePolicyConfig(
         num_envs=8, num_steps=8, num_minibatches=2, num_epochs=2, reward_scale=scale,
         value_width=8, **changes,
     )  # fmt: skip
     learner = language_policy(task, model, config)
-    hyper = LAMOREL.replace(learning_rate=2e-2)
+    hyper = LAMOREL.replace(learning_rate=1e-2)
     state = learner.init(jax.random.key(1), hyper, task.env_params)
     step = jax.jit(chex.assert_max_traces(learner.step, n=1))
     metrics = []
@@ -108,8 +108,9 @@ def learn(task, model, scale=1.0, iterations=12, **changes):
 
 def test_a_language_policy_learns_and_its_first_ratio_is_one(task, model):
     state, metrics = learn(task, model)
-    # One to float32 rounding: the table and the minibatch are scored in batches of other sizes.
-    assert max(float(m["first_ratio_error"]) for m in metrics) < 1e-5
+    assert [float(m["first_ratio_error"]) for m in metrics] == [0.0] * len(metrics)
+    # What the rollout looked up is what the update computes, to float32 rounding.
+    assert max(float(m["rollout_error"]) for m in metrics) < 1e-5
     table = policy_table(task, model, state.params["model"])
     before = float(task.value(policy_table(task, model, model.params))["return"])
     assert float(task.value(table)["return"]) > max(1.9, before + 0.2)

@@ -1,4 +1,8 @@
-"""Carry out a teaching study: every method in every case on every seed, then the page.
+"""Carry out a teaching study: every method in every case on every seed.
+
+Files, beside those of every run directory (see :mod:`rlli_jax.experiments.run_directory`):
+``task.json`` (texts, advice, teacher, exact value of the expert), ``methods/<case>/<method>.npz``
+(``_run_method``) and ``language_policy.npz`` (``_run_policy``).
 
 What is finished is kept: a method's file appears whole or not at all, and a resumed study goes on
 with the next one.
@@ -7,60 +11,31 @@ with the next one.
 import os
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import yaml
 from rich.console import Console
 
 from rlli_jax.envs.provider_selection import make_params
-from rlli_jax.errors import InputError
 from rlli_jax.experiments.config import load_config
-from rlli_jax.experiments.run_directory import Existing, open_run, write_json, write_npz
+from rlli_jax.experiments.run_directory import write_json, write_npz
 from rlli_jax.experiments.tables import build_problem
-from rlli_jax.teaching.bidirectional import Method, teaching
-from rlli_jax.teaching.language_policy import language_policy, policy_table
-from rlli_jax.teaching.study.config import (
+from rlli_jax.experiments.teaching.config import (
     Ball,
     CaseBlock,
     LanguagePolicyBlock,
     StandIn,
     TeachingStudy,
-    parse_study,
 )
-from rlli_jax.teaching.study.page import render
+from rlli_jax.teaching.bidirectional import Method, teaching
+from rlli_jax.teaching.language_policy import language_policy, policy_table
 from rlli_jax.teaching.t5 import LanguageModel, load_t5, tiny_t5
 from rlli_jax.teaching.tasks import Task, go_to_red_ball, provider_selection
 from rlli_jax.teaching.teachers import StandIns, stand_in_teachers, teacher
-
-
-@contextmanager
-def open_study(path: Path, study: TeachingStudy, existing: Existing) -> Iterator[Path]:
-    """Make or reopen a run directory; as :func:`rlli_jax.experiments.run_directory.open_run`.
-
-    Raises:
-        InputError: as there; also when a run of another config is to be resumed.
-    """
-    config = path / "config.yaml"
-    if existing == "resume" and config.exists():
-        earlier = parse_study(
-            yaml.safe_load(config.read_text(encoding="utf-8")), source=str(config), folder=None
-        )
-        if earlier != study:
-            raise InputError(
-                f"{path} holds a run with another config; resume it with its own config, or give "
-                "another directory with --output."
-            )
-        yield path
-        return
-    with open_run(path, study, existing) as opened:  # type: ignore[arg-type]
-        yield opened
 
 
 def build_task(study: TeachingStudy) -> Task:
@@ -86,8 +61,8 @@ def build_teachers(study: TeachingStudy, task: Task, key: jax.Array) -> StandIns
     return StandIns(teacher(task, model), params, jnp.zeros((study.seeds, len(task.texts)), bool))
 
 
-def run(study: TeachingStudy, path: Path, console: Console) -> Path:
-    """Fill a run directory and write its page; the path of the page."""
+def carry_out(study: TeachingStudy, path: Path, console: Console) -> None:
+    """Fill a run directory with what is not there yet."""
     task = build_task(study)
     key_teacher, key_run, key_policy = jax.random.split(jax.random.key(study.seed), 3)
     start = time.perf_counter()
@@ -127,7 +102,6 @@ def run(study: TeachingStudy, path: Path, console: Console) -> Path:
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return render(path)
 
 
 def _values(task: Task) -> dict[str, jax.Array]:

@@ -1,6 +1,9 @@
-"""``report.html`` of a teaching study: the paper's Fig. 2, the controls, and a plain verdict."""
+"""The report of a teaching study: the paper's Fig. 2, the controls, and a plain verdict.
 
-import json
+Reads files only, like the rest of this room; what the files hold is told in
+``rlli_jax/experiments/teaching/study.py``.
+"""
+
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,15 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import matplotlib
 import numpy as np
-import yaml
 from matplotlib.figure import Figure
 
-from rlli_jax.errors import InputError
 from rlli_jax.experiments.statistics import Estimate, t_interval
 from rlli_jax.report import figures
+from rlli_jax.report.data import read, read_config, read_json, read_versions, require
 from rlli_jax.report.labels import conjunction, number, plus_minus, quantity
 from rlli_jax.report.page import on_page, templates, write_report
 
@@ -52,6 +53,7 @@ class TeachingRun:
     """A finished run directory."""
 
     path: Path
+    text: str  # the resolved YAML, as written
     config: dict[str, Any]
     versions: dict[str, str]
     task: dict[str, Any]
@@ -59,64 +61,63 @@ class TeachingRun:
     language_policy: dict[str, np.ndarray] | None
 
 
-def load_run(path: Path) -> TeachingRun:
-    """Read a run directory.
-
-    Raises:
-        InputError: it is incomplete or damaged.
-    """
-    try:
-        config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
-        cases = {
+def load_teaching_run(directory: str | Path) -> TeachingRun:
+    """Read a run directory. InputError where a file is missing, damaged or does not fit."""
+    path = Path(directory)
+    text, config = read(path / "config.yaml", read_config)
+    return TeachingRun(
+        path=path,
+        text=text,
+        config=config,
+        versions=read(path / "versions.json", read_versions),
+        task=read(path / "task.json", read_json),
+        cases={
             case: {
-                name: Result(name, method, _arrays(path / "methods" / case / f"{name}.npz"))
+                name: Result(name, method, read(path / "methods" / case / f"{name}.npz", _method))
                 for name, method in config["methods"].items()
             }
             for case in config["cases"]
-        }
-        policy = None
-        if "language_policy" in config:
-            policy = _arrays(path / "language_policy.npz")
-        return TeachingRun(
-            path=path,
-            config=config,
-            versions=json.loads((path / "versions.json").read_text(encoding="utf-8")),
-            task=json.loads((path / "task.json").read_text(encoding="utf-8")),
-            cases=cases,
-            language_policy=policy,
-        )
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise InputError(
-            f"{path} is no finished teaching run ({error}); go on with rlli teach --resume."
-        ) from None
+        },
+        language_policy=read(path / "language_policy.npz", _arrays)
+        if "language_policy" in config
+        else None,
+    )
 
 
 def _arrays(file: Path) -> dict[str, np.ndarray]:
-    with np.load(file) as content:
+    with np.load(file, allow_pickle=False) as content:
         return dict(content)
 
 
-def render(path: Path) -> Path:
-    """Write the figures and ``report.html`` into a run directory; the path of the page."""
-    run = load_run(path)
+def _method(file: Path) -> dict[str, np.ndarray]:
+    arrays = _arrays(file)
+    require(arrays["return"].ndim == 2, "return is not [seeds, rounds]")
+    return arrays
+
+
+def render_teaching(run_dir: str | Path) -> Path:
+    """Write ``figures/*`` and ``report.html`` into a run directory; the path of the page.
+
+    InputError where the run directory is incomplete or damaged.
+    """
+    run = load_teaching_run(run_dir)
     with matplotlib.rc_context(figures.STYLE):
         plates = [figures.plate(name, title, figure) for name, title, figure in _draw(run)]
-    environment = templates()
-    environment.loader = jinja2.ChoiceLoader(
-        [jinja2.PackageLoader("rlli_jax.teaching.study"), jinja2.PackageLoader("rlli_jax.report")]
+    folder = shlex.quote(f"runs/{run.path.resolve().name}")
+    page = (
+        templates()
+        .get_template("teaching.html")
+        .render(
+            run=run,
+            findings=findings(run),
+            figures=on_page(plates),
+            rows={case: _rows(run, case) for case in run.cases},
+            captions={case: _case_words(run, case) for case in run.cases},
+            examples=_examples(run),
+            command=f"rlli teach {folder}/config.yaml --output {folder}-again",
+        )
     )
-    folder = shlex.quote(f"runs/{run.config['name']}")
-    page = environment.get_template("teaching.html").render(
-        run=run,
-        findings=findings(run),
-        figures=on_page(plates),
-        rows={case: _rows(run, case) for case in run.cases},
-        captions={case: _case_words(run, case) for case in run.cases},
-        examples=_examples(run),
-        resolved=(path / "config.yaml").read_text(encoding="utf-8"),
-        command=f"rlli teach {folder}/config.yaml --output {folder}-again",
-    )
-    return write_report(path, plates, page)
+    return write_report(run.path, plates, page)
 
 
 def gain(run: TeachingRun, case: str, name: str, over: str) -> Estimate:

@@ -15,6 +15,7 @@ from rlli_jax.experiments.config import (
     _sentence,
     read_yaml,
 )
+from rlli_jax.experiments.run_directory import read_values
 from rlli_jax.learners.ppo import PPOHyperparams
 from rlli_jax.teaching.bidirectional import Method, TeachingConfig, TeachingHyperparams
 from rlli_jax.teaching.language_policy import LanguagePolicyConfig
@@ -49,6 +50,9 @@ class Loaded(Block):
 
     kind: Literal["t5"]
     model: str = "google/flan-t5-small"
+
+
+KINDS = {"task": ("go_to_red_ball", "provider_selection"), "teacher": ("stand_in", "t5")}
 
 
 class CaseBlock(Block):
@@ -98,6 +102,12 @@ class TeachingStudy(Block):
         for key, name in (("alone", self.alone), ("silent", self.silent)):
             if name not in self.methods:
                 raise ValueError(f"{key}: {name!r} is none of the methods; name one of them")
+        for key, names in (("methods", self.methods), ("cases", self.cases)):
+            for name in names:
+                if not name.strip() or set(name) & set('/\\:*?"<>|') or name.startswith("."):
+                    raise ValueError(
+                        f"{key}: {name!r} cannot be the name of a file; choose another name"
+                    )
         if self.methods[self.alone].teacher:
             raise ValueError(f"alone: the method {self.alone!r} has a teacher; set teacher: false")
         silent = self.methods[self.silent]
@@ -123,9 +133,14 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> TeachingStudy
     return parse_study(content, source=str(path), folder=path.resolve().parent)
 
 
-def parse_study(content: dict[str, Any], *, source: str, folder: Path | None) -> TeachingStudy:
+def parse_study(content: Any, *, source: str, folder: Path | None) -> TeachingStudy:
     """Check plain values; paths are relative to ``folder``. Raises InputError as above."""
     try:
         return TeachingStudy.model_validate(content, context={"folder": folder})
     except ValidationError as error:
-        raise InputError(f"{source}: {_sentence(error, content)}") from None
+        raise InputError(f"{source}: {_sentence(error, content, KINDS)}") from None
+
+
+def read_study(path: Path) -> TeachingStudy:
+    """The config of an earlier run, from its run directory. Raises InputError as above."""
+    return parse_study(read_values(path), source=str(path / "config.yaml"), folder=None)

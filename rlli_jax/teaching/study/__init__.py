@@ -1,1 +1,0 @@
-"""A teaching study: a config becomes a run directory with the paper's comparison and a page."""
