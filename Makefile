@@ -13,7 +13,7 @@ run: $(VENV)/.run
 	$(BIN)/rlli run configs/paper.yaml --resume
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -37,6 +37,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from rlli_jax.catalog import Catalog
 from rlli_jax.judges import JudgeIdentity, Question, Rated, Usage, named_scale
@@ -200,20 +201,27 @@ class Opinion:
         raise AssertionError("an answer is not stored")
 
 
-def large_inquiry(size: int) -> tuple[Population, Catalog]:
-    """100 users, and requests and providers for ``size`` questions; pictures from one folder."""
-    catalog = Catalog.studio()
-    cells = len(catalog.requests) * len(catalog.providers)
-    return Population.sample(-(-size // cells), group="women 21-40", seed=0), catalog
+def large_inquiry(folder: str, size: int) -> tuple[Population, Catalog]:
+    """1,000 users, and ``size`` / 1,000 small pictures of four providers, made if not there."""
+    rng, pictures = np.random.default_rng(0), Path(folder, "pictures")
+    for provider in range(4):
+        for request in range(size // 4000):
+            file = pictures / f"provider {provider}" / f"request {request}.png"
+            if not file.exists():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                pixels = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(file)
+    population = Population.sample(1000, group="women 21-40", seed=0)
+    return population, Catalog.from_folder(pictures)
 
 
-def fill_store(path: str, size: int) -> None:
+def fill_store(folder: str, size: int) -> None:
     """Write made-up answers of all questions."""
-    population, catalog = large_inquiry(size)
+    population, catalog = large_inquiry(folder, size)
     questions = build_questions(population, catalog, SCALE)
     keys, rng = Keys(Opinion.identity), np.random.default_rng(0)
     raw = json.dumps({"text": "good", "probabilities": dict.fromkeys(SCALE.labels, 0.2)})
-    with closing(open_store(path)) as store:
+    with closing(open_store(f"{folder}/answers.sqlite")) as store:
         started = time.perf_counter()
         for first in range(0, len(questions), 4096):
             rows = [
@@ -232,11 +240,11 @@ def fill_store(path: str, size: int) -> None:
     print(f"table: {len(questions):,} answers stored, {len(questions) / seconds:,.0f} rows/s")
 
 
-def read_table(path: str, size: int) -> None:
-    """Make the table from stored answers, and say what that took."""
-    population, catalog = large_inquiry(size)
+def read_table(folder: str, size: int) -> None:
+    """Make the table from stored answers, and say what that took, from reading the pictures on."""
     wall, cpu = time.perf_counter(), time.process_time()
-    with closing(open_store(path)) as store:
+    population, catalog = large_inquiry(folder, size)
+    with closing(open_store(f"{folder}/answers.sqlite")) as store:
         answers = ask(Opinion(), build_questions(population, catalog, SCALE), store)
     table = QoETable.from_answers(
         answers,
@@ -260,7 +268,7 @@ def measure_table(small: bool) -> None:
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         for task in (fill_store, read_table):
-            process = context.Process(target=task, args=(f"{folder}/answers.sqlite", size))
+            process = context.Process(target=task, args=(folder, size))
             process.start()
             process.join()
             assert process.exitcode == 0

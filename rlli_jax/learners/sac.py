@@ -8,7 +8,7 @@ noise in a few denoising steps. The two learners share all but the actor.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -67,6 +67,11 @@ class D2SACConfig(SACConfig):
 
     denoising_steps: Positive = 5
     time_embedding: Annotated[int, Field(ge=4, multiple_of=2)] = 16  # sines and cosines
+    # What the network finds in a noisy state of the chain. "noise" is published D2SAC: its tanh
+    # cannot undo noise beyond 1, which the chain then amplifies by 12, so that logits are far
+    # apart by chance. "logits": the end of the chain itself, as logit_scale x tanh.
+    predicts: Literal["logits", "noise"] = "logits"
+    logit_scale: Annotated[float, Field(gt=0)] = 10.0
     activation: Activation = "mish"
 
 
@@ -117,8 +122,10 @@ class SACState:
 class DiffusionActor(nn.Module):
     """Logits that a denoising chain makes from Gaussian noise, given the observation.
 
-    D2SAC, Algorithm 1: x_T ~ N(0, I); each step subtracts the noise that a network with a tanh
-    output finds in (x_t, embedding of t, observation); x_0 are the logits.
+    D2SAC, Algorithm 1: x_T ~ N(0, I). At each step a network with a tanh output tells from (x_t,
+    embedding of t, observation) what the end x_0 of the chain is, or what noise is in x_t, from
+    which x_0 follows; x_{t-1} is drawn from q(x_{t-1} | x_t, x_0). Logits are x_0, scaled if the
+    network predicts them.
     """
 
     num_actions: int
@@ -126,6 +133,8 @@ class DiffusionActor(nn.Module):
     activation: Activation
     steps: int
     embedding: int
+    predicts: Literal["logits", "noise"]
+    scale: float
 
     @nn.compact
     def __call__(self, key: Key, observation: jax.Array, legal: jax.Array) -> jax.Array:
@@ -135,20 +144,23 @@ class DiffusionActor(nn.Module):
             ACTIVATIONS[self.activation](nn.Dense(2 * self.embedding)(time))
         )
         network = MLP(self.hidden, self.num_actions, 0.01, self.activation)
-        retained = jnp.asarray(retention(self.steps), jnp.float32)  # alpha of each step
-        kept = jnp.cumprod(retained)  # alpha bar
+        retained = retention(self.steps)  # alpha of each step
+        kept = np.cumprod(retained)  # alpha bar
         key_start, *keys = jax.random.split(key, self.steps + 1)
         x = jax.random.normal(key_start, legal.shape)
         for t in reversed(range(self.steps)):
             embedded = jnp.broadcast_to(time[t], (*x.shape[:-1], self.embedding))
-            noise = jnp.tanh(network(jnp.concatenate([x, embedded, observation], -1)))
-            # Mean of the posterior q(x_{t-1} | x_t, x_0) for the x_0 that this noise implies
-            # (Ho et al. 2020, Eq. 11).
-            x = (x - (1 - retained[t]) / jnp.sqrt(1 - kept[t]) * noise) / jnp.sqrt(retained[t])
-            if t:
-                variance = (1 - retained[t]) * (1 - kept[t - 1]) / (1 - kept[t])
-                x += jnp.sqrt(variance) * jax.random.normal(keys[t], x.shape)
-        return jnp.where(legal, x, ILLEGAL)
+            end = network(jnp.concatenate([x, embedded, observation], -1))
+            if self.predicts == "noise":
+                end = (x - np.sqrt(1 - kept[t]) * jnp.tanh(end)) / np.sqrt(kept[t])
+            if not t:
+                return jnp.where(legal, (self.scale if self.predicts == "logits" else 1.0) * end, ILLEGAL)
+            # Mean and variance of the posterior (Ho et al. 2020, Eq. 7).
+            before = kept[t - 1]
+            x = (1 - retained[t]) * np.sqrt(before) * end + (1 - before) * np.sqrt(retained[t]) * x
+            variance = (1 - retained[t]) * (1 - before) / (1 - kept[t])
+            x = x / (1 - kept[t]) + np.sqrt(variance) * jax.random.normal(keys[t], x.shape)
+        raise AssertionError("the chain has at least one step")
 
 
 def retention(steps: int) -> np.ndarray:
@@ -192,6 +204,8 @@ def d2sac(env: core.Env, config: D2SACConfig = D2SACConfig()) -> Learner:
             config.activation,
             config.denoising_steps,
             config.time_embedding,
+            config.predicts,
+            config.logit_scale,
         )
         return (
             lambda key, observation, legal: network.init(key, key, observation, legal),

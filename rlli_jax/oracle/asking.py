@@ -115,6 +115,8 @@ class Lookup:
     def missing(self) -> dict[bytes, Question]:
         """What is to be asked; questions about one picture are neighbours, so that a judge can
         look at it once for all of them."""
+        if len(self.answers) == len(self.unique):
+            return {}
         missing = [(k, q) for k, q in self.unique.items() if k not in self.answers]
         return dict(sorted(missing, key=lambda pair: _picture(pair[1])))
 
@@ -139,7 +141,7 @@ def _look_up(judge: Judge, questions: Sequence[Question], store: Store) -> Looku
     unique = dict(zip(reversed(made), reversed(with_picture), strict=True))
     iterator = iter(made)
     key_of = [None if question.picture is None else next(iterator) for question in questions]
-    return Lookup(keys, key_of, unique, store.lookup(list(unique)))
+    return Lookup(keys, key_of, unique, store.lookup(unique))
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -155,26 +155,32 @@ class Keys:
         The JSON is put together from pieces that questions share, and what comes first in it is
         hashed once. Pieces are found by object identity, which holds while ``questions`` does.
         """
-        starts: dict[int, Any] = {}  # id(persona) -> hash of the JSON up to the picture
-        middles: dict[tuple[int, str], bytes] = {}  # id(picture), request -> up to the sample
-        ends: dict[int, bytes] = {}  # id(scale) -> the rest
+        starts: dict[int, Callable[[], Any]] = {}  # id(persona) -> makes a hash of its beginning
+        ends: dict[tuple[int, str, int, int], bytes] = {}  # all from the picture on
         keys = []
         for question in questions:
-            persona, picture, scale = question.persona, question.picture, question.scale
-            start = starts.get(id(persona))
+            start = starts.get(id(question.persona))
             if start is None:
-                text = f'{{"judge":"{self.judge}","persona":"{self._persona(persona)}","picture":'
-                start = starts[id(persona)] = hashlib.sha256(text.encode())
-            middle = middles.get((id(picture), question.request))
-            if middle is None:
-                digest = canonical(None if picture is None else picture.digest)
-                text = f'{digest},"request":{canonical(question.request)},"sample":'
-                middle = middles[id(picture), question.request] = text.encode()
-            end = ends.get(id(scale))
+                start = starts[id(question.persona)] = self._start(question.persona)
+            cell = (id(question.picture), question.request, question.sample, id(question.scale))
+            end = ends.get(cell)
             if end is None:
-                end = f',"scale":"{self._scale(scale)}","schema":{SCHEMA}}}'.encode()
-                ends[id(scale)] = end
-            hashed = start.copy()
-            hashed.update(b"%b%d%b" % (middle, question.sample, end))
+                end = ends[cell] = self._end(question)
+            hashed = start()
+            hashed.update(end)
             keys.append(hashed.digest())
         return keys
+
+    def _start(self, persona: Persona) -> Callable[[], Any]:
+        """Makes copies of the hash of the JSON up to the picture."""
+        text = f'{{"judge":"{self.judge}","persona":"{self._persona(persona)}","picture":'
+        return hashlib.sha256(text.encode()).copy
+
+    def _end(self, question: Question) -> bytes:
+        """The JSON from the picture on."""
+        picture = None if question.picture is None else question.picture.digest
+        return (
+            f'{canonical(picture)},"request":{canonical(question.request)},'
+            f'"sample":{question.sample},"scale":"{self._scale(question.scale)}",'
+            f'"schema":{SCHEMA}}}'
+        ).encode()

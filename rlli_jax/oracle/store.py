@@ -24,7 +24,7 @@ import tempfile
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import closing, suppress
 from dataclasses import dataclass, fields
 from itertools import islice
@@ -221,13 +221,16 @@ class Store:
 
     # Answers
 
-    def lookup(self, keys: Sequence[bytes]) -> dict[bytes, Answer]:
-        """The final answers among ``keys``; a question that failed has none.
+    def lookup(self, wanted: Collection[bytes]) -> dict[bytes, Answer]:
+        """The final answers to the questions with these keys; one that failed has none.
+
+        A set or a dictionary of a million keys is not copied.
 
         Raises:
             InputError: a row's answer does not have the row's checksum.
         """
-        wanted = set(keys)
+        if not isinstance(wanted, Set | Mapping):
+            wanted = set(wanted)
         found: dict[bytes, Answer] = {}
 
         def keep(rows: Iterable[tuple[Any, ...]]) -> None:
@@ -236,10 +239,8 @@ class Store:
                     continue
                 if checksum != _checksum(kind, rating, mass, reason, raw):
                     raise _DamagedRow
-                if kind == "rated":
-                    found[key] = Rated(rating, mass, raw)
-                else:
-                    found[key] = Invalid(reason, raw)
+                rated = kind == "rated"
+                found[key] = Rated(rating, mass, raw) if rated else Invalid(reason, raw)
 
         def read(connection: sa.Connection) -> None:
             if len(wanted) > CHUNK and self._count(connection) <= 4 * len(wanted):

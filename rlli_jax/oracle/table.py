@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Literal, TypeAlias, TypedDict
 
@@ -21,7 +23,7 @@ from rlli_jax.errors import InputError
 from rlli_jax.judges import Answer, Failed, JudgeIdentity, Rated, Scale
 from rlli_jax.personas import Population
 
-NOT_RATED = (0.0, 0.0)  # never read as a rating
+NOT_RATED = Rated(0.0, 0.0)  # never read as a rating
 
 OnMissing: TypeAlias = Literal["raise", "mask", "impute"]
 
@@ -71,9 +73,8 @@ class QoETable:
                 f"{valid.shape}."
             )
         for kind, axis in names.items():
-            for name in axis:
-                if axis.count(name) > 1:
-                    raise InputError(f"{kind} {name!r} is in the table twice; give unique names.")
+            for name in (name for name, count in Counter(axis).items() if count > 1):
+                raise InputError(f"{kind} {name!r} is in the table twice; give unique names.")
         qoe = np.where(valid, self.qoe, 0).astype(np.float32)
         for cell in np.argwhere(~((qoe >= 0) & (qoe <= 1)))[:1]:
             raise InputError(f"{self._cell(*cell)}: QoE {qoe[tuple(cell)]} is not in [0, 1].")
@@ -139,13 +140,11 @@ class QoETable:
         shape = (len(population), len(catalog.requests), len(catalog.providers), samples)
         if len(answers) != np.prod(shape):
             raise ValueError(f"{len(answers)} answers do not fill a table of shape {shape}.")
-        numbers = np.fromiter(
-            ((a.rating, a.valid_mass) if isinstance(a, Rated) else NOT_RATED for a in answers),
-            dtype=[("rating", float), ("mass", float)],
-            count=len(answers),
-        ).reshape(shape)
-        valid = np.array([isinstance(a, Rated) for a in answers]).reshape(shape)
-        qoe = np.where(valid, scale.qoe(numbers["rating"]), 0.0)  # type: ignore[arg-type]
+        rated = [a if isinstance(a, Rated) else NOT_RATED for a in answers]
+        valid = np.fromiter((a is not NOT_RATED for a in rated), bool, len(rated)).reshape(shape)
+        rating = np.fromiter(map(attrgetter("rating"), rated), float, len(rated)).reshape(shape)
+        mass = np.fromiter(map(attrgetter("valid_mass"), rated), float, len(rated)).reshape(shape)
+        qoe = np.where(valid, scale.qoe(rating), 0.0)  # type: ignore[arg-type]
         for user, request, provider, sample in np.argwhere(~((qoe >= 0) & (qoe <= 1))):
             answer = answers[int(np.ravel_multi_index((user, request, provider, sample), shape))]
             raise InputError(
@@ -154,7 +153,7 @@ class QoETable:
                 f"{population.names[user]!r}, request {catalog.requests[request]!r}, provider "
                 f"{catalog.providers[provider]!r}, sample {sample}."
             )
-        mean_mass = numbers["mass"].sum(-1) / np.maximum(valid.sum(-1), 1)
+        mean_mass = mass.sum(-1) / np.maximum(valid.sum(-1), 1)
         shown = np.array(
             [[catalog.picture(r, p) is not None for p in range(shape[2])] for r in range(shape[1])]
         )

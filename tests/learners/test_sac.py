@@ -100,15 +100,16 @@ def test_schedule_is_variance_preserving_and_ends_in_noise():
     assert np.isclose(np.cumprod(retention(11))[-1], kept[-1])
 
 
-def test_a_chain_without_predicted_noise_only_rescales_its_start_and_adds_the_posterior_noise():
-    actor = DiffusionActor(3, (4,), "mish", 1, 4)
+@pytest.mark.parametrize(("predicts", "spread"), [("noise", retention(1)[0] ** -0.5), ("logits", 0)])
+def test_a_network_that_says_nothing_leaves_noise_or_equal_logits(predicts, spread):
+    actor = DiffusionActor(3, (4,), "mish", 1, 4, predicts, 10.0)
     observation, legal = jnp.zeros((20_000, 2)), jnp.ones((20_000, 3), bool).at[:, 0].set(False)
     params = actor.init(jax.random.key(0), jax.random.key(0), observation[:1], legal[:1])
     params = jax.tree.map(jnp.zeros_like, params)
     logits = actor.apply(params, jax.random.key(1), observation, legal)
     assert (logits[:, 0] == ILLEGAL).all()
     # One step, predicted noise 0: x_0 = x_1 / sqrt(alpha_1), without noise at the last step.
-    assert np.isclose(logits[:, 1:].std(), 1 / np.sqrt(retention(1)[0]), rtol=0.02)
+    assert np.isclose(logits[:, 1:].std(), spread, rtol=0.02)
 
 
 def test_a_sweep_traces_once_and_targets_follow_by_tau():

@@ -102,7 +102,7 @@ def test_questions_of_one_picture_are_asked_together(store):
 
 def test_no_picture_is_no_question_for_a_paid_judge(store):
     judge = Paid()
-    asked = [replace(q, picture=None) if i % 2 else q for i, q in enumerate(questions(6))]
+    asked = [q._replace(picture=None) if i % 2 else q for i, q in enumerate(questions(6))]
     answers = ask(judge, asked, store)
     assert answers[1::2] == [Invalid("no picture")] * 3
     assert all(question.picture is not None for question in judge.asked)
@@ -155,7 +155,7 @@ def test_a_judge_that_swallows_an_answer_is_found_out(store):
 
 def test_plan(store):
     judge = Paid()
-    asked = [*questions(40), *questions(10), replace(questions(1)[0], picture=None)]
+    asked = [*questions(40), *questions(10), questions(1)[0]._replace(picture=None)]
     before = plan(judge, asked, store)
     assert before == asking.Plan(51, 1, 40, 0, 40, 4000, pytest.approx(0.4), None)
     assert "expected time     unknown" in before.describe()

@@ -73,7 +73,7 @@ def one_pixel_off():
     ids=lambda change: "-".join(change),
 )
 def test_each_part_of_the_question_alone_changes_the_key(change):
-    assert key(replace(QUESTION, **change)) != key()
+    assert key(QUESTION._replace(**change)) != key()
 
 
 def test_the_judge_itself_changes_the_key():
@@ -89,8 +89,8 @@ def test_a_change_of_the_general_setup_changes_the_key(monkeypatch):
 @pytest.mark.parametrize("changed", ["provider", "persona's name"])
 def test_names_do_not_change_the_key(changed):
     other = {
-        "provider": replace(QUESTION, provider="another"),
-        "persona's name": replace(QUESTION, persona=Persona("ben", (3.0,) * 5)),
+        "provider": QUESTION._replace(provider="another"),
+        "persona's name": QUESTION._replace(persona=Persona("ben", (3.0,) * 5)),
     }[changed]
     assert key(other) == key()
 
@@ -101,7 +101,7 @@ def test_file_name_and_lossless_encoding_do_not_change_the_key(tmp_path):
     Image.fromarray(PIXELS).save(files[1], compress_level=9)
     Image.fromarray(PIXELS).save(files[2], lossless=True)
     assert len({file.read_bytes() for file in files}) == 3
-    keys = {key(replace(QUESTION, picture=Picture.from_file(file))) for file in files}
+    keys = {key(QUESTION._replace(picture=Picture.from_file(file))) for file in files}
     assert keys == {key()}
 
 
