@@ -28,6 +28,7 @@ from rlli_jax.errors import InputError
 from rlli_jax.judges import SCALES
 from rlli_jax.learners.dqn import DQNConfig, DQNHyperparams
 from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams
+from rlli_jax.personas import Wording
 
 Whole = Annotated[int, Field(strict=True)]  # not true, not "3"
 Positive = Annotated[Whole, Field(gt=0)]
@@ -70,6 +71,7 @@ class PopulationBlock(Block):
     sample: Sample | None = None
     csv: Path | None = None
     bigfive_test: Path | None = None
+    wording: Wording = "full"  # of the personas, for language models: 52 adjectives; "brief": 5
 
     _paths = field_validator("csv", "bigfive_test")(_beside_file)
 

@@ -85,13 +85,15 @@ def load_population(block: PopulationBlock) -> Population:
     """Read or draw the users."""
     if block.sample is not None:
         sample = block.sample
-        return Population.sample(
+        people = Population.sample(
             sample.size, group=sample.group, seed=sample.seed, correlations=sample.correlations
         )
-    if block.csv is not None:
-        return Population.from_csv(block.csv)
-    assert block.bigfive_test is not None  # the config says that one of the three is given
-    return Population.from_bigfive_test(block.bigfive_test)
+    elif block.csv is not None:
+        people = Population.from_csv(block.csv)
+    else:
+        assert block.bigfive_test is not None  # the config says that one of the three is given
+        people = Population.from_bigfive_test(block.bigfive_test)
+    return people.worded(block.wording)
 
 
 def _recorded(block: Recorded, catalog: Catalog) -> Inquiry:

@@ -5,7 +5,7 @@ scale of the usual inventories.
 """
 
 from rlli_jax.personas.norms import correlation_names, groups
-from rlli_jax.personas.population import TRAIT_NAMES, TRAITS, Persona, Population
+from rlli_jax.personas.population import TRAIT_NAMES, TRAITS, Persona, Population, Wording
 from rlli_jax.personas.prompts import general_setup, persona_text
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "TRAIT_NAMES",
     "Persona",
     "Population",
+    "Wording",
     "correlation_names",
     "general_setup",
     "groups",

@@ -1,13 +1,15 @@
 """Personas and populations: read from files, written to CSV, or sampled from published norms."""
 
+from __future__ import annotations
+
 import csv
 import json
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -22,6 +24,8 @@ TRAIT_NAMES = (
     "Agreeableness",
     "Neuroticism",
 )
+Wording: TypeAlias = Literal["full", "brief"]
+
 LOW, HIGH = 1.0, 5.0  # ends of the scale of every trait
 
 
@@ -29,12 +33,17 @@ LOW, HIGH = 1.0, 5.0  # ends of the scale of every trait
 class Persona:
     """One user's Big Five vector u_k = [o, c, e, a, n] (Eq. 1), each trait on the 1-5 scale.
 
+    ``wording`` is how language models are told of it: ``full`` by 52 graded adjectives, ``brief``
+    by one for each trait, at a fifth of the tokens.
+
     Raises:
-        InputError: the name is empty, there are not five traits, or one is not from 1 to 5.
+        InputError: the name is empty, there are not five traits, one is not from 1 to 5, or there
+            is no such wording.
     """
 
     name: str
     traits: tuple[float, float, float, float, float]
+    wording: Wording = "full"
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
@@ -50,6 +59,11 @@ class Persona:
             for trait, value in zip(TRAITS, self.traits, strict=True)
         )
         object.__setattr__(self, "traits", tuple(checked))
+        if self.wording not in get_args(Wording):
+            raise InputError(
+                f"Persona {self.name!r} has the wording {self.wording!r}; choose one of "
+                f"{', '.join(get_args(Wording))}."
+            )
 
 
 @dataclass(frozen=True)
@@ -72,6 +86,10 @@ class Population:
                 f"{count} personas of the population are named {name!r}; give each its own name."
             )
 
+    def worded(self, wording: Wording) -> Population:
+        """The same people, described to language models in the other wording."""
+        return Population(tuple(replace(persona, wording=wording) for persona in self.personas))
+
     def __len__(self) -> int:
         return len(self.personas)
 
@@ -86,7 +104,7 @@ class Population:
         return np.array([persona.traits for persona in self.personas], dtype=np.float32)
 
     @classmethod
-    def from_csv(cls, path: str | PathLike[str]) -> "Population":
+    def from_csv(cls, path: str | PathLike[str]) -> Population:
         """Read a CSV file with the columns name, O, C, E, A and N, one persona a line.
 
         The columns may stand in any order; other columns are ignored.
@@ -153,7 +171,7 @@ class Population:
             raise InputError(_cannot_open(path, error)) from error
 
     @classmethod
-    def from_bigfive_test(cls, path: str | PathLike[str]) -> "Population":
+    def from_bigfive_test(cls, path: str | PathLike[str]) -> Population:
         """Read results in the form of the open-source test behind bigfive-test.com.
 
         One person's result is an object with the keys O, C, E, A and N. Each value is what that
@@ -223,7 +241,7 @@ class Population:
         group: str,
         seed: int,
         correlations: str = "davies_2015_r_observed",
-    ) -> "Population":
+    ) -> Population:
         """Sample people from published norms: "User 1" to "User <size>".
 
         Traits are drawn from a multivariate normal with the group's means and standard deviations

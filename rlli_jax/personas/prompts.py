@@ -39,6 +39,10 @@ POLES = (
     ),
 )
 
+# Of each trait the pair that stands for all of it in the brief wording: imaginative, organized,
+# extraverted, agreeable, emotionally unstable.
+BRIEF_PAIRS = (0, 7, 1, 10, 9)
+
 
 class RatingScale(Protocol):
     """What ``general_setup`` reads of a scale."""
@@ -91,15 +95,23 @@ def general_setup(scale: RatingScale | Sequence[str]) -> str:
 
 
 def persona_text(persona: Persona) -> str:
-    """Parts C and D: asks for answers as this person, described by 52 graded adjectives.
+    """Parts C and D: asks for answers as this person, described by graded adjectives.
 
-    Each trait gives one sentence, in which every adjective pair of the trait stands at the level
-    ``trait_level``. The name is left out on purpose: it says nothing of the personality, and
+    In the full wording each trait gives one sentence, in which every one of its adjective pairs
+    (52 in all) stands at the level ``trait_level``. The brief wording is one sentence with one
+    pair for each trait. The name is left out on purpose: it says nothing of the personality, and
     people with the same levels are to be the same question.
     """
+    levels = [trait_level(*pair) for pair in zip(TRAITS, persona.traits, strict=True)]
+    if persona.wording == "brief":
+        described = [
+            _adjectives(trait, level)[pair]
+            for trait, level, pair in zip(TRAITS, levels, BRIEF_PAIRS, strict=True)
+        ]
+        return f"For the following task, respond as a person who is {_listed(described)}."
     sentences = [
-        f"{name}: this person is {_listed(_adjectives(trait, trait_level(trait, score)))}."
-        for trait, name, score in zip(TRAITS, TRAIT_NAMES, persona.traits, strict=True)
+        f"{name}: this person is {_listed(_adjectives(trait, level))}."
+        for trait, name, level in zip(TRAITS, TRAIT_NAMES, levels, strict=True)
     ]
     return "\n".join(
         (

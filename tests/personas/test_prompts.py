@@ -106,3 +106,22 @@ def test_the_wording_is_what_it_was():
         "f6bcdfb709ff56b4",
         "f142f562fc683771",
     ]
+
+
+def test_the_brief_wording_has_one_adjective_for_each_trait():
+    mean = pooled_norm().mean
+    average = Persona("Ada", tuple(mean)).traits
+    brief = persona_text(Persona("Ada", (5.0, *average[1:]), "brief"))
+    assert brief == (
+        "For the following task, respond as a person who is extremely imaginative, neither "
+        "disorganized nor organized, neither introverted nor extraverted, neither disagreeable "
+        "nor agreeable, and neither emotionally stable nor emotionally unstable."
+    )
+    full = persona_text(Persona("Ada", (5.0, *average[1:])))
+    assert len(brief) < len(full) / 4
+    assert brief != persona_text(Persona("Ada", (3.0, *average[1:]), "brief"))
+
+
+def test_an_unknown_wording_is_one_sentence():
+    with pytest.raises(InputError, match="wording 'short'; choose one of full, brief"):
+        Persona("Ada", (3.0,) * 5, "short")
