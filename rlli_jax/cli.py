@@ -77,10 +77,16 @@ def judge(
     if not (dry_run or export_batch or import_batch):
         _study(config, overrides, output, resume, overwrite, ("judge",))
         return
-    from rlli_jax.experiments.config import load_config
+    from rlli_jax.experiments.config import StudyConfig
+    from rlli_jax.experiments.market.config import load_study
     from rlli_jax.experiments.questions import export_missing, import_answers, plan_questions
 
-    study = load_config(config, overrides)
+    study = load_study(config, overrides)
+    if not isinstance(study, StudyConfig):
+        raise InputError(
+            f"{config} is a study of the edge market, whose questions cannot be planned or sent as "
+            "a batch: leave out --dry-run, --export-batch and --import-batch."
+        )
     if export_batch is not None:
         print(export_missing(study, export_batch))
     if import_batch is not None:

@@ -269,6 +269,14 @@ def test_a_bad_config_is_one_sentence(rlli, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("option", ["--dry-run", "--export-batch=batch.jsonl"])
+def test_the_questions_of_a_market_are_not_planned(rlli, option):
+    status, output, errors = rlli("judge", "configs/edge_market_qoe.yaml", option)
+    assert (status, output) == (2, "")
+    assert "edge_market_qoe.yaml is a study of the edge market" in errors
+    assert errors.count("\n") == 1
+
+
 def test_an_existing_run_is_one_sentence(rlli, tmp_path, finished):
     config, path = finished
     refused(rlli("run", config, "--output", path), "continue it with --resume")

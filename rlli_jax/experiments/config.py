@@ -41,7 +41,8 @@ class Block(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-def _exactly_one(block: BaseModel, names: Sequence[str]) -> None:
+def exactly_one(block: BaseModel, names: Sequence[str]) -> None:
+    """Raise ValueError unless one of the fields ``names`` has a value that is not empty."""
     given = [name for name in names if getattr(block, name)]
     if len(given) != 1:
         raise ValueError(
@@ -50,7 +51,7 @@ def _exactly_one(block: BaseModel, names: Sequence[str]) -> None:
         )
 
 
-def _beside_file(path: Path | None, info: ValidationInfo) -> Path | None:
+def beside_file(path: Path | None, info: ValidationInfo) -> Path | None:
     """Paths in a file are meant relative to the folder of that file."""
     folder = (info.context or {}).get("folder")
     return path if path is None or folder is None else (folder / path).resolve()
@@ -73,11 +74,11 @@ class PopulationBlock(Block):
     bigfive_test: Path | None = None
     wording: Wording = "full"  # of the personas, for language models: 52 adjectives; "brief": 5
 
-    _paths = field_validator("csv", "bigfive_test")(_beside_file)
+    _paths = field_validator("csv", "bigfive_test")(beside_file)
 
     @model_validator(mode="after")
     def _one_source(self) -> "PopulationBlock":
-        _exactly_one(self, ("sample", "csv", "bigfive_test"))
+        exactly_one(self, ("sample", "csv", "bigfive_test"))
         return self
 
 
@@ -89,11 +90,11 @@ class CatalogBlock(Block):
     manifest: Path | None = None  # CSV: provider, request, image
     pictures: bool = True  # false: the manifest only names images that are not there
 
-    _paths = field_validator("folder", "manifest")(_beside_file)
+    _paths = field_validator("folder", "manifest")(beside_file)
 
     @model_validator(mode="after")
     def _one_source(self) -> "CatalogBlock":
-        _exactly_one(self, ("studio", "folder", "manifest"))
+        exactly_one(self, ("studio", "folder", "manifest"))
         return self
 
 
@@ -129,7 +130,7 @@ class Recorded(JudgeBlock):
     columns: dict[str, str | tuple[str, ...]] = {}
     user: str | None = None  # if all scores are one user's
 
-    _paths = field_validator("path")(_beside_file)
+    _paths = field_validator("path")(beside_file)
 
 
 class BudgetBlock(Block):
@@ -157,7 +158,7 @@ class LanguageModel(JudgeBlock):
     def _file_beside(cls, store: str | None, info: ValidationInfo) -> str | None:
         if store is None or "://" in store:
             return store
-        return str(_beside_file(Path(store).expanduser(), info))
+        return str(beside_file(Path(store).expanduser(), info))
 
 
 class Transformers(LanguageModel):
@@ -395,7 +396,7 @@ def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
             f"{path}: a config is a mapping of keys to values; see configs/paper.yaml."
         )
     for override in overrides:
-        _override(content, override)
+        apply_override(content, override)
     return content
 
 
@@ -404,10 +405,10 @@ def parse_config(content: dict[str, Any], *, source: str, folder: Path | None) -
     try:
         return StudyConfig.model_validate(content, context={"folder": folder})
     except ValidationError as error:
-        raise InputError(f"{source}: {_sentence(error, content)}") from None
+        raise InputError(f"{source}: {one_sentence(error, content)}") from None
 
 
-def _override(content: dict[str, Any], override: str) -> None:
+def apply_override(content: dict[str, Any], override: str) -> None:
     """Set ``a.b.c=value`` in place; the value is read as YAML."""
     path, equals, text = override.partition("=")
     parts = path.split(".")
@@ -431,7 +432,7 @@ def _override(content: dict[str, Any], override: str) -> None:
         content = inner
 
 
-def _sentence(
+def one_sentence(
     error: ValidationError,
     content: dict[str, Any],
     kinds: Mapping[str, Sequence[str]] | None = None,

@@ -20,9 +20,9 @@ from rlli_jax.experiments.config import (
     Positive,
     StudyConfig,
     Whole,
-    _beside_file,
-    _exactly_one,
-    _sentence,
+    beside_file,
+    exactly_one,
+    one_sentence,
     parse_config,
     read_yaml,
 )
@@ -48,11 +48,11 @@ class FleetBlock(Block):
     file: Path | None = None
     sample: FleetSample | None = None
 
-    _paths = field_validator("file")(_beside_file)
+    _paths = field_validator("file")(beside_file)
 
     @model_validator(mode="after")
     def _one_source(self) -> "FleetBlock":
-        _exactly_one(self, ("file", "sample"))
+        exactly_one(self, ("file", "sample"))
         return self
 
 
@@ -292,4 +292,4 @@ def parse_market_config(
     try:
         return MarketConfig.model_validate(content, context={"folder": folder})
     except ValidationError as error:
-        raise InputError(f"{source}: {_sentence(error, content)}") from None
+        raise InputError(f"{source}: {one_sentence(error, content)}") from None

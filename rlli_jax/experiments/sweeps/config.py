@@ -21,9 +21,9 @@ from rlli_jax.experiments.config import (
     Learned,
     Positive,
     StudyConfig,
-    _exactly_one,
-    _override,
-    _sentence,
+    apply_override,
+    exactly_one,
+    one_sentence,
     parse_config,
     read_yaml,
 )
@@ -100,7 +100,7 @@ class SweepBlock(Block):
 
     @model_validator(mode="after")
     def _one_design(self) -> "SweepBlock":
-        _exactly_one(self, ("grid", "points", "random"))
+        exactly_one(self, ("grid", "points", "random"))
         for key in self.keys:
             if key.split(".")[0] in FIXED:
                 raise ValueError(f"{key} cannot be swept; set it in the study")
@@ -152,7 +152,7 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
     path = Path(path)
     content = _unshared(read_yaml(path))
     for override in overrides:
-        _override(content, override)
+        apply_override(content, override)
     given = content.pop("sweep", None)
     if not isinstance(given, dict):
         raise InputError(
@@ -162,7 +162,7 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
     try:
         block = SweepBlock.model_validate(given)
     except ValidationError as error:
-        raise InputError(f"{path}: sweep: {_sentence(error, given)}") from None
+        raise InputError(f"{path}: sweep: {one_sentence(error, given)}") from None
     folder = path.resolve().parent
     study = parse_config(content, source=str(path), folder=folder)
     learned = [name for name, policy in study.policies.items() if isinstance(policy, Learned)]
@@ -184,7 +184,7 @@ def _studies(
     for i, point in enumerate(points):
         changed = _unshared(content)
         for key, value in point.items():
-            _override(changed, f"{key}={yaml.safe_dump(value, default_flow_style=True)}")
+            apply_override(changed, f"{key}={yaml.safe_dump(value, default_flow_style=True)}")
         values = ", ".join(f"{key}={value}" for key, value in point.items())
         yield parse_config(
             changed, source=f"{path}, point {i + 1} of the sweep ({values})", folder=folder

@@ -11,8 +11,8 @@ from rlli_jax.experiments.config import (
     Block,
     Positive,
     Whole,
-    _beside_file,
-    _sentence,
+    beside_file,
+    one_sentence,
     read_yaml,
 )
 from rlli_jax.experiments.run_directory import read_values
@@ -33,7 +33,7 @@ class Providers(Block):
     kind: Literal["provider_selection"]
     study: Path  # such as paper.yaml
 
-    _paths = field_validator("study")(_beside_file)
+    _paths = field_validator("study")(beside_file)
 
 
 class StandIn(Block):
@@ -93,13 +93,17 @@ class TeachingStudy(Block):
     methods: Annotated[dict[str, Method], Field(min_length=1)]
     alone: str  # the method without a teacher
     silent: str  # the method whose teacher hears nothing
+    # The reading that the study tests; chosen before it, on other seeds, or the test means little.
+    tested: str
     config: TeachingConfig = TeachingConfig()
     hyperparams: TeachingHyperparams = TeachingHyperparams()
     language_policy: LanguagePolicyBlock | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "TeachingStudy":
-        for key, name in (("alone", self.alone), ("silent", self.silent)):
+        for key, name in (
+            ("alone", self.alone), ("silent", self.silent), ("tested", self.tested),
+        ):  # fmt: skip
             if name not in self.methods:
                 raise ValueError(f"{key}: {name!r} is none of the methods; name one of them")
         for key, names in (("methods", self.methods), ("cases", self.cases)):
@@ -114,6 +118,12 @@ class TeachingStudy(Block):
         if not silent.teacher or silent.feedback != "nothing":
             raise ValueError(
                 f"silent: the method {self.silent!r} needs a teacher and feedback: nothing"
+            )
+        tested = self.methods[self.tested]
+        if not tested.teacher or tested.feedback == "nothing" or tested.verdicts != "true":
+            raise ValueError(
+                f"tested: the method {self.tested!r} is a control; name one whose teacher hears "
+                "what was earned"
             )
         return self
 
@@ -138,7 +148,7 @@ def parse_study(content: Any, *, source: str, folder: Path | None) -> TeachingSt
     try:
         return TeachingStudy.model_validate(content, context={"folder": folder})
     except ValidationError as error:
-        raise InputError(f"{source}: {_sentence(error, content, KINDS)}") from None
+        raise InputError(f"{source}: {one_sentence(error, content, KINDS)}") from None
 
 
 def read_study(path: Path) -> TeachingStudy:

@@ -11,7 +11,7 @@ with the next one.
 import os
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from rlli_jax.experiments.teaching.config import (
     StandIn,
     TeachingStudy,
 )
-from rlli_jax.teaching.bidirectional import Method, teaching
+from rlli_jax.teaching.bidirectional import Adapt, Choices, Method, teaching
 from rlli_jax.teaching.language_policy import language_policy, policy_table
 from rlli_jax.teaching.t5 import LanguageModel, load_t5, tiny_t5
 from rlli_jax.teaching.tasks import Task, go_to_red_ball, provider_selection
@@ -65,95 +65,94 @@ def carry_out(study: TeachingStudy, path: Path, console: Console) -> None:
     """Fill a run directory with what is not there yet."""
     task = build_task(study)
     key_teacher, key_run, key_policy = jax.random.split(jax.random.key(study.seed), 3)
-    start = time.perf_counter()
-    teachers = jax.block_until_ready(build_teachers(study, task, key_teacher))
-    console.print(f"{teachers.teacher.model.name}: {time.perf_counter() - start:.1f} s")
-    write_json(
-        path / "task.json",
-        {
-            "name": task.name,
-            "texts": list(task.texts),
-            "advice": list(task.advice),
-            "teacher": teachers.teacher.model.name,
-            "stand_in": isinstance(study.teacher, StandIn),
-            "env_steps_per_iteration": study.config.num_envs * study.config.num_steps,
-            "expert": np.asarray(task.expert).argmax(1).tolist(),
-            "metric": "success" if "success" in _values(task) else "return",
-            "expert_value": {n: float(v) for n, v in _values(task).items()},
-        },
-    )
-    keys = jax.random.split(key_run, study.seeds)  # the same for every method: they can be paired
-    programs = _Programs(study, task, teachers)
-    jobs: list[Any] = []
-    for case_name, case in study.cases.items():
-        for name, method in study.methods.items():
-            file = path / "methods" / case_name / f"{name}.npz"
-            if not file.exists():
-                jobs.append((_run_method, (programs, case, method, keys, file)))
-    if study.language_policy is not None and not (path / "language_policy.npz").exists():
-        file = path / "language_policy.npz"
-        jobs.insert(0, (_run_policy, (study, study.language_policy, task, key_policy, file)))
-    # XLA uses one core for work this small, so methods run side by side.
+    # XLA uses one core for work this small, so jobs run side by side.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        running = [pool.submit(function, *arguments) for function, arguments in jobs]
         try:
-            for done in running:
+            running = []
+            file = path / "language_policy.npz"
+            if study.language_policy is not None and not file.exists():
+                running.append(
+                    pool.submit(_run_policy, study, study.language_policy, task, key_policy, file)
+                )
+            start = time.perf_counter()
+            teachers = jax.block_until_ready(build_teachers(study, task, key_teacher))
+            seconds = time.perf_counter() - start
+            console.print(f"{teachers.teacher.model.name}: {seconds:.1f} s", highlight=False)
+            _describe(study, task, teachers, path)
+            programs = _Programs(study, task, teachers)
+            # The same for every method, so that they can be compared seed by seed.
+            keys = jax.random.split(key_run, study.seeds)
+            # Long ones first, so that no core is idle at the end.
+            for case, block in sorted(study.cases.items(), key=lambda item: -item[1].iterations):
+                for name, method in study.methods.items():
+                    file = path / "methods" / case / f"{name}.npz"
+                    if not file.exists():
+                        job = (programs, block, method, keys, file)
+                        running.append(pool.submit(_run_method, *job))
+            for done in as_completed(running):
                 console.print(done.result(), highlight=False, markup=False)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _values(task: Task) -> dict[str, jax.Array]:
-    return task.value(task.expert)
+def _describe(study: TeachingStudy, task: Task, teachers: StandIns, path: Path) -> None:
+    """Write ``task.json``."""
+    expert = {name: float(value) for name, value in task.value(task.expert).items()}
+    content = {
+        "name": task.name,
+        "texts": list(task.texts),
+        "advice": list(task.advice),
+        "teacher": teachers.teacher.model.name,
+        "stand_in": isinstance(study.teacher, StandIn),
+        "env_steps_per_iteration": study.config.num_envs * study.config.num_steps,
+        "expert": np.asarray(task.expert).argmax(1).tolist(),
+        "metric": "success" if "success" in expert else "return",
+        "expert_value": expert,
+    }
+    write_json(path / "task.json", content)
 
 
 class _Programs:
-    """Compiled rounds, shared by the methods that differ in traced switches only."""
+    """Compiled rounds, one for each way in which teachers' weights change."""
 
     def __init__(self, study: TeachingStudy, task: Task, teachers: StandIns) -> None:
         self.study, self.task, self.teachers = study, task, teachers
-        self._locks: dict[Any, Any] = {}
         self._guard = threading.Lock()
+        self._locks: dict[Adapt | None, threading.Lock] = {}
+        self._compiled: dict[Adapt | None, tuple[Any, Any, Any]] = {}
 
-    def get(self, method: Method, case: CaseBlock) -> tuple[Any, Any, Any]:
-        """init, round and examine, vmapped over seeds and compiled."""
-        # What of a method is compiled in; the rest is traced.
-        shape = Method(
-            teacher=method.teacher,
-            feedback="policy_gradient"
-            if method.learns
-            else ("prompt" if method.teacher and method.feedback == "prompt" else "nothing"),
-            adapt=method.adapt if method.learns else "full",
-        )
+    def get(self, method: Method) -> tuple[Any, Any, Any]:
+        """init, round and examine, vmapped over seeds; compiled by the first who asks."""
+        adapt = method.trains
         with self._guard:
-            lock, found = self._locks.setdefault(
-                (shape, case.teacher_every), (threading.Lock(), [])
-            )
+            lock = self._locks.setdefault(adapt, threading.Lock())
         with lock:
-            if not found:
-                found.append(self._compile(shape, case))
-        return found[0]
+            if adapt not in self._compiled:
+                self._compiled[adapt] = self._compile(method.choices, adapt)
+        return self._compiled[adapt]
 
-    def _compile(self, shape: Method, case: CaseBlock) -> tuple[Any, Any, Any]:
-        loop = teaching(
-            self.task, self.teachers.teacher, shape, self.study.config,
-            iterations=case.teacher_every,
-        )  # fmt: skip
-        params, task = self.study.hyperparams, self.task
+    def _compile(self, choices: Choices, adapt: Adapt | None) -> tuple[Any, Any, Any]:
+        loop = teaching(self.task, self.teachers.teacher, self.study.config, adapt=adapt)
+        hyperparams, env_params = self.study.hyperparams, self.task.env_params
 
-        def init(keys: jax.Array, weights: Any, method: Method) -> Any:
-            return jax.vmap(lambda key, w: loop.init(key, w, method, params, task.env_params))(
-                keys, weights
-            )
+        @jax.jit
+        def init(keys: jax.Array, choices: Choices) -> Any:
+            start = jax.vmap(lambda key, w: loop.init(key, w, choices, hyperparams, env_params))
+            return start(keys, self.teachers.params)
 
-        over_seeds = jax.jit(jax.vmap(loop.round, (0, None)), donate_argnums=0)
-        example = init(
-            jax.random.split(jax.random.key(0), self.study.seeds), self.teachers.params, shape
-        )
+        def round_(states: Any, env_params: Any, iterations: jax.Array) -> Any:
+            practise = jax.vmap(loop.practise, (0, None, None))
+            states, asked, result = practise(states, env_params, iterations)
+            # One language model after the other: a CPU's caches hold one, not all.
+            return jax.lax.map(lambda x: loop.teach(*x), (states, asked)), result
+
+        over_seeds = jax.jit(round_, donate_argnums=0)
+        keys = jax.random.split(jax.random.key(0), self.study.seeds)
+        example = jax.eval_shape(init, keys, choices)
         return (
             init,
-            over_seeds.lower(example, task.env_params).compile(),
+            over_seeds.lower(example, env_params, jnp.int32(1)).compile(),
             jax.jit(jax.vmap(loop.examine)),
         )
 
@@ -162,19 +161,18 @@ def _run_method(
     programs: _Programs, case: CaseBlock, method: Method, keys: jax.Array, file: Path
 ) -> str:
     """Train one method on all seeds and write its file; a line to show."""
-    init, over_seeds, examine = programs.get(method, case)
+    init, over_seeds, examine = programs.get(method)
     # A copy, since every round reuses the memory of its state.
-    weights = jax.tree.map(jnp.copy, programs.teachers.params)
-    state = jax.tree.map(jnp.copy, init(keys, weights, method))
-    before = examine(state) if method.teacher else {}
+    state = jax.tree.map(jnp.copy, init(keys, method.choices))
+    before = jax.device_get(examine(state)) if method.teacher else {}
     start = time.perf_counter()
     rounds = []
     for _ in range(case.iterations // case.teacher_every):
-        state, metrics = over_seeds(state, programs.task.env_params)
+        state, metrics = over_seeds(state, programs.task.env_params, jnp.int32(case.teacher_every))
         rounds.append(metrics)
     rounds = jax.device_get(rounds)
     seconds = time.perf_counter() - start
-    after = examine(state) if method.learns else before
+    after = jax.device_get(examine(state)) if method.trains else before
     result = {
         "iterations": np.arange(1, len(rounds) + 1) * case.teacher_every,
         "episode_return": np.stack([r.episode_return for r in rounds], 1),  # [seeds, rounds]
@@ -185,9 +183,9 @@ def _run_method(
     }
     for name in rounds[0].value:
         result[name] = np.stack([r.value[name] for r in rounds], 1)
-    for when, teacher_state in (("before", before), ("after", after)):
-        for name, value in teacher_state.items():
-            result[f"teacher_{name}_{when}"] = np.asarray(value)
+    for when, examined in (("before", before), ("after", after)):
+        for name, value in examined.items():
+            result[f"teacher_{name}_{when}"] = value
     write_npz(file, result)
     return (
         f"case {file.parent.name}, {file.stem}: return {result['return'][:, -1].mean():.3f} "
