@@ -579,6 +579,16 @@ def _draw_tasks(key: jax.Array, params: EnvParams, length: int) -> Task:
     return jax.lax.scan(body, start, jax.random.split(key, length))[1]
 
 
+def redraw_next(key: jax.Array, state: EnvState, params: EnvParams) -> EnvState:
+    """The state with another time of the next arrival, as likely as any given the waiting task.
+
+    For sampling futures of a state whose own next arrival nobody may know yet.
+    """
+    chance = jax.random.uniform(key)
+    next_arrival, fraction = _next(chance, state.task.arrival, jnp.float32(0), params)
+    return state.replace(next_arrival=next_arrival, fraction=fraction)
+
+
 def draw_task(chance: jax.Array, arrival: jax.Array, params: EnvParams) -> Task:
     """The task that comes at ``arrival``, from uniform numbers in [0, 1): see ``_chance``."""
     users, link = params.users, params.link

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from rlli_jax.envs.edge_market.market import EdgeMarket, EnvParams, EnvState
+from rlli_jax.envs.edge_market.market import EdgeMarket, EnvParams, EnvState, redraw_next
 from rlli_jax.envs.edge_market.play import Policy, play
 from rlli_jax.envs.edge_market.tasks import Task
 
@@ -54,6 +54,40 @@ def greedy(env: EdgeMarket) -> Policy:
     def act(key: jax.Array, state: EnvState, params: EnvParams) -> jax.Array:
         value = jnp.where(env.room(state, params), env.value(state, params), -jnp.inf)
         return _best(env, value, state, params)
+
+    return act
+
+
+def rollout(env: EdgeMarket, *, futures: int = 64, length: int = 60, candidates: int = 8) -> Policy:
+    """Greedy, improved once by sampled futures (Tesauro & Galperin, NeurIPS 1996).
+
+    Each of the ``candidates`` that pay most for the waiting task is tried in the same ``futures``
+    of ``length`` further tasks, drawn as the market draws them and served greedily; the one with
+    the largest mean return is chosen. It knows the market's rules, but of the tasks to come only
+    their distribution: what it reaches, an online policy can reach. It costs candidates x futures
+    x length environment steps a decision.
+    """
+    base = greedy(env)
+
+    def future(key: jax.Array, action: jax.Array, state: EnvState, params: EnvParams) -> jax.Array:
+        def body(state: EnvState, key: jax.Array) -> tuple[EnvState, jax.Array]:
+            served = ~env.is_terminated(state, params)  # the last task before the horizon is not
+            _, state, reward, *_ = env.step_env(key, state, base(key, state, params), params)
+            return state, reward * served
+
+        key_next, key_first, key_later = jax.random.split(key, 3)
+        state = redraw_next(key_next, state, params)
+        _, state, reward, *_ = env.step_env(key_first, state, action, params)
+        return reward + jax.lax.scan(body, state, jax.random.split(key_later, length))[1].sum()
+
+    def act(key: jax.Array, state: EnvState, params: EnvParams) -> jax.Array:
+        value = jnp.where(env.room(state, params), env.value(state, params), -jnp.inf)
+        value = jnp.where(env.legal_actions(state, params), value, -jnp.inf)
+        most, tried = jax.lax.top_k(value, min(candidates, len(value)))
+        keys = jax.random.split(key, futures)
+        over_futures = jax.vmap(future, (0, None, None, None))
+        returns = jax.vmap(over_futures, (None, 0, None, None))(keys, tried, state, params)
+        return tried[jnp.argmax(jnp.where(most > -jnp.inf, returns.mean(1), -jnp.inf))]
 
     return act
 

@@ -79,6 +79,28 @@ def test_random_is_uniform_and_keeps_to_the_mask():
         np.testing.assert_allclose(np.bincount(actions, minlength=3) / 3_000, expected, atol=0.03)
 
 
+def test_rollouts_keep_room_for_the_tasks_to_come_while_some_are_to_come():
+    # The first provider pays .45 for a small task and .9 for a large one, for which it must be
+    # empty; the second has much room and pays .4 for either.
+    params = make_params(
+        Fleet([200, 9_000], [[0, 0, 200, 0.9], [0, 0, 100, 0.4]]),
+        demands=(100, 200),
+        runtime=(0, 20, 0),
+        arrival_rate=5e-3,
+    )
+    env = EdgeMarket(params, mask=True)
+    rollout = jax.jit(references.rollout(env, futures=16, length=20))
+
+    def chosen(policy, demand, params):
+        tasks = given_tasks([0, 1], [demand, demand])
+        state = env.start(jax.tree.map(lambda x: x[0], tasks), params)
+        return int(policy(jax.random.key(0), state, params))
+
+    assert [chosen(references.greedy(env), t, params) for t in (100, 200)] == [0, 0]
+    assert [chosen(rollout, t, params) for t in (100, 200)] == [1, 0]
+    assert chosen(rollout, 100, params.replace(horizon=1)) == 0
+
+
 def test_best_single_is_the_best_of_all_singles(env):
     params = make_params(Fleet([900, 900], [[0, 0.4, 150, 0.5], [0, 0.0, 150, 0.9]]))
     tasks = given_tasks([0, 50_000, 100_000, 150_000], [200, 200, 200, 200])
