@@ -1,17 +1,24 @@
-"""Environment steps per second of the edge market with random actions, over batch sizes.
+"""Environment steps per second of the edge market over batch sizes, and the time to train PPO.
 
     python benchmarks/edge_market.py [--batches 64 256 1024] [--market users] [--devices 2]
+    python benchmarks/edge_market.py --part train
 
-Each row runs whole steps, restarts included, with the state, the observation and the reward of
-every step computed. XLA uses one core for work this small, so the batch is split over as many
-host devices as there are cores. Compilation is timed apart; a repeat is one compiled call.
+Steps: each row runs whole steps with random actions, restarts included, with the state, the
+observation and the reward of every step computed. XLA uses one core for work this small, so the
+batch is split over as many host devices as there are cores. Compilation is timed apart; a repeat
+is one compiled call. Train: the PPO of configs/edge_market.yaml, all seeds side by side.
 """
 
 import argparse
+import datetime
 import os
 import platform
 import statistics
 import time
+from pathlib import Path
+from typing import Any
+
+import measure
 
 
 def arguments() -> argparse.Namespace:
@@ -28,7 +35,52 @@ def arguments() -> argparse.Namespace:
         default="agod",
         help="the rules of AGOD, with personal QoE, or with QoE and the wireless link",
     )
+    parser.add_argument("--part", choices=("steps", "train"), default="steps")
+    parser.add_argument("--seeds", type=int, default=8, help="of the training")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     return parser.parse_args()
+
+
+def train(seeds: int) -> dict[str, Any]:
+    """Seconds to train the PPO of the shipped study, and what it returns while training."""
+    import jax
+    import numpy as np
+
+    from rlli_jax.envs.edge_market import EdgeMarket, load_fleet, make_params
+    from rlli_jax.experiments.market.config import MarketPPO, load_market_config
+    from rlli_jax.learners.ppo import ppo
+
+    config = load_market_config(Path(__file__).parent.parent / "configs" / "edge_market.yaml")
+    block, file = config.policies["PPO"], config.market.fleet.file
+    assert isinstance(block, MarketPPO)
+    assert file is not None
+    params = jax.tree.map(jax.numpy.asarray, make_params(load_fleet(file)))
+    env = EdgeMarket(params, mask=block.mask, observation=block.observation)
+    learner = ppo(env, block.config)
+    keys = jax.random.split(jax.random.key(0), seeds)
+
+    def whole(keys: jax.Array, params: Any) -> Any:
+        def one(key: jax.Array) -> jax.Array:
+            def step(state: Any, _: None) -> tuple[Any, jax.Array]:
+                state, metrics = learner.step(state, params)
+                return state, metrics["episode_return"]
+
+            state = learner.init(key, block.hyperparams, params)
+            return jax.lax.scan(step, state, length=block.iterations)[1]
+
+        return jax.vmap(one)(keys)
+
+    program, compile_seconds = measure.compiled(measure.over_devices(whole), keys, params)
+    begin, begin_cpu = time.perf_counter(), time.process_time()
+    returns = np.asarray(jax.block_until_ready(program(keys, params)))
+    return {
+        "seeds": seeds,
+        "env_steps_each": learner.env_steps * block.iterations,
+        "compile_s": compile_seconds,
+        "train_s": time.perf_counter() - begin,
+        "train_cpu_s": time.process_time() - begin_cpu,
+        "last_return": float(np.nanmean(returns[:, -20:])),
+    }
 
 
 def main() -> None:
@@ -40,7 +92,6 @@ def main() -> None:
     )
     import jax
     import jax.numpy as jnp
-    import jaxlib
     import numpy as np
     from jax.sharding import AxisType, PartitionSpec
 
@@ -77,17 +128,18 @@ def main() -> None:
             observation=("providers", "task", "persona", "request"),
         )
 
+    machine = {"device": measure.device(), "cpu": cpu(), "date": f"{datetime.date.today()}"}
+    print(measure.versions("jax", "jaxlib"))
+    if options.part == "train":
+        rows = [train(options.seeds) | machine]
+        print(measure.table(rows))
+        measure.keep(rows, options.output / "edge_market_train.csv")
+        return
     env = market()
     params = env.default_params
     devices = jax.devices()
     mesh = jax.make_mesh((len(devices),), ("batch",), axis_types=(AxisType.Auto,))
-    print(
-        f"EdgeMarket ({options.market}), {params.capacity.shape[0]} providers, "
-        f"observation {env.observation_space(params).shape[0]}\n"
-        f"python {platform.python_version()}, jax {jax.__version__}, jaxlib {jaxlib.__version__}, "
-        f"{len(devices)} x {devices[0].device_kind}, {os.cpu_count()} cores, {platform.platform()}"
-    )
-    print(f"{'batch':>7} {'compile s':>10} {'min':>12} {'median':>12} {'max':>12}  steps/s")
+    rows = []
 
     for batch in options.batches:
         if batch % len(devices):
@@ -132,11 +184,20 @@ def main() -> None:
             begin = time.perf_counter()
             jax.block_until_ready(compiled(key))
             speeds.append(batch * length / (time.perf_counter() - begin))
-        print(
-            f"{batch:>7} {compile_seconds:>10.2f} {min(speeds):>12,.0f} "
-            f"{statistics.median(speeds):>12,.0f} {max(speeds):>12,.0f}",
-            flush=True,
-        )
+        row = {"market": options.market, "batch": batch, "compile_s": compile_seconds}
+        row |= {"min": min(speeds), "median": statistics.median(speeds), "max": max(speeds)}
+        rows.append(row | machine)
+        print(measure.table([row]).splitlines()[-1], flush=True)
+    print(measure.table(rows))
+    measure.keep(rows, options.output / f"edge_market_{options.market}.csv")
+
+
+def cpu() -> str:
+    """The processor's name."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
 
 
 if __name__ == "__main__":
