@@ -128,7 +128,7 @@ def main() -> None:
             observation=("providers", "task", "persona", "request"),
         )
 
-    machine = {"device": measure.device(), "cpu": cpu(), "date": f"{datetime.date.today()}"}
+    machine = {"device": measure.device(), "cpu": measure.cpu(), "date": f"{datetime.date.today()}"}
     print(measure.versions("jax", "jaxlib"))
     if options.part == "train":
         rows = [train(options.seeds) | machine]
@@ -190,14 +190,6 @@ def main() -> None:
         print(measure.table([row]).splitlines()[-1], flush=True)
     print(measure.table(rows))
     measure.keep(rows, options.output / f"edge_market_{options.market}.csv")
-
-
-def cpu() -> str:
-    """The processor's name."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 if __name__ == "__main__":

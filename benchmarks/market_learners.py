@@ -3,14 +3,18 @@
     python benchmarks/market_learners.py --data ../shared/data/agod --seeds 8
 
 Each fleet is a study of its own in a folder of ``--output``; what is finished is not run again, and
-a run that was stopped goes on from its last checkpoint. Prints, for each fleet, mean returns on
-held-out tasks with their 95 % intervals over seeds, the ratio to the offline optimum and to the
-least-loaded policy, and the published ratio of the namesake.
+a run that was stopped goes on from its last checkpoint. Prints and keeps, for each policy, its
+mean return on held-out tasks with the 95 % interval over seeds, the ratio to the offline optimum
+and to the least-loaded policy, and the published ratio of the namesake; for all studies that are
+finished in ``--output``.
 """
 
 import argparse
+import datetime
 from pathlib import Path
+from typing import Any
 
+import measure
 import numpy as np
 from rich.console import Console
 
@@ -20,6 +24,7 @@ from rlli_jax.experiments.run_directory import open_run
 from rlli_jax.experiments.statistics import bootstrap_difference, t_interval
 from rlli_jax.report.market import load_market_run, ratio, render_market
 
+STUDIES = ("fleet-0", "fleet-1", "fleet-2", "qoe")
 CONFIGS = Path(__file__).parent.parent / "configs"
 # Test returns of Du et al. (IEEE TMC 2024) over that of their Crash Avoid, 400.
 PUBLISHED = {
@@ -42,23 +47,36 @@ def carry_out(config_file: str, path: Path, overrides: list[str], chosen: list[s
     return path
 
 
-def print_table(path: Path) -> None:
-    """One line for each policy of a finished run."""
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """One row for each policy of a finished run; intervals are 95 % t intervals over seeds."""
     run = load_market_run(path)
     base, crash_avoid = run.baseline, PUBLISHED["Least loaded (Crash Avoid)"]
-    assert run.optimum is not None  # both configs ask for it
-    print(f"\n{path.name}: offline optimum {run.optimum.mean():.1f}, {len(run.tasks)} episodes")
-    columns = f"{'return':>16} {'optimum':>8} {'baseline':>8} {'published':>9} {'train':>8}"
-    print(f"{'policy':34} {columns}")
+    assert base is not None  # both configs have it
+    machine = {"cpu": measure.cpu(), "date": f"{datetime.date.today()}"}
+    rows = []
     for policy in run.policies:
-        value, low, high = (float(x) for x in t_interval(policy.returns))
-        half = f"± {(high - low) / 2:5.1f}" if np.isfinite(low) else ""
-        share = f"{float(ratio(run, policy).value):8.4f}"
-        relative = f"{value / base.returns.mean():8.3f}" if base else f"{'':8}"
+        value, low, high = (round(float(x), 2) for x in t_interval(policy.returns))
         known = PUBLISHED.get(policy.name)
-        published = f"{known / crash_avoid:9.3f}" if known else f"{'':9}"
-        seconds = f"{policy.train_seconds:7.1f}s" if policy.train_seconds else ""
-        print(f"{policy.name:34} {value:8.1f} {half:7} {share} {relative} {published} {seconds}")
+        rows.append(
+            {
+                "run": path.name,
+                "policy": policy.name,
+                "seeds": len(policy.returns),
+                "env_steps": policy.env_steps or "",
+                "return": value,
+                "low": low if np.isfinite(low) else "",
+                "high": high if np.isfinite(high) else "",
+                "of_optimum": round(float(ratio(run, policy).value), 4),
+                "over_crash_avoid": round(value / float(base.returns.mean()), 3),
+                "published": known / crash_avoid if known else "",
+                "finished": round(float(policy.share("finished").mean()), 4),
+                "crashed": round(float(policy.share("crashed").mean()), 4),
+                "lost": round(float(policy.share("lost").mean()), 4),
+                "train_s": round(policy.train_seconds, 1) if policy.train_seconds else "",
+            }
+            | machine
+        )
+    return rows
 
 
 def main() -> None:
@@ -66,22 +84,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of the recorded episodes")
     parser.add_argument("--output", type=Path, default=Path("runs/market_learners"))
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--fleets", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--studies", nargs="+", choices=STUDIES, default=STUDIES)
     parser.add_argument(
         "--policies", nargs="*", default=[], help="names in the config; all if none"
     )
     arguments = parser.parse_args()
-    for fleet in arguments.fleets:
-        file = (arguments.data / f"prophet_{fleet}.npz").resolve()
-        overrides = [f"seeds={arguments.seeds}", f"market.fleet.file={file}"]
-        path = arguments.output / f"fleet-{fleet}"
-        print_table(carry_out("edge_market.yaml", path, overrides, arguments.policies))
-    if arguments.policies:
+    for study_name in arguments.studies:
+        path = arguments.output / study_name
+        overrides = [f"seeds={arguments.seeds}"]
+        if study_name == "qoe":
+            carry_out("edge_market_qoe.yaml", path, overrides, arguments.policies)
+        else:
+            recording = f"prophet_{study_name.removeprefix('fleet-')}.npz"
+            overrides.append(f"market.fleet.file={(arguments.data / recording).resolve()}")
+            carry_out("edge_market.yaml", path, overrides, arguments.policies)
+    finished = [p for p in sorted(arguments.output.iterdir()) if (p / "report.html").exists()]
+    rows = [row for path in finished for row in rows_of(path)]
+    print(measure.table(rows))
+    measure.keep(rows, arguments.results / "market_learners.csv")
+    if (arguments.output / "qoe") not in finished:
         return
-    path = arguments.output / "qoe"
-    print_table(carry_out("edge_market_qoe.yaml", path, [f"seeds={arguments.seeds}"], []))
-    policies = {policy.name: policy for policy in load_market_run(path).policies}
+    policies = {p.name: p for p in load_market_run(arguments.output / "qoe").policies}
     gain = bootstrap_difference(
         policies["PPO, knowing persona and request"].returns, policies["PPO, blind"].returns
     )

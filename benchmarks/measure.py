@@ -34,6 +34,14 @@ def device() -> str:
     return f"{len(devices)} x {devices[0].device_kind}"
 
 
+def cpu() -> str:
+    """The processor's name."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())
+
+
 def over_devices(
     function: Callable, donate: tuple[int, ...] = (), devices: int | None = None
 ) -> Any:
