@@ -12,7 +12,6 @@ is one compiled call. Train: the PPO of configs/edge_market.yaml, all seeds side
 import argparse
 import datetime
 import os
-import platform
 import statistics
 import time
 from pathlib import Path
