@@ -46,7 +46,7 @@ from rlli_jax.judges.openai_judge import Limits, OpenAIJudge
 from rlli_jax.oracle import QoETable, ask, build_questions, open_store
 from rlli_jax.oracle.keys import Keys
 from rlli_jax.oracle.store import Row
-from rlli_jax.personas import Population
+from rlli_jax.personas import Population, Wording
 
 ROOT = Path(__file__).parents[1]
 SCALE = named_scale("adjectives")
@@ -148,10 +148,10 @@ def fill(store: str, url: str, users: int) -> None:
 
 def measure_kill(small: bool) -> None:
     """Kill workers at random moments; compare with an undisturbed run."""
-    workers, kills, users = 4, 5 if small else 20, 50
+    workers, kills, users = 4, 5 if small else 20, 50 if small else 300
     questions = some_questions(users)
     rng = random.Random(0)
-    with tempfile.TemporaryDirectory() as folder, server(0.02) as url:
+    with tempfile.TemporaryDirectory() as folder, server(0.1) as url:
         store = f"{folder}/answers.sqlite"
 
         def start() -> subprocess.Popen[bytes]:
@@ -160,7 +160,7 @@ def measure_kill(small: bool) -> None:
 
         running, killed = [start() for _ in range(workers)], 0
         while killed < kills:
-            time.sleep(rng.uniform(0.5, 3.0))
+            time.sleep(rng.uniform(0.5, 5.0))  # starting takes a process two seconds or so
             victim = rng.randrange(workers)
             if running[victim].poll() is None:  # it may have ended, with nothing left to ask
                 running[victim].kill()
@@ -317,76 +317,98 @@ def _cpu_of_children() -> float:
 
 
 def measure_prefix(small: bool) -> None:
-    """The judge against one prompt at a time with ``generate``."""
+    """The judge against one prompt at a time with ``generate``, in both wordings of personas."""
     import torch
 
     from rlli_jax.judges.prompting import messages
-    from rlli_jax.judges.transformers_judge import TransformersJudge
+    from rlli_jax.judges.transformers_judge import TransformersJudge, _common
 
     sys.path.insert(0, str(ROOT / "tests"))
     import tiny_llava
 
-    size = {"hidden_size": 128, "intermediate_size": 256}
-    with tempfile.TemporaryDirectory() as folder:
-        model = tiny_llava.build(Path(folder, "tiny-random-llava"), side=24, **size)
-        judge = TransformersJudge(model, device="cpu", min_valid_mass=0.0, batch_size=25)
-        people = 5 if small else 25
-        scale = named_scale("good-poor")
-        catalog = Catalog.studio()
-        population = Population.sample(people + 2, group="women 21-40", seed=0)
-        questions = [
-            Question(persona, catalog.requests[0], "p", catalog.picture(0, 0), scale)
+    people = 5 if small else 25
+    scale = named_scale("good-poor")
+    catalog = Catalog.studio()
+
+    def asked(picture: int, wording: Wording) -> list[Question]:
+        population = Population.sample(people, group="women 21-40", seed=0).worded(wording)
+        shown = catalog.picture(0, picture)
+        return [
+            Question(persona, catalog.requests[0], "p", shown, scale)
             for persona in population.personas
         ]
-        judge.rate(questions[people:])  # loads the model, checks that prefixes can be shared
-        questions = questions[:people]
-        clock = time.process_time  # a ratio of CPU time does not depend on what else runs
-        started = clock()
-        answers = judge.rate(questions)
-        shared = clock() - started
 
-        def distribution(question: Question, said: tuple[int, ...] = ()) -> np.ndarray:
-            inputs = judge._inputs(question.picture, messages(question))
-            ids = torch.cat([inputs["input_ids"], torch.tensor([said], dtype=torch.long)], 1)
-            output = judge._model.generate(
-                **{**inputs, "input_ids": ids, "attention_mask": torch.ones_like(ids)},
-                max_new_tokens=1,
-                do_sample=False,
-                output_logits=True,
-                return_dict_in_generate=True,
-            )
-            return np.asarray(output.logits[0][0].double().softmax(-1).numpy())
+    def distribution(
+        judge: TransformersJudge, question: Question, said: tuple[int, ...] = ()
+    ) -> np.ndarray:
+        """Of the next token, as one writes it today: the processor, then ``generate``."""
+        inputs = judge._inputs(question.picture, messages(question))
+        ids = torch.cat([inputs["input_ids"], torch.tensor([said], dtype=torch.long)], 1)
+        output = judge._model.generate(
+            **{**inputs, "input_ids": ids, "attention_mask": torch.ones_like(ids)},
+            max_new_tokens=1,
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+        return np.asarray(output.logits[0][0].double().softmax(-1).numpy())
 
-        started = clock()
-        firsts = [distribution(question) for question in questions]
-        single = clock() - started
-        print(f"prefix: {single / shared:.1f} x before ratings are compared", flush=True)
-        # Labels of several tokens take more passes, which are not counted in the time.
-        worst = 0.0
-        for question, first, answer in zip(questions, firsts, answers, strict=True):
-            tokens = judge._tokens_of(scale, judge._render(messages(question)))
-            p = np.zeros(len(scale.labels))
-            after = {(): first}
-            for ids, label in tokens.spellings.items():
-                mass = 1.0
-                for i, token in enumerate(ids):
-                    if ids[:i] not in after:
-                        after[ids[:i]] = distribution(question, ids[:i])
-                    mass *= after[ids[:i]][token]
-                if any(o != ids and o[: len(ids)] == ids for o in tokens.spellings):
-                    if ids not in after:
-                        after[ids] = distribution(question, ids)
-                    mass *= after[ids][sorted(tokens.ends)].sum()
-                p[label] += mass
-            expected = float(p @ np.linspace(scale.low, scale.high, len(p)) / p.sum())
-            assert isinstance(answer, Rated)
-            worst = max(worst, abs(answer.rating - expected))
-        length = judge._inputs(questions[0].picture, messages(questions[0]))["input_ids"].shape[1]
-    print(
-        f"prefix: {people} personas, prompts of {length} tokens (576 of the picture): shared "
-        f"{shared:.2f} s, one prompt at a time with generate {single:.2f} s of CPU, "
-        f"{single / shared:.1f} x; largest difference of ratings {worst:.1e} (tiny random model)"
-    )
+    def rating(judge: TransformersJudge, question: Question, first: np.ndarray) -> float:
+        """From the distributions; labels of several tokens take more passes."""
+        tokens = judge._tokens_of(scale, judge._render(messages(question)))
+        p = np.zeros(len(scale.labels))
+        after = {(): first}
+        for ids, label in tokens.spellings.items():
+            mass = 1.0
+            for i, token in enumerate(ids):
+                if ids[:i] not in after:
+                    after[ids[:i]] = distribution(judge, question, ids[:i])
+                mass *= after[ids[:i]][token]
+            if any(o != ids and o[: len(ids)] == ids for o in tokens.spellings):
+                if ids not in after:
+                    after[ids] = distribution(judge, question, ids)
+                mass *= after[ids][sorted(tokens.ends)].sum()
+            p[label] += mass
+        return float(p @ np.linspace(scale.low, scale.high, len(p)) / p.sum())
+
+    for hidden in (32, 512):  # in large models matrix products take all the time, as in 512
+        with tempfile.TemporaryDirectory() as folder:
+            size = {"hidden_size": hidden, "intermediate_size": 4 * hidden}
+            size["initializer_range"] = 0.5 * (32 / hidden) ** 0.5  # what it says stays as likely
+            model = tiny_llava.build(Path(folder, "tiny-random-llava"), side=24, **size)
+            judge = TransformersJudge(model, device="cpu", min_valid_mass=0.0, batch_size=25)
+            judge.rate(asked(1, "full"))  # loads the model, checks that prefixes can be shared
+            distribution(judge, asked(1, "full")[0])
+            wordings: tuple[Wording, ...] = ("full", "brief")
+            for wording in wordings:
+                questions = asked(0, wording)
+                wall, cpu = time.perf_counter(), time.process_time()
+                answers = judge.rate(questions)
+                shared = time.perf_counter() - wall, time.process_time() - cpu
+                wall, cpu = time.perf_counter(), time.process_time()
+                firsts = [distribution(judge, question) for question in questions]
+                single = time.perf_counter() - wall, time.process_time() - cpu
+                worst = max(
+                    abs(answer.rating - rating(judge, question, first))
+                    for question, first, answer in zip(questions, firsts, answers, strict=True)
+                    if isinstance(answer, Rated)
+                )
+                prompts = [
+                    judge._inputs(q.picture, messages(q))["input_ids"][0].tolist()
+                    for q in questions
+                ]
+                whole = sum(map(len, prompts))
+                common = _common(prompts)
+                least = common + sum(len(prompt) - common for prompt in prompts)
+                print(
+                    f"prefix: {people} personas, {wording} wording, hidden size {hidden}: prompts "
+                    f"of {whole // people} tokens, {common} of them shared (576 of the picture), "
+                    f"so {whole / least:.1f} x fewer tokens; shared {shared[0]:.2f} s, one at a "
+                    f"time with generate {single[0]:.2f} s: {single[0] / shared[0]:.1f} x "
+                    f"({single[1] / shared[1]:.1f} x of CPU time); largest difference of "
+                    f"ratings {worst:.1e} (tiny random model)",
+                    flush=True,
+                )
 
 
 MEASURES = {

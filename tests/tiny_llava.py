@@ -61,7 +61,7 @@ def make_tokenizer() -> transformers.PreTrainedTokenizerFast:
     )
 
 
-def build(folder: Path, side: int = 4, **text: int) -> Path:
+def build(folder: Path, side: int = 4, **text: float) -> Path:
     """Write the model into ``folder``: side x side image tokens, some 60k parameters.
 
     ``text`` changes the language model's configuration.

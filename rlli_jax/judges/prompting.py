@@ -56,7 +56,7 @@ def persona_request(question: Question, order: str) -> str:
     labels = question.scale.labels if order == ORDERS[0] else question.scale.labels[::-1]
     return (
         f"{_persona_text(question.persona)}\n\n"
-        f"How do you, as this person, rate this picture? Answer with one of: {', '.join(labels)}."
+        f"As this person, rate the picture with one of: {', '.join(labels)}."
     )
 
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -67,28 +67,13 @@ TOO_LARGE = Failed("the device's memory is too small for one prompt")
 
 
 @dataclass(frozen=True)
-class _Row:
-    """One sequence to pass through the model: a prompt, and behind it the tokens of a context."""
-
-    ids: list[int]
-    prompt: int  # tokens of the prompt
-    path: Context
-
-    @property
-    def positions(self) -> list[int]:
-        """Whose next token is asked for: the prompt's last, and each of the path."""
-        return list(range(self.prompt - 1, len(self.ids)))
-
-
-@dataclass(frozen=True)
 class _Said:
-    """What the model makes of one row."""
+    """What the model makes of one prompt."""
 
-    log_probabilities: np.ndarray  # float64 [1 + path, vocabulary of the label tokens]
+    # Behind which tokens of an answer -> log-probabilities of the next token, float64 [vocabulary
+    # of the label tokens]. Contexts that are too unlikely to matter are not there.
+    tables: dict[Context, np.ndarray]
     likeliest: int  # the first token that it would say
-
-
-_Asked: TypeAlias = tuple[_Row, _Said | Failed]
 
 
 @dataclass(frozen=True)
@@ -98,6 +83,7 @@ class _Prefix:
     length: int
     cache: Any
     shift: int  # what the model adds to the positions behind the picture (M-RoPE), or 0
+    device: torch.device
 
 
 class TransformersJudge:
@@ -369,87 +355,61 @@ class TransformersJudge:
         for question in questions:
             parts: list[Answer] = []
             for order in self._orders:
-                rows = said[self._render(messages(question, order))]
-                length = rows[0][0].prompt
+                length, heard = said[self._render(messages(question, order))]
                 usage = Usage(length, 0, 0.0, seconds / len(self._orders))
-                parts.append(self._answer(scale, tokens, rows, usage))
+                parts.append(self._answer(scale, tokens, heard, usage))
             answers.append(averaged(parts))
         return answers
 
     def _answer(
-        self, scale: Scale, tokens: LabelTokens, rows: Sequence[_Asked], usage: Usage
+        self, scale: Scale, tokens: LabelTokens, said: _Said | Failed, usage: Usage
     ) -> Answer:
-        # Contexts that were left out as too unlikely count nothing.
-        tables = dict.fromkeys(tokens.contexts, np.full(len(tokens.vocabulary), -np.inf))
-        text = ""
-        for row, said in rows:
-            if isinstance(said, Failed):
-                return Failed(said.reason, usage)
-            for i, log_probabilities in enumerate(said.log_probabilities):
-                tables[row.path[:i]] = log_probabilities
-            text = self._processor.tokenizer.decode([said.likeliest])
-        probabilities = tokens.probabilities(tables)
+        if isinstance(said, Failed):
+            return Failed(said.reason, usage)
+        nothing = dict.fromkeys(tokens.contexts, np.full(len(tokens.vocabulary), -np.inf))
+        probabilities = tokens.probabilities(nothing | said.tables)
+        text = self._processor.tokenizer.decode([said.likeliest])
         return expected_answer(scale, probabilities, self._min_valid_mass, text, usage)
 
     def _ask(
         self, picture: Picture, chats: Sequence[Messages], tokens: LabelTokens
-    ) -> list[list[_Asked]]:
-        """For each prompt its rows and what the model makes of them.
-
-        One row answers for most tokenizers. Those behind a label's first token that the model
-        gives a probability below NEGLIGIBLE are left out.
-        """
+    ) -> list[tuple[int, _Said | Failed]]:
+        """The length in tokens of each prompt, and what the model makes of it."""
         inputs = self._inputs(picture, chats[0])
         prompts = self._prompts(chats, inputs["input_ids"][0].tolist())
         if prompts is None:
             return [self._ask(picture, [chat], tokens)[0] for chat in chats]
-        run = self._runner(prompts, inputs, tokens.vocabulary)
-        path, *others = tokens.paths
-        rows = [_Row([*ids, *path], len(ids), path) for ids in prompts]
-        asked: list[list[_Asked]] = [[pair] for pair in zip(rows, run(rows), strict=True)]
-        column = {token: i for i, token in enumerate(tokens.vocabulary)}
-        more = [
-            (k, _Row([*ids, *other], len(ids), other))
-            for k, ids in enumerate(prompts)
-            for other in others
-            if isinstance(said := asked[k][0][1], _Said)
-            and said.log_probabilities[0, column[other[0]]] > np.log(NEGLIGIBLE)
-        ]
-        for (k, row), said in zip(more, run([row for _, row in more]), strict=True):
-            asked[k].append((row, said))
-        return asked
+        run = self._runner(prompts, inputs, tokens)
+        return list(zip(map(len, prompts), run(prompts), strict=True))
 
     def _runner(
-        self,
-        prompts: Sequence[list[int]],
-        inputs: dict[str, torch.Tensor],
-        vocabulary: Sequence[int],
-    ) -> Callable[[Sequence[_Row]], list[_Said | Failed]]:
-        """What passes rows of these prompts through the model: behind a shared prefix, if that is
-        right for this model, else whole."""
+        self, prompts: Sequence[list[int]], inputs: dict[str, torch.Tensor], tokens: LabelTokens
+    ) -> Callable[[Sequence[list[int]]], list[_Said | Failed]]:
+        """What passes these prompts through the model: behind a shared prefix, if that is right
+        for this model, else whole."""
         import torch
 
         common = min(_common(prompts), min(map(len, prompts)) - 1)
         inputs = {name: tensor.to(self._device) for name, tensor in inputs.items()}
 
-        def whole(batch: Sequence[_Row]) -> list[_Said]:
-            return self._forward(batch, vocabulary, self._whole(batch, inputs, common))
+        def whole(batch: Sequence[list[int]]) -> list[_Said]:
+            return self._say(batch, tokens, _Whole(self._model, inputs, common))
 
         if len(prompts) == 1 or self._shares is False:
-            return lambda rows: self._in_batches(rows, whole)
+            return lambda prompts: self._in_batches(prompts, whole)
         try:
             with torch.inference_mode():
                 prefix = self._prefix(inputs, common)
 
-            def ending(batch: Sequence[_Row]) -> list[_Said]:
-                return self._forward(batch, vocabulary, self._ending(batch, prefix), common)
+            def ending(batch: Sequence[list[int]]) -> list[_Said]:
+                return self._say(batch, tokens, _Ending(self._model, prefix))
 
             if self._shares is None:
-                compared = [_Row(ids, len(ids), ()) for ids in prompts[:COMPARED_ROWS]]
+                compared = prompts[:COMPARED_ROWS]
                 self._shares = self._agree(ending(compared), whole(compared))
         except Exception as error:
             if _is_out_of_memory(error):
-                return lambda rows: [TOO_LARGE] * len(rows)
+                return lambda prompts: [TOO_LARGE] * len(prompts)
             if self._shares:
                 raise
             self._shares = False  # a model that cannot take a prefix at all
@@ -460,24 +420,57 @@ class TransformersJudge:
                 RuntimeWarning,
                 stacklevel=2,
             )
-            return lambda rows: self._in_batches(rows, whole)
-        return lambda rows: self._in_batches(rows, ending)
+            return lambda prompts: self._in_batches(prompts, whole)
+        return lambda prompts: self._in_batches(prompts, ending)
+
+    def _say(
+        self, batch: Sequence[list[int]], tokens: LabelTokens, passes: _Whole | _Ending
+    ) -> list[_Said]:
+        """What the model makes of each prompt: one pass over the prompts, and one over each path
+        of label tokens that matters for one of them."""
+        import torch
+
+        vocabulary = list(tokens.vocabulary)
+        column = {token: i for i, token in enumerate(vocabulary)}
+
+        def read(logits: torch.Tensor) -> np.ndarray:
+            return logits.float().log_softmax(-1)[..., vocabulary].double().cpu().numpy()
+
+        with torch.inference_mode():
+            logits = passes.prompts(batch)
+            first = read(logits)
+            likeliest = logits.argmax(-1).tolist()
+            tables: list[dict[Context, np.ndarray]] = [{(): row} for row in first]
+            paths = [
+                path
+                for path in tokens.paths
+                if path and (first[:, column[path[0]]] > np.log(NEGLIGIBLE)).any()
+            ]
+            for path in paths:
+                behind = read(passes.path(batch, path, is_last=path is paths[-1]))
+                for table, rows in zip(tables, behind, strict=True):
+                    table |= {path[: i + 1]: row for i, row in enumerate(rows)}
+        return [_Said(*pair) for pair in zip(tables, likeliest, strict=True)]
 
     def _agree(self, shared: Sequence[_Said], whole: Sequence[_Said]) -> bool:
-        a = np.concatenate([said.log_probabilities.ravel() for said in shared])
-        b = np.concatenate([said.log_probabilities.ravel() for said in whole])
+        pairs = [
+            (one.tables[context], other.tables[context])
+            for one, other in zip(shared, whole, strict=True)
+            for context in one.tables.keys() & other.tables.keys()
+        ]
+        a, b = np.array(pairs).swapaxes(0, 1)
         seen = ~(np.maximum(a, b) < LEAST_COMPARED)
         return bool(np.all(np.abs(a - b)[seen] <= TOLERANCE[self._checkpoint[1]]))
 
     def _in_batches(
-        self, rows: Sequence[_Row], forward: Callable[[Sequence[_Row]], list[_Said]]
+        self, prompts: Sequence[list[int]], forward: Callable[[Sequence[list[int]]], list[_Said]]
     ) -> list[_Said | Failed]:
-        """All rows, as many at a time as fit into memory."""
+        """All prompts, as many at a time as fit into memory."""
         import torch
 
         done: list[_Said | Failed] = []
-        while len(done) < len(rows):
-            batch = rows[len(done) : len(done) + self._batch_size]
+        while len(done) < len(prompts):
+            batch = prompts[len(done) : len(done) + self._batch_size]
             try:
                 done += forward(batch)
                 continue
@@ -503,61 +496,97 @@ class TransformersJudge:
         self._model(**cut, past_key_values=cache, use_cache=True, logits_to_keep=1)
         # Qwen-VL counts a picture's tokens by its sides: text behind it has smaller positions.
         shift = getattr(getattr(self._model, "model", None), "rope_deltas", None)
-        return _Prefix(length, cache, 0 if shift is None else int(shift.flatten()[0]))
+        shift = 0 if shift is None else int(shift.flatten()[0])
+        return _Prefix(length, cache, shift, self._device)
 
-    def _ending(self, rows: Sequence[_Row], prefix: _Prefix) -> dict[str, Any]:
-        """The model's arguments for what comes behind the prefix, padded on the right."""
+
+class _Whole:
+    """Passes prompts whole, padded on the right."""
+
+    def __init__(self, model: Any, inputs: dict[str, torch.Tensor], common: int) -> None:
+        self._model, self._inputs, self._common = model, inputs, common
+
+    def prompts(self, batch: Sequence[list[int]]) -> torch.Tensor:
+        """Logits of the token behind each prompt: [prompts, vocabulary]."""
+        return self._behind(batch, batch)[:, 0]
+
+    def path(self, batch: Sequence[list[int]], path: Context, is_last: bool) -> torch.Tensor:
+        """Logits behind each token of a path that follows a prompt: [prompts, path, vocabulary]."""
+        return self._behind(batch, [[*ids, *path] for ids in batch])[:, 1:]
+
+    def _behind(self, batch: Sequence[list[int]], rows: Sequence[list[int]]) -> torch.Tensor:
+        """Logits behind the last token of the prompt and all that follow it in the row."""
         import torch
 
-        ids, mask = _padded([row.ids for row in rows], self._device)
-        cache = copy.deepcopy(prefix.cache)
-        cache.batch_repeat_interleave(len(rows))
-        positions = torch.arange(prefix.length, ids.shape[1], device=self._device) + prefix.shift
-        return {
-            "input_ids": ids[:, prefix.length :],
-            "attention_mask": mask,
-            "position_ids": positions.expand(len(rows), -1),
-            "past_key_values": cache,
-            "use_cache": True,
-        }
-
-    def _whole(
-        self, rows: Sequence[_Row], inputs: dict[str, torch.Tensor], common: int
-    ) -> dict[str, Any]:
-        """The model's arguments for whole rows, padded on the right."""
-        import torch
-
-        ids, mask = _padded([row.ids for row in rows], self._device)
+        token_like = self._inputs["input_ids"]
+        ids, mask = _padded(rows, token_like.device)
         arguments: dict[str, Any] = {}
-        for name, tensor in inputs.items():
-            if tensor.shape == inputs["input_ids"].shape:  # something of each token
+        for name, tensor in self._inputs.items():
+            if tensor.shape == token_like.shape:  # something of each token
                 arguments[name] = torch.zeros_like(ids, dtype=tensor.dtype)
-                arguments[name][:, :common] = tensor[:, :common]
+                arguments[name][:, : self._common] = tensor[:, : self._common]
             else:  # something of the picture
                 arguments[name] = torch.cat([tensor] * len(rows))
-        return {**arguments, "input_ids": ids, "attention_mask": mask, "use_cache": False}
+        arguments |= {"input_ids": ids, "attention_mask": mask, "use_cache": False}
+        lengths = [len(ids) for ids in batch]
+        return _logits(self._model, arguments, lengths, len(rows[0]) - lengths[0] + 1)
 
-    def _forward(
-        self,
-        rows: Sequence[_Row],
-        vocabulary: Sequence[int],
-        arguments: dict[str, Any],
-        skipped: int = 0,
-    ) -> list[_Said]:
-        """What the model makes of each row; ``skipped`` tokens are not in the arguments."""
+
+class _Ending:
+    """Passes what stands behind a prefix whose keys and values are there."""
+
+    def __init__(self, model: Any, prefix: _Prefix) -> None:
+        self._model, self._prefix = model, prefix
+
+    def prompts(self, batch: Sequence[list[int]]) -> torch.Tensor:
+        """As :meth:`_Whole.prompts`; keeps the keys and values of the batch for paths."""
         import torch
 
-        kept = sorted({p for row in rows for p in row.positions})
-        place = {position: i for i, position in enumerate(kept)}
-        keep = torch.tensor(kept, device=self._device) - skipped
-        with torch.inference_mode():
-            logits = self._model(**arguments, logits_to_keep=keep).logits
-            said = []
-            for row, of_row in zip(rows, logits, strict=True):
-                asked = of_row[[place[p] for p in row.positions]].float().log_softmax(-1)
-                values = asked[:, list(vocabulary)].double().cpu().numpy()
-                said.append(_Said(values, int(asked[0].argmax())))
-        return said
+        start = self._prefix.length
+        self._cache = copy.deepcopy(self._prefix.cache)
+        self._cache.batch_repeat_interleave(len(batch))
+        ids, self._mask = _padded([row[start:] for row in batch], self._prefix.device)
+        positions = torch.arange(start, start + ids.shape[1], device=ids.device)
+        # No mask: padding is on the right, where a causal model does not look.
+        arguments = {
+            "input_ids": ids,
+            "position_ids": (positions + self._prefix.shift).expand(len(batch), -1),
+            "past_key_values": self._cache,
+            "use_cache": True,
+        }
+        return _logits(self._model, arguments, [len(row) - start for row in batch], 1)[:, 0]
+
+    def path(self, batch: Sequence[list[int]], path: Context, is_last: bool) -> torch.Tensor:
+        """As :meth:`_Whole.path`: a few tokens behind the prompts' keys and values."""
+        import torch
+
+        ids = torch.tensor(path, device=self._mask.device).expand(len(batch), -1)
+        prefix = self._mask.new_ones(len(batch), self._prefix.length)
+        lengths = torch.tensor([[len(row)] for row in batch], device=ids.device)
+        positions = lengths + torch.arange(len(path), device=ids.device) + self._prefix.shift
+        arguments = {
+            "input_ids": ids,
+            "attention_mask": torch.cat([prefix, self._mask, torch.ones_like(ids)], 1),
+            "position_ids": positions,
+            "past_key_values": self._cache if is_last else copy.deepcopy(self._cache),
+            "use_cache": True,
+        }
+        return _logits(self._model, arguments, [1] * len(batch), len(path))
+
+
+def _logits(
+    model: Any, arguments: dict[str, Any], lengths: Sequence[int], count: int
+) -> torch.Tensor:
+    """Logits behind token ``lengths[row]`` (from 1) of each row and the next: [rows, count, V]."""
+    import torch
+
+    kept = sorted({length - 1 + i for length in lengths for i in range(count)})
+    device = arguments["input_ids"].device
+    logits = model(**arguments, logits_to_keep=torch.tensor(kept, device=device)).logits
+    place = {position: i for i, position in enumerate(kept)}
+    wanted = [[place[length - 1 + i] for i in range(count)] for length in lengths]
+    rows = torch.arange(len(lengths), device=logits.device)[:, None]
+    return logits[rows, torch.tensor(wanted, device=logits.device)]
 
 
 def _padded(rows: Sequence[Sequence[int]], device: Any) -> tuple[torch.Tensor, torch.Tensor]:

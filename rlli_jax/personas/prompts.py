@@ -108,7 +108,7 @@ def persona_text(persona: Persona) -> str:
             _adjectives(trait, level)[pair]
             for trait, level, pair in zip(TRAITS, levels, BRIEF_PAIRS, strict=True)
         ]
-        return f"For the following task, respond as a person who is {_listed(described)}."
+        return f"Respond as a person who is {_listed(described)}."
     sentences = [
         f"{name}: this person is {_listed(_adjectives(trait, level))}."
         for trait, name, level in zip(TRAITS, TRAIT_NAMES, levels, strict=True)

@@ -17,7 +17,7 @@ def test_image_after_the_setup_and_persona_last(question):
     before, _, after = texts(chat)
     assert "from worst to best: bad, poor, fair, good, excellent" in before
     assert after.index("a cat on a roof") < after.index("respond as a person")
-    assert after.endswith("Answer with one of: bad, poor, fair, good, excellent.")
+    assert after.endswith("with one of: bad, poor, fair, good, excellent.")
 
 
 def test_personas_of_a_picture_share_all_but_the_persona(question):
@@ -38,7 +38,7 @@ def test_the_order_of_labels_changes_only_the_last_sentence(question):
     assert label_orders(False) == ORDERS[:1]
     assert label_orders(True) == ORDERS
     first, second = (texts(messages(question(), order)) for order in ORDERS)
-    assert second[2].endswith("Answer with one of: excellent, good, fair, poor, bad.")
+    assert second[2].endswith("with one of: excellent, good, fair, poor, bad.")
     assert first[0] == second[0]
     assert first[2].rsplit(":", 1)[0] == second[2].rsplit(":", 1)[0]
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import json
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -135,7 +136,7 @@ def test_little_valid_mass_is_invalid(judge, llava, question):
     assert json.loads(answer.raw)["probabilities"]
 
 
-def counting(model, seen, fail=lambda rows, shared: False):
+def counting(model, seen, fail=lambda rows, shared: False, of=len):
     """The model, with its batch sizes written down and memory that may run out."""
 
     class Counting:
@@ -145,7 +146,7 @@ def counting(model, seen, fail=lambda rows, shared: False):
         def __call__(self, **arguments):
             rows = len(arguments["input_ids"])
             shared = "position_ids" in arguments
-            seen.append((rows, shared))
+            seen.append((of(arguments["input_ids"]), shared))
             if fail(rows, shared):
                 raise torch.OutOfMemoryError("CUDA out of memory (in a test)")
             return model(**arguments)
@@ -158,8 +159,20 @@ def test_a_picture_is_looked_at_once_for_all_personas(judge, llava, question):
     other.rate([question(0), question(1)])  # the check of shared prefixes
     other._model = counting(judge._model, seen)
     other.rate([question(i, scale="good-poor") for i in range(20)])
-    assert seen[:3] == [(1, False), (16, True), (4, True)]
+    assert seen[0] == (1, False)
     assert all(shared for _, shared in seen[1:])
+    assert {rows for rows, _ in seen[1:]} == {16, 4}
+
+
+def test_behind_a_label_only_its_tokens_are_passed(judge, llava, question):
+    other, widths = fresh(llava, judge), []
+    other._shares = True
+    other._model = counting(judge._model, widths, of=lambda ids: ids.shape[1])
+    other.rate([question(i, scale="adjectives") for i in range(4)])
+    prefix, ending, *paths = (width for width, _ in widths)
+    assert prefix > ending > 50
+    assert paths
+    assert max(paths) < 8
 
 
 @pytest.mark.parametrize(("negligible", "follows"), [(1.0, False), (1e-99, True)])
@@ -174,7 +187,7 @@ def test_only_spellings_that_are_likely_enough_are_followed(
     assert all(isinstance(answer, Rated) for answer in answers)
     paths = len(judge._tokens_of(named_scale("adjectives"), "").paths)
     assert paths > 1
-    assert sum(rows for rows, shared in seen if shared) == 4 * (paths if follows else 1)
+    assert sum(rows for rows, shared in seen if shared) == 4 * (1 + paths if follows else 1)
 
 
 def test_prompts_that_do_not_end_as_their_texts_are_processed_singly(
@@ -233,13 +246,12 @@ def test_a_model_that_fails_the_check_is_asked_whole_prompts(judge, llava, quest
     questions = [question(i, p) for i in range(3) for p in range(2)]
     expected = judge.rate(questions)
     other = fresh(llava, judge)
-    right = TransformersJudge._ending
+    right = TransformersJudge._prefix
 
-    def wrong_positions(self, rows, prefix):
-        arguments = right(self, rows, prefix)
-        return {**arguments, "position_ids": arguments["position_ids"] - 9}
+    def wrong_positions(self, inputs, length):
+        return replace(right(self, inputs, length), shift=-9)
 
-    monkeypatch.setattr(TransformersJudge, "_ending", wrong_positions)
+    monkeypatch.setattr(TransformersJudge, "_prefix", wrong_positions)
     with pytest.warns(RuntimeWarning, match="every prompt is passed whole") as caught:
         answers = other.rate([*questions, question(9), question(8)])
     assert len([w for w in caught if w.category is RuntimeWarning]) == 1

@@ -113,7 +113,7 @@ def test_the_brief_wording_has_one_adjective_for_each_trait():
     average = Persona("Ada", tuple(mean)).traits
     brief = persona_text(Persona("Ada", (5.0, *average[1:]), "brief"))
     assert brief == (
-        "For the following task, respond as a person who is extremely imaginative, neither "
+        "Respond as a person who is extremely imaginative, neither "
         "disorganized nor organized, neither introverted nor extraverted, neither disagreeable "
         "nor agreeable, and neither emotionally stable nor emotionally unstable."
     )
