@@ -1,24 +1,27 @@
 """Environment steps per second of a language policy: compiled, against a loop in Lamorel's manner.
 
-    python benchmarks/teaching.py [--size tiny flan-t5-small] [--envs 32 1024] [--repeats 3]
+    python benchmarks/teaching.py [--size tiny flan-t5-small] [--envs 32 1024] [--keep FILE]
 
 Both act in BabyAI-GoToRedBallNoDists-v0 with a T5 of the same shape and random weights. The peer is
 the usual arrangement: minigrid environments, texts made and tokenised in every step, one scoring
 call of a torch T5 a step for all its 32 environments (the encoder once per text, shared by the
-candidates), then PPO on minibatches of 64. Lamorel itself adds remote calls between processes,
-which are left out here. The compiled loop scores its 556 texts once per update and looks them up.
-Collecting and updating are timed apart; compilation is left out and shown.
+candidates), then PPO on minibatches of 64 for 4 epochs. Lamorel itself adds remote calls between
+processes, which are left out here. The compiled loop scores its 556 texts once per update and looks
+them up. Collecting and updating are timed apart, some minibatches standing for all; compilation is
+left out.
 """
 
 import argparse
+import datetime
 import os
-import platform
 import time
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from measure import keep, table, versions
 
 from rlli_jax.envs import go_to_red_ball as rb
 from rlli_jax.learners import core
@@ -32,7 +35,8 @@ from rlli_jax.teaching.t5 import LanguageModel, T5Config, score, tiny_t5
 from rlli_jax.teaching.t5.model import init_params
 from rlli_jax.teaching.tasks import Task, go_to_red_ball
 
-STEPS, MINIBATCH = 40, 64
+STEPS, MINIBATCH, EPOCHS = 40, 64, 4
+TIMED = {"tiny": 20, "flan-t5-small": 1}  # minibatches of the compiled update
 SHAPES: dict[str, dict[str, int]] = {
     "tiny": {},  # that of the study
     "flan-t5-small": {
@@ -60,45 +64,48 @@ def random_model(task: Task, size: str) -> LanguageModel:
     return LanguageModel(size, config, params, tiny.tokenizer)
 
 
-def seconds(function: Any, *arguments: Any, repeats: int) -> tuple[float, float]:
-    """First call, and the fastest of the later ones."""
+def seconds(function: Any, *arguments: Any, repeats: int) -> float:
+    """The fastest call; the first, which compiles, is not timed."""
+    jax.block_until_ready(function(*arguments))
     times = []
-    for _ in range(repeats + 1):
+    for _ in range(repeats):
         begin = time.perf_counter()
         jax.block_until_ready(function(*arguments))
         times.append(time.perf_counter() - begin)
-    return times[0], min(times[1:])
+    return min(times)
 
 
-def compiled(task: Task, model: LanguageModel, envs: int, repeats: int) -> dict[str, float]:
-    """Steps per second of the compiled loop."""
+def compiled(
+    task: Task, model: LanguageModel, size: str, envs: list[int], repeats: int
+) -> dict[int, dict[str, float]]:
+    """Steps per second of the compiled loop, by the number of environments."""
     prompts = model.prompts([task.prompt(text) for text in task.texts])
     candidates = model.candidates(task.advice)
-
-    @jax.jit
-    def collect(params: Any, start: core.Envs, key: jax.Array) -> Any:
-        table = score(model.config, params, prompts, candidates).candidates
-        return rollout(task.env, table, start, key, task.env_params, STEPS)
-
     key = jax.random.key(1)
-    start = core.reset(task.env, key, task.env_params, envs)
-    compile_seconds, collecting = seconds(collect, model.params, start, key, repeats=repeats)
-    # One minibatch is timed and counted as often as PPO needs it: 4 epochs over all samples.
+
+    def collecting(envs: int, steps: int) -> float:
+        @jax.jit
+        def collect(params: Any, start: core.Envs) -> Any:
+            table = score(model.config, params, prompts, candidates).candidates
+            return rollout(task.env, table, start, key, task.env_params, steps)
+
+        start = core.reset(task.env, key, task.env_params, envs)
+        return seconds(collect, model.params, start, repeats=repeats)
+
+    # A whole iteration with some minibatches, less its collecting.
+    count = TIMED[size]
     config = LanguagePolicyConfig(
-        num_envs=1, num_steps=MINIBATCH, num_minibatches=1, num_epochs=1, value_width=64
-    )
+        num_envs=32, num_steps=count * MINIBATCH // 32, num_minibatches=count, num_epochs=1,
+        value_width=64,
+    )  # fmt: skip
     learner = language_policy(task, model, config)
     state = learner.init(key, LAMOREL, task.env_params)
-    twice = language_policy(
-        task, model,
-        LanguagePolicyConfig(
-            num_envs=1, num_steps=MINIBATCH, num_minibatches=1, num_epochs=3, value_width=64
-        ),
-    )  # fmt: skip
-    _, one = seconds(jax.jit(learner.step), state, task.env_params, repeats=repeats)
-    _, three = seconds(jax.jit(twice.step), state, task.env_params, repeats=repeats)
-    updating = (three - one) / 2 * 4 * envs * STEPS / MINIBATCH
-    return {"compile": compile_seconds, **speeds(envs * STEPS, collecting, updating)}
+    whole = seconds(jax.jit(learner.step), state, task.env_params, repeats=repeats)
+    minibatch = (whole - collecting(config.num_envs, config.num_steps)) / count
+    return {
+        n: speeds(n * STEPS, collecting(n, STEPS), minibatch * EPOCHS * n * STEPS / MINIBATCH)
+        for n in envs
+    }
 
 
 def speeds(steps: int, collecting: float, updating: float) -> dict[str, float]:
@@ -188,40 +195,47 @@ def lamorel_style(task: Task, model: LanguageModel, envs: int, steps: int) -> di
         torch.nn.utils.clip_grad_norm_(peer.parameters(), 0.5)
         optimizer.step()
         times.append(time.perf_counter() - begin)
-    updating = min(times) * 4 * envs * steps / MINIBATCH
+    updating = min(times) * EPOCHS * envs * steps / MINIBATCH
     return speeds(envs * steps, collecting, updating)
+
+
+def processor() -> str:
+    """Model of the CPU."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((x.split(": ")[1] for x in lines if x.startswith("model name")), "unknown")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--size", nargs="+", choices=tuple(SHAPES), default=["tiny"])
     parser.add_argument("--envs", nargs="+", type=int, default=[32, 1024])
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--peer-steps", type=int, default=20, help="of each of its 32 environments")
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--peer-steps", type=int, default=10, help="of each of its 32 environments")
+    parser.add_argument("--keep", type=Path, help="CSV file to write")
     options = parser.parse_args()
-    import torch
-
-    print(
-        f"python {platform.python_version()}, jax {jax.__version__}, torch {torch.__version__}, "
-        f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
-    )
+    print(versions("jax", "torch", "transformers", "minigrid"))
     task = go_to_red_ball(jnp.full((rb.NUM_POLICY_TEXTS, 6), 1 / 6))
-    print(f"{'':34} {'collect':>12} {'update':>10} {'whole':>10}  environment steps/s")
+    rows = []
     for size in options.size:
         model = random_model(task, size)
         weights = sum(np.size(x) for x in jax.tree.leaves(model.params))
-        print(f"{size}, {weights:,} weights")
         peer = lamorel_style(task, model, 32, options.peer_steps)
-        show("torch and minigrid, 32 envs", peer, {})
-        for envs in options.envs:
-            show(f"compiled, {envs} envs", compiled(task, model, envs, options.repeats), peer)
-
-
-def show(name: str, ours: dict[str, float], peer: dict[str, float]) -> None:
-    """One row; with factors over the peer."""
-    cells = [f"{ours[phase]:>10,.0f}" for phase in ("collect", "update", "whole")]
-    factors = [f"{ours[p] / peer[p]:,.1f} x" for p in ("collect", "update", "whole") if peer]
-    print(f"  {name:32} {'  '.join(cells)}  {', '.join(factors)}", flush=True)
+        loops = [("torch and minigrid", 32, peer)]
+        found = compiled(task, model, size, options.envs, options.repeats)
+        loops += [("compiled", envs, ours) for envs, ours in found.items()]
+        for loop, envs, speed in loops:
+            rows.append(
+                {"size": size, "weights": weights, "loop": loop, "envs": envs}
+                | {f"{phase}_steps_per_s": round(speed[phase], 1) for phase in speed}
+                | {f"{phase}_factor": round(speed[phase] / peer[phase], 1) for phase in speed}
+            )
+    print(table(rows))
+    if options.keep is not None:
+        where = {
+            "date": datetime.date.today().isoformat(),
+            "cpu": f"{processor()}, {os.cpu_count()} cores",
+        }
+        keep([where | row for row in rows], options.keep)
 
 
 if __name__ == "__main__":

@@ -133,10 +133,10 @@ def best_reading(run: TeachingRun, case: str) -> str:
 
 
 def findings(run: TeachingRun) -> list[str]:
-    """What the run shows, one sentence each, the main one first."""
+    """What the run shows, one sentence each, the main ones first."""
     return [
         *(_verdict(run, case) for case in run.cases),
-        *(_teacher_worth(run, case) for case in run.cases),
+        *(_others(run, case) for case in run.cases),
         *_successes(run),
     ]
 
@@ -148,48 +148,61 @@ def _words(estimate: Estimate) -> str:
 
 def _case_words(run: TeachingRun, case: str) -> str:
     iterations = int(run.config["cases"][case]["iterations"])
-    steps = iterations * int(run.task["env_steps_per_iteration"])
+    steps = iterations * int(run.task["env_steps_per_iteration"][case])
     return f"{iterations:,} iterations, {quantity(steps)} environment steps"
 
 
 def _verdict(run: TeachingRun, case: str) -> str:
-    silent = run.config["silent"]
-    readings = [r.name for r in run.cases[case].values() if not r.control]
-    gains = {name: gain(run, case, name, silent) for name in readings}
-    helps = [name for name, e in gains.items() if e.low > 0]
-    hurts = [name for name, e in gains.items() if e.high < 0]
-    best = best_reading(run, case)
-    start = f"Case {case} ({_case_words(run, case)}): "
-    if helps:
-        text = f"feedback helps when it is read as {conjunction(helps)}"
+    """The reading that was to be tested, against its controls."""
+    tested = run.config["tested"]
+    silent, alone = (gain(run, case, tested, run.config[key]) for key in ("silent", "alone"))
+    both = f"over the same teacher without feedback and {_words(alone)} over the student alone"
+    if silent.low > 0 and alone.low > 0:
+        verdict = "feedback helps"
+    elif silent.low > 0:
+        verdict = "feedback helps the teacher, but it cannot be told that the student needs one"
+    elif silent.high < 0:
+        verdict = "feedback does harm"
     else:
-        text = "feedback does not help; no reading beats the same teacher without feedback"
-    text += f". The best reading, {best}, gains {_words(gains[best])} in mean exact return"
-    text += f" over the training, {_against(run, case, best)}."
-    if hurts:
-        text += f" It does harm when read as {conjunction(hurts)}."
-    return start + text
+        verdict = "no effect of feedback is shown"
+    return (
+        f"Case {case} ({_case_words(run, case)}): {verdict}. Read as “{tested}”, it gains "
+        f"{_words(silent)} in mean exact return over the training {both}, "
+        f"{_against(run, case, tested)}."
+    )
 
 
-def _against(run: TeachingRun, case: str, best: str) -> str:
+def _others(run: TeachingRun, case: str) -> str:
+    """What the other readings do, and which is best."""
+    tested, silent = run.config["tested"], run.config["silent"]
+    readings = [r.name for r in run.cases[case].values() if not r.control and r.name != tested]
+    gains = {name: gain(run, case, name, silent) for name in readings}
+    groups = {
+        "helps when read as": [name for name, e in gains.items() if e.low > 0],
+        "does harm when read as": [name for name, e in gains.items() if e.high < 0],
+        "shows no effect when read as": [n for n, e in gains.items() if e.low <= 0 <= e.high],
+    }
+    said = [f"{what} {_quoted(names)}" for what, names in groups.items() if names]
+    teacher = _words(gain(run, case, silent, run.config["alone"]))
+    return (
+        f"Case {case}: a teacher that hears nothing gains {teacher} over the student alone. "
+        + (f"Feedback {', '.join(said)}. " if said else "")
+        + f"The best reading of this run is “{best_reading(run, case)}”."
+    )
+
+
+def _quoted(names: list[str]) -> str:
+    return conjunction([f"“{name}”" for name in names])
+
+
+def _against(run: TeachingRun, case: str, name: str) -> str:
     fakes = [r.name for r in run.cases[case].values() if r.method["verdicts"] != "true"]
-    beaten = [name for name in fakes if gain(run, case, best, name).low > 0]
+    beaten = [fake for fake in fakes if gain(run, case, name, fake).low > 0]
     if not fakes:
         return "without a control of made-up feedback"
     if len(beaten) == len(fakes):
-        return f"and beats {conjunction(fakes)}"
-    others = [name for name in fakes if name not in beaten]
-    return f"but cannot be told from, or is behind, {conjunction(others)}"
-
-
-def _teacher_worth(run: TeachingRun, case: str) -> str:
-    silent, alone = run.config["silent"], run.config["alone"]
-    best = best_reading(run, case)
-    return (
-        f"Case {case}: a teacher that hears nothing gains "
-        f"{_words(gain(run, case, silent, alone))} over the student alone; {best} gains "
-        f"{_words(gain(run, case, best, alone))} over it."
-    )
+        return f"and beats {_quoted(fakes)}"
+    return f"but is not shown to beat {_quoted([fake for fake in fakes if fake not in beaten])}"
 
 
 def _first(steps: np.ndarray, curve: np.ndarray, level: float) -> str | None:
@@ -202,9 +215,9 @@ def _successes(run: TeachingRun) -> list[str]:
     if run.task["metric"] != "success":
         return []
     sentences = []
-    each = int(run.task["env_steps_per_iteration"])
     case = max(run.cases, key=lambda c: run.config["cases"][c]["iterations"])
-    for name in (run.config["alone"], run.config["silent"], best_reading(run, case)):
+    each = int(run.task["env_steps_per_iteration"][case])
+    for name in (run.config["alone"], run.config["silent"], run.config["tested"]):
         arrays = run.cases[case][name].arrays
         curve = arrays["success"].mean(0)
         steps = _first(each * arrays["iterations"], curve, 0.99)
@@ -263,7 +276,7 @@ def _rows(run: TeachingRun, case: str) -> list[dict[str, str]]:
 def _examples(run: TeachingRun) -> dict[str, Any]:
     """What the teacher of the first seed says about the texts that it met most often."""
     case = max(run.cases, key=lambda c: run.config["cases"][c]["iterations"])
-    name = best_reading(run, case)
+    name = run.config["tested"]
     arrays = run.cases[case][name].arrays
     heard = arrays["heard"][0]
     advice = run.task["advice"]
@@ -286,14 +299,15 @@ def _examples(run: TeachingRun) -> dict[str, Any]:
 
 
 def _shown(run: TeachingRun, case: str) -> list[str]:
-    """The methods of Fig. 2: controls, the paper's reading, and the best one."""
+    """The methods of Fig. 2: controls, the paper's reading, the one tested and the best one."""
     results = run.cases[case]
     paper = [
         r.name for r in results.values() if not r.control and r.method["comparison"] == "previous"
         and r.method["feedback"] == "policy_gradient" and r.method["signal"] == "sign"
     ]  # fmt: skip
     controls = [r.name for r in results.values() if r.control]
-    return list(dict.fromkeys([*controls, *paper[:1], best_reading(run, case)]))
+    tested = run.config["tested"]
+    return list(dict.fromkeys([*controls, *paper[:1], tested, best_reading(run, case)]))
 
 
 def _draw(run: TeachingRun) -> Iterator[tuple[str, str, Figure]]:

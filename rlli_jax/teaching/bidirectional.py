@@ -7,8 +7,8 @@ teacher hears whether its token was better or worse than the last one. The paper
 teacher hears it and what "the last one" is; every reading here is one choice of ``Method``.
 
 The texts are finite, so the teacher is a table that the compiled loop looks up. Whatever the
-feedback asks of log M(x | s) adds up in a table of the same shape, and one backward pass through
-the language model turns that into a gradient of its weights.
+feedback asks of log M(x | s) adds up in a table of the same shape, and after a round of iterations
+a few gradient steps on that table improve the language model's weights.
 """
 
 from dataclasses import dataclass
@@ -38,15 +38,17 @@ from rlli_jax.teaching.teachers import NEGATIVE, NO_REMARK, POSITIVE, Teacher
 
 Positive = Annotated[int, Field(gt=0)]
 Feedback = Literal["nothing", "prompt", "policy_gradient", "pairs"]
-Comparison = Literal["previous", "same_state"]
-Verdicts = Literal["true", "random", "shuffled"]
+Comparison = Literal["previous", "same_state", "expected"]
 Signal = Literal["sign", "difference"]
+Estimate = Literal["td_error", "gae"]
+Credit = Literal["said", "taken"]
+Verdicts = Literal["true", "random", "shuffled"]
 Adapt = Literal["full", "lora"]
 
 
 @dataclass(frozen=True)
 class Method:
-    """One reading of the algorithm, or one of its controls."""
+    """One reading of the algorithm, or one of its controls. The defaults are the paper's."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
@@ -56,16 +58,71 @@ class Method:
     # the difference of log M between the token and the one it is compared with.
     feedback: Feedback = "policy_gradient"
     # The last token: of the step before (the paper), or the last one said about the same text.
+    # expected: no token, but what the critic expects of the text, an advantage of 0.
     comparison: Comparison = "previous"
+    signal: Signal = "sign"  # of policy_gradient: better or worse, or by how much
+    # What estimates the advantage: the TD error (the paper), or generalised advantage estimation,
+    # which looks further ahead than one step; only where the comparison is with the expected.
+    advantage: Estimate = "td_error"
+    # Which token the verdict is about: the one said (the paper), or the one that would have
+    # advised the action that the student took, whatever was said.
+    credit: Credit = "said"
     # Controls: a coin instead of the verdict, or the verdict that another environment earned.
     verdicts: Verdicts = "true"
-    signal: Signal = "sign"  # of policy_gradient: better or worse, or by how much
     adapt: Adapt = "full"  # all weights of the teacher, or LoRA on q and v
 
+    def __post_init__(self) -> None:
+        if self.advantage == "gae" and self.comparison != "expected":
+            raise InputError(
+                f"advantage: gae is known only after the last step of an iteration, so it cannot "
+                f"be compared with {self.comparison}; set comparison: expected"
+            )
+        if self.feedback == "pairs" and self.comparison == "expected":
+            raise InputError(
+                "feedback: pairs needs a token to compare with; set comparison: previous or "
+                "same_state"
+            )
+        if self.feedback == "prompt" and self.advantage == "gae":
+            raise InputError(
+                "advantage: gae comes too late for the next prompt; set advantage: td_error"
+            )
+
     @property
-    def learns(self) -> bool:
-        """Whether the teacher's weights change."""
-        return self.teacher and self.feedback in ("policy_gradient", "pairs")
+    def trains(self) -> Adapt | None:
+        """How the teacher's weights change; None if they do not."""
+        learns = self.teacher and self.feedback in ("policy_gradient", "pairs")
+        return self.adapt if learns else None
+
+    @property
+    def choices(self) -> "Choices":
+        """What of the method is traced."""
+        return Choices(
+            teacher=jnp.asarray(self.teacher),
+            prompt=jnp.asarray(self.teacher and self.feedback == "prompt"),
+            pairs=jnp.asarray(self.feedback == "pairs"),
+            same_state=jnp.asarray(self.comparison == "same_state"),
+            expected=jnp.asarray(self.comparison == "expected"),
+            difference=jnp.asarray(self.signal == "difference"),
+            gae=jnp.asarray(self.advantage == "gae"),
+            taken=jnp.asarray(self.credit == "taken"),
+            random=jnp.asarray(self.verdicts == "random"),
+            shuffled=jnp.asarray(self.verdicts == "shuffled"),
+        )
+
+
+class Choices(NamedTuple):
+    """A ``Method`` as traced switches, so that all readings share one compilation; bool []."""
+
+    teacher: jax.Array
+    prompt: jax.Array
+    pairs: jax.Array
+    same_state: jax.Array
+    expected: jax.Array
+    difference: jax.Array
+    gae: jax.Array
+    taken: jax.Array
+    random: jax.Array
+    shuffled: jax.Array
 
 
 @dataclass(frozen=True)
@@ -78,6 +135,8 @@ class TeachingConfig:
     num_steps: Positive = 8  # an iteration is num_envs x num_steps steps and one student update
     num_minibatches: Positive = 1
     num_epochs: Positive = 4
+    teacher_steps: Positive = 6  # gradient steps of the teacher after a round of iterations
+    teacher_texts: Positive = 128  # in each of them, drawn by how often they were met
     lora_rank: Positive = 4
 
     def __post_init__(self) -> None:
@@ -100,35 +159,17 @@ class TeachingHyperparams:
     )
     # Logit by which the student prefers, at first, the action it is advised; 0 is a student that
     # does not know what the advice means.
-    trust: Annotated[float, Field(ge=0)] = 2.0
+    trust: Annotated[float, Field(ge=0)] = 4.0
+    # At which the teacher's tokens are drawn; one that always says the same cannot be compared.
+    temperature: Annotated[float, Field(gt=0)] = 1.0
     teacher_learning_rate: Annotated[float, Field(gt=0)] = 3e-3
     teacher_max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    # Pull of the teacher towards saying each advice equally often: keeps it trying others.
-    teacher_entropy: Annotated[float, Field(ge=0)] = 0.01
-
-
-class _Choices(NamedTuple):
-    """A ``Method`` as traced switches, so that all readings share one compilation."""
-
-    same_state: jax.Array  # bool
-    random: jax.Array  # bool
-    shuffled: jax.Array  # bool
-    difference: jax.Array  # bool
-    pairs: jax.Array  # bool
-
-    @staticmethod
-    def of(method: Method) -> "_Choices":
-        return _Choices(
-            jnp.asarray(method.comparison == "same_state"),
-            jnp.asarray(method.verdicts == "random"),
-            jnp.asarray(method.verdicts == "shuffled"),
-            jnp.asarray(method.signal == "difference"),
-            jnp.asarray(method.feedback == "pairs"),
-        )
+    # Weight of the divergence from the teacher before the round: noise shall not carry it away.
+    teacher_kl: Annotated[float, Field(ge=0)] = 1.0
 
 
 class Said(NamedTuple):
-    """A token that was said, and the advantage it led to."""
+    """A token that a verdict is about, and the advantage it led to."""
 
     advantage: jax.Array  # float32
     text: jax.Array  # int32
@@ -143,14 +184,16 @@ class TeachingState(struct.PyTreeNode):
     optimizer: optax.OptState
     base: PyTree  # the teacher's weights at the start
     adapted: PyTree  # its weights now, or its LoRA; None if it does not learn
-    table: jax.Array | None  # log M for good, [T or 3 * T, A], of a teacher that does not learn
+    # log M(x | s) at the temperature, [T, A]; [3 T, A], after each remark, of a teacher that does
+    # not learn.
+    table: jax.Array
     teacher_optimizer: optax.OptState
     envs: core.Envs
     remark: jax.Array  # [N] int32, what the teacher hears next
     last: Said  # [N], of the step before
-    in_text: Said  # [T], the last one said about each text
-    heard: jax.Array  # [T, 2] int32, how often its token about a text was worse, better
-    choices: _Choices
+    in_text: Said  # [T], the last one about each text
+    heard: jax.Array  # [T, 2] int32, how often the verdict about a text was worse, better
+    choices: Choices
     hyperparams: TeachingHyperparams
 
 
@@ -173,6 +216,46 @@ def student_scores(student: dict[str, jax.Array], text: jax.Array, advice: jax.A
     return student["text"][text] + student["advice"][advice] + student["pair"][text, advice]
 
 
+class Asked(NamedTuple):
+    """What the feedback of a round asks of the teacher, summed over its steps."""
+
+    log: jax.Array  # [T, A] float32, of log M(x | s)
+    count: jax.Array  # [T, A] float32, how often a verdict was about each token
+    squares: jax.Array  # [] float32, of what the verdicts ask
+
+    @staticmethod
+    def nothing(texts: int, advice: int) -> "Asked":
+        return Asked(jnp.zeros((texts, advice)), jnp.zeros((texts, advice)), jnp.float32(0))
+
+    @property
+    def visits(self) -> jax.Array:
+        """How often each text was met, [T]."""
+        return self.count.sum(1)
+
+    def of_visit(self) -> jax.Array:
+        """Mean over each text's visits, [T, A], of the verdicts less their mean, over their spread.
+
+        As PPO standardises advantages: what all verdicts of a round have in common tells no token
+        from another. While the critic still expects too little, most are positive.
+        """
+        total = jnp.maximum(self.count.sum(), 1)
+        mean = self.log.sum() / total
+        spread = jnp.sqrt(jnp.maximum(self.squares / total - mean**2, 0)) + 1e-4
+        return (self.log - mean * self.count) / (spread * jnp.maximum(self.visits, 1)[:, None])
+
+
+def teacher_loss(
+    new: jax.Array, old: jax.Array, asked: jax.Array, kl: float | jax.Array
+) -> jax.Array:
+    """-(what is asked of log M) + kl KL(old || new), mean over texts.
+
+    new, old: log M now and before the round, [B, A]; asked [B, A]. At new = old its gradient is
+    that of the policy gradient; the divergence keeps further steps near.
+    """
+    divergence = (jnp.exp(old) * (old - new)).sum(1)
+    return (kl * divergence - (asked * new).sum(1)).mean()
+
+
 class Round(NamedTuple):
     """What a round of iterations is about."""
 
@@ -183,26 +266,25 @@ class Round(NamedTuple):
 
 
 class Teaching(NamedTuple):
-    """Pure functions of one training; vmap them over states."""
+    """Pure functions of one training; vmap or map them over states."""
 
-    init: Any  # key, teacher params, method choices, hyperparams, env_params -> state
-    round: Any  # state, env_params -> state, Round
+    init: Any  # key, teacher params, choices, hyperparams, env_params -> state
+    practise: Any  # state, env_params, iterations -> state, Asked, Round
+    teach: Any  # state, Asked -> state; what is asked is done, by teachers that learn
     examine: Any  # state -> exact metrics of the teacher by itself
 
 
 def teaching(
     task: Task,
     teacher: Teacher,
-    method: Method,
     config: TeachingConfig = TeachingConfig(),
     *,
-    iterations: int = 1,
+    adapt: Adapt | None = None,
 ) -> Teaching:
-    """The loop for one task. A round is ``iterations`` of the student, then one of the teacher.
+    """The loop for one task: rounds of some iterations of the student, then one of the teacher.
 
-    Only whether and how the teacher's weights change is compiled in; every other choice of the
-    method is traced (``init``), so methods that agree in ``learns``, ``adapt``, ``teacher`` and in
-    whether the feedback is a prompt share one compilation.
+    ``adapt``: how the teacher's weights change (``Method.trains``). Every other choice of a method
+    is traced, as is the number of iterations, so methods that agree in it share one compilation.
 
     Raises:
         InputError: the actions are not one choice a step with one phrase each.
@@ -210,59 +292,68 @@ def teaching(
     check_single_choice(task.env, task.env_params, task.advice)
     env, num_texts, num_advice = task.env, len(task.texts), len(task.advice)
     num_envs = config.num_envs
-    remarks = method.teacher and method.feedback == "prompt"
-    lora = method.adapt == "lora"
+
+    def weights(base: PyTree, adapted: PyTree) -> PyTree:
+        if adapt is None:
+            return base
+        return merge_lora(base, adapted) if adapt == "lora" else adapted
+
+    def tabulate(
+        base: PyTree, adapted: PyTree, hyper: TeachingHyperparams, remarks: bool = False
+    ) -> jax.Array:
+        table = teacher.table(weights(base, adapted), remarks=remarks)
+        return jax.nn.log_softmax(table / hyper.temperature)
 
     def init(
         key: Key,
         params: PyTree,
-        method: Method,
+        choices: Choices,
         hyperparams: TeachingHyperparams,
         env_params: PyTree,
     ) -> TeachingState:
         key, key_lora, key_reset = jax.random.split(key, 3)
-        student = init_student(num_texts, num_advice, hyperparams.trust * method.teacher)
-        adapted = None
-        if method.learns:
-            adapted = init_lora(key_lora, params, rank=config.lora_rank) if lora else params
-        nothing = jnp.int32(0)
-        said = Said(jnp.float32(0), nothing, nothing)
+        student = init_student(num_texts, num_advice, hyperparams.trust * choices.teacher)
+        lora = adapt == "lora"
+        adapted = init_lora(key_lora, params, rank=config.lora_rank) if lora else params
+        adapted = None if adapt is None else adapted
+        said = Said(jnp.float32(0), jnp.int32(0), jnp.int32(0))
         return TeachingState(
             key=key,
             student=student,
             optimizer=adam(1.0, 1.0).init(student),
             base=params,
             adapted=adapted,
-            table=teacher.table(params, remarks=remarks)
-            if method.teacher and not method.learns
-            else None,
+            table=tabulate(params, adapted, hyperparams, remarks=adapt is None),
             teacher_optimizer=adam(1.0, 1.0).init(adapted),
             envs=core.reset(env, key_reset, env_params, num_envs),
             remark=jnp.full(num_envs, NO_REMARK),
             last=jax.tree.map(lambda x: jnp.full(num_envs, x), said),
             in_text=jax.tree.map(lambda x: jnp.full(num_texts, x), said),
             heard=jnp.zeros((num_texts, 2), jnp.int32),
-            choices=_Choices.of(method),
+            choices=choices,
             hyperparams=jax.tree.map(jnp.asarray, hyperparams),
         )
 
-    def weights(state: TeachingState, adapted: PyTree) -> PyTree:
-        if adapted is None:
-            return state.base
-        return merge_lora(state.base, adapted) if lora else adapted
+    def judge(choices: Choices, gain: jax.Array, coin: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Lines 6 to 10: better or worse, and by how much; or what a control makes of it.
 
-    def collect(state: TeachingState, table: jax.Array, env_params: PyTree, key: Key) -> Any:
-        """Act for ``num_steps``; what happened, and what it asks of log M, [rows of table, A]."""
+        gain: how much more the advantage is than the one it is compared with, [..., N].
+        """
+        gain = jnp.where(choices.shuffled, jnp.roll(gain, 1, -1), gain)
+        gain = jnp.where(choices.random, jnp.where(coin, 1, -1) * jnp.abs(gain), gain)
+        return jnp.where(choices.random, coin, gain >= 0), gain  # a tie is better
+
+    def collect(state: TeachingState, env_params: PyTree, key: Key) -> Any:
+        """Act for ``num_steps``: what the loop carries on, and what happened."""
         student, choices, gamma = state.student, state.choices, state.hyperparams.student.gamma
 
         def act(carry: Any, key: Key) -> Any:
             envs, remark, last, in_text = carry
             key_advice, key_act, key_step, key_coin = jax.random.split(key, 4)
             text = envs.observation
-            row = remark * num_texts + text if remarks else text
-            advice = jnp.zeros(num_envs, jnp.int32)
-            if method.teacher:
-                advice = jax.random.categorical(key_advice, table[row])
+            row = jnp.where(choices.prompt, remark * num_texts, 0) + text
+            advice = jax.random.categorical(key_advice, state.table[row])
+            advice = jnp.where(choices.teacher, advice, 0)
             seen = core.view(env, envs, env_params)
             policy = distribution(student_scores(student, text, advice), seen.legal)
             action, log_prob = policy.sample_and_log_prob(seed=key_act)
@@ -271,44 +362,23 @@ def teaching(
             next_text = step.next_observation[:, 0].astype(jnp.int32)
             value = student["value"][text]
             next_value = student["value"][next_text]
-            now = Said(step.reward + gamma * next_value * ~step.terminated - value, text, advice)
-            # Lines 6 to 10: better or worse than the last one?
+            td_error = step.reward + gamma * next_value * ~step.terminated - value
+            now = Said(td_error, text, jnp.where(choices.taken, action, advice))
             known = jax.tree.map(lambda x: x[text], in_text)
             rival = jax.tree.map(lambda a, b: jnp.where(choices.same_state, a, b), known, last)
-            gain = now.advantage - rival.advantage
-            better = gain >= 0
+            gain = td_error - jnp.where(choices.expected, 0, rival.advantage)
             coin = jax.random.bernoulli(key_coin, shape=(num_envs,))
-            gain = jnp.where(choices.shuffled, jnp.roll(gain, 1), gain)
-            better = jnp.where(choices.shuffled, jnp.roll(better, 1), better)
-            better = jnp.where(choices.random, coin, better)
-            gain = jnp.where(choices.random, jnp.where(coin, 1, -1) * jnp.abs(gain), gain)
-            verdict = jnp.where(better, 1.0, -1.0)
-            # What the verdict asks of log M: of this token, and of the one it is compared with.
-            margin = table[row, advice] - table[rival.text, rival.advice]
-            pull = jnp.where(choices.difference, gain, verdict)
-            pull = jnp.where(choices.pairs, verdict * jax.nn.sigmoid(-verdict * margin), pull)
-            wish = (row, advice, pull, rival.text, rival.advice, -pull * choices.pairs)
-            remark = jnp.where(better, POSITIVE, NEGATIVE)
+            remark = jnp.where(judge(choices, gain, coin)[0], POSITIVE, NEGATIVE)
             in_text = jax.tree.map(lambda memory, x: memory.at[text].set(x), in_text, now)
-            followed = (action == advice).mean() if method.teacher else jnp.nan
-            record = (step, text, advice, log_prob, value, next_value, ended)
-            return (envs, remark, now, in_text), (record, wish, followed, better)
+            record = (step, advice, log_prob, value, next_value, ended, now, rival, gain, coin)
+            return (envs, remark, now, in_text), record
 
         carry = (state.envs, state.remark, state.last, state.in_text)
-        carry, out = jax.lax.scan(act, carry, jax.random.split(key, config.num_steps))
-        return carry, out
+        return jax.lax.scan(act, carry, jax.random.split(key, config.num_steps))
 
-    def improve(state: TeachingState, record: Any, key: Key) -> tuple[PyTree, optax.OptState]:
-        """One PPO update of the student."""
+    def improve(state: TeachingState, samples: Samples, key: Key) -> Any:
+        """One PPO update of the student: its parameters and its optimizer's state."""
         hyper = state.hyperparams.student
-        step, text, advice, log_prob, value, next_value, _ = record
-        advantage = advantages(
-            step.reward, value, next_value, step.terminated, step.done,
-            hyper.gamma, hyper.gae_lambda,
-        )  # fmt: skip
-        samples = Samples(
-            text, advice, step.legal, step.action, log_prob, value, advantage, advantage + value
-        )
         optimizer = adam(hyper.max_grad_norm, hyper.learning_rate)
 
         def loss(student: PyTree, samples: Samples) -> Any:
@@ -328,69 +398,106 @@ def teaching(
         start = (state.student, state.optimizer)
         return jax.lax.scan(epoch, start, jax.random.split(key, config.num_epochs))[0]
 
+    def ask(
+        asked: Asked, choices: Choices, table: jax.Array, now: Said, rival: Said, verdict: Any
+    ) -> Asked:
+        """Add what the verdicts [num_steps, N] ask of log M: of a token, and of its rival."""
+        better, gain = verdict
+        sign = jnp.where(better, 1.0, -1.0)
+        margin = table[now.text, now.advice] - table[rival.text, rival.advice]
+        pull = jnp.where(choices.difference, gain, sign)
+        pull = jnp.where(choices.pairs, sign * jax.nn.sigmoid(-sign * margin), pull)
+        log = asked.log.at[now.text, now.advice].add(pull)
+        return Asked(
+            log.at[rival.text, rival.advice].add(-pull * choices.pairs),
+            asked.count.at[now.text, now.advice].add(1.0),
+            asked.squares + (pull**2).sum(),
+        )
+
     def iterate(
-        state: TeachingState, table: jax.Array, env_params: PyTree
-    ) -> tuple[TeachingState, Any]:
+        state: TeachingState, asked: Asked, env_params: PyTree
+    ) -> tuple[TeachingState, Asked, Any]:
+        hyper, choices = state.hyperparams.student, state.choices
         key, key_collect, key_update = jax.random.split(state.key, 3)
-        carry, (record, wish, followed, better) = collect(state, table, env_params, key_collect)
-        student, optimizer = improve(state, record, key_update)
-        envs, remark, last, in_text = carry
+        (envs, remark, last, in_text), record = collect(state, env_params, key_collect)
+        step, advice, log_prob, value, next_value, ended, now, rival, gain, coin = record
+        advantage = advantages(
+            step.reward, value, next_value, step.terminated, step.done,
+            hyper.gamma, hyper.gae_lambda,
+        )  # fmt: skip
+        samples = Samples(
+            now.text, advice, step.legal, step.action, log_prob, value, advantage,
+            advantage + value,
+        )  # fmt: skip
+        student, optimizer = improve(state, samples, key_update)
+        verdict = judge(choices, jnp.where(choices.gae, advantage, gain), coin)
+        if adapt is not None:
+            asked = ask(asked, choices, state.table, now, rival, verdict)
+        better = verdict[0]
         state = state.replace(
             key=key, student=student, optimizer=optimizer,
             envs=envs, remark=remark, last=last, in_text=in_text,
-            heard=state.heard.at[record[1], better.astype(jnp.int32)].add(1),
+            heard=state.heard.at[now.text, better.astype(jnp.int32)].add(1),
         )  # fmt: skip
-        ended = jax.tree.map(jnp.sum, record[-1])
-        return state, (wish, ended, followed.mean(), better.mean())
+        followed = (step.action == advice).mean()
+        return state, asked, (jax.tree.map(jnp.sum, ended), followed, better.mean())
 
-    def round_(state: TeachingState, env_params: PyTree) -> tuple[TeachingState, Round]:
-        def tabulate(adapted: PyTree) -> jax.Array:
-            return teacher.table(weights(state, adapted), remarks=remarks)
+    def teach(state: TeachingState, asked: Asked) -> TeachingState:
+        """A few gradient steps of the teacher towards what was asked of it."""
+        if adapt is None:
+            return state
+        hyper, old, wish = state.hyperparams, state.table, asked.of_visit()
+        optimizer = adam(hyper.teacher_max_grad_norm, hyper.teacher_learning_rate)
+        key, key_texts = jax.random.split(state.key)
 
-        def iterations_of(state: TeachingState, table: jax.Array) -> Any:
-            def body(carry: Any, _: None) -> Any:
-                state, asked = carry
-                state, (wish, *rest) = iterate(state, table, env_params)
-                if method.learns:
-                    row, advice, pull, other_row, other_advice, push = wish
-                    asked = asked.at[row, advice].add(pull).at[other_row, other_advice].add(push)
-                return (state, asked), rest
+        def loss(adapted: PyTree, text: jax.Array) -> jax.Array:
+            scores = teacher.scores(weights(state.base, adapted), text)
+            new = jax.nn.log_softmax(scores / hyper.temperature)
+            return teacher_loss(new, old[text], wish[text], hyper.teacher_kl)
 
-            return jax.lax.scan(body, (state, jnp.zeros_like(table)), None, iterations)
+        def descend(carry: Any, key: Key) -> Any:
+            adapted, opt_state = carry
+            text = jax.random.categorical(key, jnp.log(asked.visits), shape=(config.teacher_texts,))
+            grads = jax.grad(loss)(adapted, text)
+            updates, opt_state = optimizer.update(grads, opt_state)
+            return (optax.apply_updates(adapted, updates), opt_state), None
 
-        if not method.learns:
-            table: Any = state.table
-            silence = jnp.zeros((num_texts, num_advice))
-            (state, _), out = iterations_of(state, silence if table is None else table)
-        else:
-            table, pull_back = jax.vjp(tabulate, state.adapted)
-            (state, asked), out = iterations_of(state, table)
-            hyper = state.hyperparams
-            asked = asked / (iterations * num_envs * config.num_steps)
-            spread = jax.grad(
-                lambda t: -(jnp.exp(t) * t * task.acted_on[:, None]).sum() / task.acted_on.sum()
-            )
-            asked = asked + hyper.teacher_entropy * spread(table)
-            (grads,) = pull_back(-asked)
-            optimizer = adam(hyper.teacher_max_grad_norm, hyper.teacher_learning_rate)
-            updates, opt_state = optimizer.update(grads, state.teacher_optimizer)
-            adapted = optax.apply_updates(state.adapted, updates)
-            state = state.replace(adapted=adapted, teacher_optimizer=opt_state)
-        ended, followed, positive = out
-        ended = jax.tree.map(jnp.sum, ended)
-        policy = together(state.student, None if table is None else table[:num_texts])
-        return state, Round(
+        start = (state.adapted, state.teacher_optimizer)
+        keys = jax.random.split(key_texts, config.teacher_steps)
+        adapted, opt_state = jax.lax.scan(descend, start, keys)[0]
+        return state.replace(
+            key=key, adapted=adapted, teacher_optimizer=opt_state,
+            table=tabulate(state.base, adapted, hyper),
+        )  # fmt: skip
+
+    def practise(
+        state: TeachingState, env_params: PyTree, iterations: int | jax.Array
+    ) -> tuple[TeachingState, Asked, Round]:
+        """Some iterations of the student with the teacher as it is."""
+
+        def body(_: Any, carry: Any) -> Any:
+            state, asked, total = carry
+            state, asked, new = iterate(state, asked, env_params)
+            return state, asked, jax.tree.map(jnp.add, total, new)
+
+        total = (core.Episodes(jnp.float32(0), jnp.int32(0)), jnp.float32(0), jnp.float32(0))
+        start = (state, Asked.nothing(num_texts, num_advice), total)
+        state, asked, (ended, followed, positive) = jax.lax.fori_loop(0, iterations, body, start)
+        result = Round(
             ended.metrics()["episode_return"],
-            followed.mean(),
-            positive.mean(),
-            task.value(policy),
+            jnp.where(state.choices.teacher, followed / iterations, jnp.nan),
+            positive / iterations,
+            task.value(together(state)),
         )
+        return state, asked, result
 
-    def together(student: PyTree, table: jax.Array | None) -> jax.Array:
+    def together(state: TeachingState) -> jax.Array:
         """The policy [T, A] of teacher, hearing no remark, and student."""
         texts, advices = jnp.arange(num_texts)[:, None], jnp.arange(num_advice)[None]
-        acts = distribution(student_scores(student, texts, advices), task.legal[:, None]).probs
-        return acts[:, 0] if table is None else (jnp.exp(table)[..., None] * acts).sum(1)
+        scores = student_scores(state.student, texts, advices)
+        acts = distribution(scores, task.legal[:, None]).probs  # [T, advice, A]
+        advised = (jnp.exp(state.table[:num_texts])[..., None] * acts).sum(1)
+        return jnp.where(state.choices.teacher, advised, acts[:, 0])
 
     def examine(state: TeachingState) -> dict[str, jax.Array]:
         """The teacher by itself, hearing no remark.
@@ -398,7 +505,7 @@ def teaching(
         ``advice`` [T, A]: how likely it says each; ``accuracy``: the expert's probability of its
         likeliest advice, mean over the texts acted on; ``return`` and so on: exact, of obeying it.
         """
-        table = teacher.table(weights(state, state.adapted))
+        table = state.table[:num_texts]
         right = task.expert[jnp.arange(num_texts), table.argmax(1)]
         obeyed = task.value(distribution(table, task.legal).probs)
         return obeyed | {
@@ -406,4 +513,4 @@ def teaching(
             "accuracy": (right * task.acted_on).sum() / task.acted_on.sum(),
         }
 
-    return Teaching(init, round_, examine)
+    return Teaching(init, practise, teach, examine)

@@ -44,6 +44,11 @@ class Teacher(NamedTuple):
     remarked: Prompts  # [3 * T, S'], in the order of REMARKS
     candidates: Candidates  # A
 
+    def scores(self, params: Any, texts: jax.Array) -> jax.Array:
+        """Scores of each advice about some texts, after no remark, [len(texts), A]."""
+        prompts = self.prompts.take(texts)
+        return score(self.model.config, params, prompts, self.candidates).candidates
+
     def table(self, params: Any, *, remarks: bool = False) -> jax.Array:
         """Log-probabilities of each advice, [T, A], or [3 * T, A] with remarks."""
         prompts = self.remarked if remarks else self.prompts
@@ -99,7 +104,7 @@ def stand_in_teachers(
         raise InputError(f"ability is {ability}; it is a part of the texts, from 0 to 1.")
     words = [task.prompt(text, remark) for remark in REMARKS for text in task.texts]
     model = tiny_t5(
-        jax.random.key(0), [*words, *task.advice], d_model=d_model, num_heads=d_model // 8
+        jax.random.key(0), [*words, *task.advice], d_model=d_model, num_heads=max(1, d_model // 16)
     )
     name = f"tiny stand-in teacher (a T5 taught the expert's advice for {ability:.0%} of the texts)"
     asked = teacher(task, replace(model, name=name))

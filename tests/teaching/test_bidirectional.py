@@ -12,7 +12,14 @@ from gymnax.environments import environment, spaces
 from rlli_jax.errors import InputError
 from rlli_jax.learners.ppo import PPOHyperparams
 from rlli_jax.teaching import t5
-from rlli_jax.teaching.bidirectional import Method, TeachingConfig, TeachingHyperparams, teaching
+from rlli_jax.teaching.bidirectional import (
+    Asked,
+    Method,
+    TeachingConfig,
+    TeachingHyperparams,
+    teacher_loss,
+    teaching,
+)
 from rlli_jax.teaching.language_policy import (
     LAMOREL,
     LanguagePolicyConfig,
@@ -20,7 +27,7 @@ from rlli_jax.teaching.language_policy import (
     policy_table,
 )
 from rlli_jax.teaching.tasks import Task
-from rlli_jax.teaching.teachers import stand_in_teachers
+from rlli_jax.teaching.teachers import stand_in_teachers, teacher
 
 SEEDS = 2
 
@@ -139,33 +146,97 @@ def test_a_stand_in_knows_what_it_was_taught_and_says_what_it_is(task, stand_ins
         stand_in_teachers(jax.random.split(jax.random.key(0), 1), task, 1.5)
 
 
+@pytest.mark.parametrize("adapt", ["full", "lora"])
+def test_a_gradient_step_says_more_of_what_was_better_and_less_of_what_was_worse(
+    task, model, adapt
+):
+    asked_model = teacher(task, model)
+    base = model.params
+    adapted = t5.init_lora(jax.random.key(2), base, rank=2) if adapt == "lora" else base
+
+    def log_m(adapted):
+        weights = t5.merge_lora(base, adapted) if adapt == "lora" else adapted
+        return jax.nn.log_softmax(asked_model.scores(weights, jnp.arange(4)))
+
+    @jax.jit
+    def step(adapted, sign):
+        old = log_m(adapted)
+        asked = jnp.zeros((4, 2)).at[2, 1].set(sign)
+        slope = jax.grad(lambda a: teacher_loss(log_m(a), old, asked, 1.0))(adapted)
+        after = log_m(jax.tree.map(lambda x, g: x - 0.01 * g, adapted, slope))
+        return (after - old)[2, 1]
+
+    assert float(step(adapted, 1.0)) > 1e-5
+    assert float(step(adapted, -1.0)) < -1e-5
+
+
+def test_the_loss_of_a_teacher_is_what_is_asked_and_the_divergence():
+    old = jnp.log(jnp.array([[0.5, 0.5], [0.25, 0.75]]))
+    new = jnp.log(jnp.array([[0.8, 0.2], [0.25, 0.75]]))
+    asked = jnp.array([[1.0, 0.0], [0.0, -2.0]])
+    divergence = 0.5 * np.log(0.5 / 0.8) + 0.5 * np.log(0.5 / 0.2)
+    expected = (-np.log(0.8) + 2 * np.log(0.75) + 3 * divergence) / 2
+    assert float(teacher_loss(new, old, asked, 3.0)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_what_is_asked_is_a_mean_over_visits_of_standardised_verdicts():
+    """Verdicts 3 and 1 on one token of text 0, -1 and 1 on those of text 1: mean 1, variance 2."""
+    asked = Asked(
+        log=jnp.array([[4.0, 0.0], [-1.0, 1.0], [0.0, 0.0]]),
+        count=jnp.array([[2.0, 0.0], [1.0, 1.0], [0.0, 0.0]]),
+        squares=jnp.float32(12.0),
+    )
+    expected = np.array([[2 / 2, 0], [-2 / 2, 0], [0, 0]]) / np.sqrt(2)
+    np.testing.assert_allclose(asked.of_visit(), expected, rtol=1e-3)
+    alike = Asked(jnp.full((2, 2), 3.0), jnp.full((2, 2), 3.0), jnp.float32(12.0))
+    np.testing.assert_allclose(alike.of_visit(), 0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"advantage": "gae"}, "cannot be compared with previous"),
+        ({"feedback": "pairs", "comparison": "expected"}, "needs a token to compare with"),
+        ({"feedback": "prompt", "comparison": "expected", "advantage": "gae"}, "too late"),
+    ],
+)
+def test_readings_that_make_no_sense_are_refused(changes, says):
+    with pytest.raises(InputError, match=says):
+        Method(**changes)
+
+
 @pytest.fixture(scope="module")
 def train(task, stand_ins):
-    """Train a method; methods that differ in traced switches only share one compilation."""
+    """Train a method; methods whose teachers change in the same way share one compilation."""
     programs = {}
 
-    def compiled(shape, iterations):
+    def compiled(adapt):
         loop = teaching(
-            task, stand_ins.teacher, shape, TeachingConfig(num_envs=8, num_steps=4),
-            iterations=iterations,
+            task, stand_ins.teacher,
+            TeachingConfig(num_envs=8, num_steps=4, teacher_steps=2, teacher_texts=4), adapt=adapt,
         )  # fmt: skip
         chex.clear_trace_counter()  # it counts by name, over all loops
-        step = jax.jit(jax.vmap(chex.assert_max_traces(loop.round, n=1), (0, None)))
-        return loop, step, jax.jit(jax.vmap(loop.examine))
+
+        @jax.jit
+        @chex.assert_max_traces(n=1)
+        def step(states, env_params, iterations):
+            practise = jax.vmap(loop.practise, (0, None, None))
+            states, asked, result = practise(states, env_params, iterations)
+            return jax.vmap(loop.teach)(states, asked), result
+
+        init = jax.vmap(loop.init, (0, 0, None, None, None))
+        return init, step, jax.jit(jax.vmap(loop.examine))
 
     def run(method, rounds, iterations, weights=stand_ins.params, **hyper):
-        shape = (method.teacher, method.learns, method.adapt, method.feedback == "prompt")
-        if (shape, iterations) not in programs:
-            programs[shape, iterations] = compiled(method, iterations)
-        loop, step, examine = programs[shape, iterations]
-        hyper = TeachingHyperparams(**hyper)
+        if method.trains not in programs:
+            programs[method.trains] = compiled(method.trains)
+        init, step, examine = programs[method.trains]
         keys = jax.random.split(jax.random.key(3), SEEDS)
-        state = jax.vmap(lambda key, w: loop.init(key, w, method, hyper, task.env_params))(
-            keys, weights
-        )
+        hyper = TeachingHyperparams(**hyper)
+        state = init(keys, weights, method.choices, hyper, task.env_params)
         results = []
         for _ in range(rounds):
-            state, result = step(state, task.env_params)
+            state, result = step(state, task.env_params, iterations)
             results.append(result)
         return state, results, examine
 
@@ -195,13 +266,12 @@ def obeyed(task, train):
     """What a teacher who knew nothing says at the end; its student obeys and does not learn."""
     keys = jax.random.split(jax.random.key(5), SEEDS)
     untaught = stand_in_teachers(keys, task, 0.0, d_model=8).params
-    frozen = PPOHyperparams(learning_rate=1e-9, anneal=0.0, gamma=0.0)
+    frozen = PPOHyperparams(learning_rate=0.0, anneal=0.0, gamma=0.0)
 
     def run(method):
         state, _, examine = train(
-            method, 40, 4, untaught, student=frozen, trust=8.0,
-            teacher_learning_rate=2e-2, teacher_entropy=0.0,
-        )  # fmt: skip
+            method, 40, 8, untaught, student=frozen, trust=8.0, teacher_learning_rate=1e-2
+        )
         return examine(state)
 
     return run
@@ -212,8 +282,9 @@ def obeyed(task, train):
     [
         Method(signal="difference"),
         Method(comparison="same_state", feedback="pairs"),
+        Method(comparison="expected", signal="difference", advantage="gae", credit="taken"),
     ],
-    ids=["difference, previous", "pairs, same state"],
+    ids=["difference, previous", "pairs, same state", "difference, expected"],
 )
 def test_true_feedback_teaches_a_teacher_who_is_obeyed(obeyed, method):
     examined = obeyed(method)
@@ -237,3 +308,12 @@ def test_a_verdict_compares_with_the_last_one_and_a_tie_is_better(train):
     assert (np.asarray(state.remark) == 1)[last > 0.5].all()
     # Worse only after an earned reward that is followed by none.
     assert 0.5 < float(results[0].positive.mean()) < 1
+
+
+def test_with_the_critic_s_expectation_nothing_earned_is_never_worse(train):
+    """Values that stay 0 expect nothing, so that every verdict is positive."""
+    _, results, _ = train(
+        Method(feedback="nothing", comparison="expected"), 1, 60,
+        student=PPOHyperparams(learning_rate=0.0),
+    )  # fmt: skip
+    assert results[0].positive.tolist() == [1, 1]

@@ -1,6 +1,7 @@
 """What a teaching study is: a YAML file, checked key by key; see ``configs/bidirectional.yaml``."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -60,6 +61,7 @@ class CaseBlock(Block):
 
     iterations: Positive
     teacher_every: Positive  # iterations between two updates of the teacher
+    num_envs: Positive | None = None  # instead of that of the block config
 
     @model_validator(mode="after")
     def _whole_rounds(self) -> "CaseBlock":
@@ -119,6 +121,8 @@ class TeachingStudy(Block):
             raise ValueError(
                 f"silent: the method {self.silent!r} needs a teacher and feedback: nothing"
             )
+        for case in self.cases.values():
+            self.loop(case)  # raises if its numbers do not divide
         tested = self.methods[self.tested]
         if not tested.teacher or tested.feedback == "nothing" or tested.verdicts != "true":
             raise ValueError(
@@ -126,6 +130,10 @@ class TeachingStudy(Block):
                 "what was earned"
             )
         return self
+
+    def loop(self, case: CaseBlock) -> TeachingConfig:
+        """The block ``config`` as a case has it."""
+        return replace(self.config, num_envs=case.num_envs or self.config.num_envs)
 
     def dump(self) -> dict[str, Any]:
         """The resolved config as plain values, as ``config.yaml`` holds it."""

@@ -31,7 +31,7 @@ from rlli_jax.experiments.teaching.config import (
     StandIn,
     TeachingStudy,
 )
-from rlli_jax.teaching.bidirectional import Adapt, Choices, Method, teaching
+from rlli_jax.teaching.bidirectional import Adapt, Choices, Method, TeachingConfig, teaching
 from rlli_jax.teaching.language_policy import language_policy, policy_table
 from rlli_jax.teaching.t5 import LanguageModel, load_t5, tiny_t5
 from rlli_jax.teaching.tasks import Task, go_to_red_ball, provider_selection
@@ -105,7 +105,10 @@ def _describe(study: TeachingStudy, task: Task, teachers: StandIns, path: Path) 
         "advice": list(task.advice),
         "teacher": teachers.teacher.model.name,
         "stand_in": isinstance(study.teacher, StandIn),
-        "env_steps_per_iteration": study.config.num_envs * study.config.num_steps,
+        "env_steps_per_iteration": {
+            name: study.loop(case).num_envs * study.config.num_steps
+            for name, case in study.cases.items()
+        },
         "expert": np.asarray(task.expert).argmax(1).tolist(),
         "metric": "success" if "success" in expert else "return",
         "expert_value": expert,
@@ -114,26 +117,29 @@ def _describe(study: TeachingStudy, task: Task, teachers: StandIns, path: Path) 
 
 
 class _Programs:
-    """Compiled rounds, one for each way in which teachers' weights change."""
+    """Compiled rounds, one for each shape and way in which teachers' weights change."""
 
     def __init__(self, study: TeachingStudy, task: Task, teachers: StandIns) -> None:
         self.study, self.task, self.teachers = study, task, teachers
         self._guard = threading.Lock()
-        self._locks: dict[Adapt | None, threading.Lock] = {}
-        self._compiled: dict[Adapt | None, tuple[Any, Any, Any]] = {}
+        self._locks: dict[Any, threading.Lock] = {}
+        self._compiled: dict[Any, tuple[Any, Any, Any]] = {}
 
-    def get(self, method: Method) -> tuple[Any, Any, Any]:
+    def get(self, method: Method, case: CaseBlock) -> tuple[Any, Any, Any]:
         """init, round and examine, vmapped over seeds; compiled by the first who asks."""
-        adapt = method.trains
+        config = self.study.loop(case)
+        kind = (config, method.trains)
         with self._guard:
-            lock = self._locks.setdefault(adapt, threading.Lock())
+            lock = self._locks.setdefault(kind, threading.Lock())
         with lock:
-            if adapt not in self._compiled:
-                self._compiled[adapt] = self._compile(method.choices, adapt)
-        return self._compiled[adapt]
+            if kind not in self._compiled:
+                self._compiled[kind] = self._compile(method.choices, *kind)
+        return self._compiled[kind]
 
-    def _compile(self, choices: Choices, adapt: Adapt | None) -> tuple[Any, Any, Any]:
-        loop = teaching(self.task, self.teachers.teacher, self.study.config, adapt=adapt)
+    def _compile(
+        self, choices: Choices, config: TeachingConfig, adapt: Adapt | None
+    ) -> tuple[Any, Any, Any]:
+        loop = teaching(self.task, self.teachers.teacher, config, adapt=adapt)
         hyperparams, env_params = self.study.hyperparams, self.task.env_params
 
         @jax.jit
@@ -161,7 +167,7 @@ def _run_method(
     programs: _Programs, case: CaseBlock, method: Method, keys: jax.Array, file: Path
 ) -> str:
     """Train one method on all seeds and write its file; a line to show."""
-    init, over_seeds, examine = programs.get(method)
+    init, over_seeds, examine = programs.get(method, case)
     # A copy, since every round reuses the memory of its state.
     state = jax.tree.map(jnp.copy, init(keys, method.choices))
     before = jax.device_get(examine(state)) if method.teacher else {}

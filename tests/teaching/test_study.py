@@ -1,0 +1,224 @@
+"""``rlli teach``: a tiny study of provider selection, from the config to the page."""
+
+import fcntl
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import tiny_study
+import yaml
+
+from rlli_jax.errors import InputError
+from rlli_jax.experiments.teaching.config import load_study
+from rlli_jax.report import render
+from rlli_jax.report.teaching import load_teaching_run
+from rlli_jax.teaching import t5
+
+
+def content(**changes):
+    return {
+        "name": "tiny",
+        "seeds": 2,
+        "task": {"kind": "provider_selection", "study": "study.yaml"},
+        "teacher": {"kind": "stand_in", "ability": 0.5, "d_model": 8, "steps": 5},
+        "cases": {
+            "a": {"iterations": 4, "teacher_every": 2},
+            "b": {"iterations": 9, "teacher_every": 3, "num_envs": 4},
+        },
+        "methods": {
+            "alone": {"teacher": False},
+            "silent": {"feedback": "nothing"},
+            "sign": {"comparison": "expected"},
+            "by coin": {"comparison": "expected", "verdicts": "random"},
+        },
+        "alone": "alone",
+        "silent": "silent",
+        "tested": "sign",
+        "config": {
+            "num_envs": 4, "num_steps": 4, "num_epochs": 1, "teacher_steps": 1, "teacher_texts": 4,
+        },
+    } | changes  # fmt: skip
+
+
+def write(folder, **changes):
+    tiny_study.write_config(folder)
+    path = folder / "teach.yaml"
+    path.write_text(yaml.safe_dump(content(**changes), sort_keys=False))
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("teaching")
+
+
+@pytest.fixture
+def taught(folder, rlli):
+    """Config and run directory of the study, carried out once."""
+    config, path = folder / "teach.yaml", folder / "run"
+    if not config.exists():
+        status, output, errors = rlli("teach", write(folder), "--output", path)
+        assert (status, errors) == (0, "")
+        assert output.rstrip().endswith(f"report: {path / 'report.html'}")
+    return config, path
+
+
+def test_every_method_of_every_case_is_kept(taught):
+    run = load_teaching_run(taught[1])
+    assert run.task["name"] == "ProviderSelection"
+    assert len(run.task["texts"]) == 4  # two users, two requests for training
+    assert run.task["advice"] == ["choose ink", "choose oil", "choose wax"]
+    assert {case: list(results) for case, results in run.cases.items()} == {
+        case: ["alone", "silent", "sign", "by coin"] for case in ("a", "b")
+    }
+    for case, rounds in (("a", 2), ("b", 3)):
+        for name, result in run.cases[case].items():
+            assert result.arrays["return"].shape == (2, rounds)
+            assert np.isfinite(result.arrays["return"]).all()
+            assert np.isnan(result.arrays["followed"]).all() == (name == "alone")
+    arrays = {name: result.arrays for name, result in run.cases["b"].items()}
+    for when in ("before", "after"):
+        np.testing.assert_allclose(arrays["sign"][f"teacher_advice_{when}"].sum(-1), 1, atol=1e-5)
+    changed = {
+        name: not np.array_equal(a["teacher_advice_before"], a["teacher_advice_after"])
+        for name, a in arrays.items()
+        if name != "alone"
+    }
+    assert changed == {"silent": False, "sign": True, "by coin": True}
+
+
+def test_the_page_names_the_stand_in_and_every_method(taught, rlli):
+    page = (taught[1] / "report.html").read_text()
+    assert "tiny stand-in teacher (a T5 taught the expert" in page
+    assert "The teacher is a tiny stand-in." in page
+    for name in content()["methods"]:
+        assert f'<th scope="row">{name}</th>' in page
+    assert "Case a (4 iterations, 64 environment steps)" in page
+    assert (taught[1] / "figures" / "fig2-return.pdf").exists()
+    (taught[1] / "report.html").unlink()
+    status, output, _ = rlli("report", taught[1])
+    assert (status, output.strip()) == (0, f"report: {taught[1] / 'report.html'}")
+    assert (taught[1] / "report.html").read_text() == page
+
+
+def test_a_damaged_run_is_told_in_one_sentence(taught, tmp_path):
+    path = shutil.copytree(taught[1], tmp_path / "run")
+    (path / "methods" / "a" / "sign.npz").unlink()
+    with pytest.raises(InputError, match=r"sign\.npz"):
+        render(path)
+
+
+def test_a_study_goes_on_where_it_stopped(taught, rlli, tmp_path):
+    config, done = taught
+    path = shutil.copytree(done, tmp_path / "run")
+    lost = path / "methods" / "b" / "sign.npz"
+    lost.unlink()
+    kept = path / "methods" / "b" / "silent.npz"
+    before = kept.stat().st_mtime_ns
+    status, output, errors = rlli("teach", config, "--output", path, "--resume")
+    assert (status, errors) == (0, "")
+    assert "case b, sign" in output
+    assert "silent" not in output
+    assert kept.stat().st_mtime_ns == before
+    with np.load(lost) as again, np.load(done / "methods" / "b" / "sign.npz") as first:
+        for name in set(first.files) - {"seconds"}:
+            np.testing.assert_array_equal(again[name], first[name])
+
+
+def test_a_run_directory_is_not_taken_twice(taught, rlli):
+    config, path = taught
+    assert rlli("teach", config, "--output", path)[0] == 2
+    status, _, errors = rlli("teach", config, "seeds=3", "--output", path, "--resume")
+    assert status == 2
+    assert "holds a run with another config (seeds differs)" in errors
+    with open(path.parent / f".{path.name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        status, _, errors = rlli("teach", config, "--output", path, "--resume")
+    assert status == 2
+    assert "is in use by another process" in errors
+    # The page of another kind of study is not what `rlli run --resume` goes on with.
+    assert rlli("run", config, "--output", path, "--resume")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("teacher.kind=oracle", "teacher.kind: must be one of stand_in, t5"),
+        ("task.kind=chess", "task.kind: must be one of go_to_red_ball, provider_selection"),
+        ("teacher.ability=1.5", "teacher.ability: must be less than or equal to 1"),
+        ("cases.a.teacher_every=3", "iterations 4 is no multiple of teacher_every 3"),
+        ("alone=nobody", "alone: 'nobody' is none of the methods"),
+        ("alone=silent", "alone: the method 'silent' has a teacher"),
+        ("silent=alone", "silent: the method 'alone' needs a teacher and feedback: nothing"),
+        ("tested=by coin", "tested: the method 'by coin' is a control"),
+        ("methods.sign.feedback=shouting", "methods.sign.feedback: must be"),
+        ("methods.sign={advantage: gae}", "cannot be compared with previous"),
+        ("methods.a/b={}", "'a/b' cannot be the name of a file"),
+        ("seeds=1", "seeds: must be greater than 1"),
+        ("config.num_minibatches=3", "does not divide into num_minibatches = 3"),
+        ("color=red", "color: unknown key"),
+    ],
+)
+def test_a_mistake_in_the_config_is_told_in_one_sentence(folder, rlli, override, says):
+    config = write(folder)
+    status, output, errors = rlli("teach", config, override, "--output", folder / "none")
+    assert (status, output) == (2, "")
+    assert says in errors
+    assert errors.count("\n") == 1
+    assert not (folder / "none").exists()
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    """A complete T5 that knows no word of the task."""
+    path = tmp_path_factory.mktemp("t5")
+    t5.tiny_t5(jax.random.key(0), ["a word"], d_model=8, num_heads=1).save(path)
+    return path
+
+
+def without_weights(path):
+    (path / "model.safetensors").unlink()
+
+
+def of_another_kind(path):
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | {"model_type": "gpt2"}))
+
+
+def short(path):
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | {"n_positions": 3}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (without_weights, "has no weights (model.safetensors is missing)"),
+        (of_another_kind, "describes a model of type 'gpt2', not 't5'"),
+        (short, "tokens but the model takes at most 3; shorten it"),
+        (lambda path: None, "have the same tokens"),  # <unk> for all providers
+        (shutil.rmtree, "does not exist; give the folder of a T5"),
+    ],
+    ids=["no weights", "no T5", "short", "unknown words", "no folder"],
+)
+def test_a_model_that_cannot_teach_is_told_in_one_sentence(
+    folder, model_folder, rlli, tmp_path, spoil, says
+):
+    config = write(folder)
+    path = shutil.copytree(model_folder, tmp_path / "model")
+    spoil(path)
+    teacher = f"teacher={{kind: t5, model: '{path}'}}"
+    status, _, errors = rlli("teach", config, teacher, "--output", tmp_path / "run")
+    assert status == 2
+    assert says in errors
+    assert errors.count("\n") == 1
+
+
+def test_the_shipped_study_is_sound():
+    study = load_study("configs/bidirectional.yaml")
+    assert study.seeds >= 10
+    assert sorted(case.iterations for case in study.cases.values()) == [40, 2100]
+    verdicts = {method.verdicts for method in study.methods.values()}
+    assert verdicts == {"true", "random", "shuffled"}
