@@ -90,9 +90,10 @@ def main() -> None:
     parser.add_argument(
         "--policies", nargs="*", default=[], help="names in the config; all if none"
     )
+    parser.add_argument("--suffix", default="", help="of the folder, for a part of the policies")
     arguments = parser.parse_args()
     for study_name in arguments.studies:
-        path = arguments.output / study_name
+        path = arguments.output / (study_name + arguments.suffix)
         overrides = [f"seeds={arguments.seeds}"]
         if study_name == "qoe":
             carry_out("edge_market_qoe.yaml", path, overrides, arguments.policies)

@@ -25,7 +25,8 @@ from rlli_jax.learners.dqn import Buffer, sample, write
 from rlli_jax.learners.networks import ACTIVATIONS, ILLEGAL, MLP, Activation, Actor, QNetwork
 
 Positive = Annotated[int, Field(gt=0)]
-Logits = Callable[[PyTree, Key, jax.Array, jax.Array], jax.Array]
+# params, key, observation, legal, spread of the noise (1 in training, 0 to act greedily)
+Logits = Callable[[PyTree, Key, jax.Array, jax.Array, float], jax.Array]
 
 # Noise rates of the variance-preserving schedule at its two ends (Xiao et al. 2022, as in D2SAC).
 LEAST_NOISE, MOST_NOISE = 0.1, 10.0
@@ -86,6 +87,9 @@ class SACHyperparams:
     # Part of the learning rates that is gone at the end, falling linearly; 0 keeps them constant.
     anneal: Annotated[float, Field(ge=0, le=1)] = 0.0
     total_iterations: Annotated[int, Field(gt=0)] = 100  # over which the rates fall
+    # Part of the training in which only the critics learn, from a nearly uniform policy. An actor
+    # that follows critics which know nothing yet may settle on one action and never leave it.
+    actor_delay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     gamma: Annotated[float, Field(ge=0, le=1)] = 0.99
     tau: Annotated[float, Field(gt=0, le=1)] = 0.005  # how far targets move at every update
     temperature: Annotated[float, Field(gt=0)] = 0.05  # price of entropy; the first one if learned
@@ -137,8 +141,13 @@ class DiffusionActor(nn.Module):
     scale: float
 
     @nn.compact
-    def __call__(self, key: Key, observation: jax.Array, legal: jax.Array) -> jax.Array:
-        """[], [..., size], [..., L] -> logits [..., L]; illegal ones are ILLEGAL."""
+    def __call__(
+        self, key: Key, observation: jax.Array, legal: jax.Array, spread: float = 1.0
+    ) -> jax.Array:
+        """[], [..., size], [..., L] -> logits [..., L]; illegal ones are ILLEGAL.
+
+        ``spread`` scales all noise; 0 leaves the chain of means.
+        """
         time = _sinusoidal(jnp.arange(1, self.steps + 1), self.embedding)  # [steps, embedding]
         time = nn.Dense(self.embedding)(
             ACTIVATIONS[self.activation](nn.Dense(2 * self.embedding)(time))
@@ -147,19 +156,22 @@ class DiffusionActor(nn.Module):
         retained = retention(self.steps)  # alpha of each step
         kept = np.cumprod(retained)  # alpha bar
         key_start, *keys = jax.random.split(key, self.steps + 1)
-        x = jax.random.normal(key_start, legal.shape)
+        x = spread * jax.random.normal(key_start, legal.shape)
         for t in reversed(range(self.steps)):
             embedded = jnp.broadcast_to(time[t], (*x.shape[:-1], self.embedding))
-            end = network(jnp.concatenate([x, embedded, observation], -1))
+            end = jnp.tanh(network(jnp.concatenate([x, embedded, observation], -1)))
             if self.predicts == "noise":
-                end = (x - np.sqrt(1 - kept[t]) * jnp.tanh(end)) / np.sqrt(kept[t])
+                end = (x - np.sqrt(1 - kept[t]) * end) / np.sqrt(kept[t])
             if not t:
-                return jnp.where(legal, (self.scale if self.predicts == "logits" else 1.0) * end, ILLEGAL)
+                return jnp.where(
+                    legal, (self.scale if self.predicts == "logits" else 1.0) * end, ILLEGAL
+                )
             # Mean and variance of the posterior (Ho et al. 2020, Eq. 7).
             before = kept[t - 1]
             x = (1 - retained[t]) * np.sqrt(before) * end + (1 - before) * np.sqrt(retained[t]) * x
             variance = (1 - retained[t]) * (1 - before) / (1 - kept[t])
-            x = x / (1 - kept[t]) + np.sqrt(variance) * jax.random.normal(keys[t], x.shape)
+            noise = np.sqrt(variance) * jax.random.normal(keys[t], x.shape)
+            x = x / (1 - kept[t]) + spread * noise
         raise AssertionError("the chain has at least one step")
 
 
@@ -188,14 +200,16 @@ def sac(env: core.Env, config: SACConfig = SACConfig()) -> Learner:
         network = Actor(core.ActionShape((), num_actions), config.hidden, config.activation)
         return (
             lambda key, observation, legal: network.init(key, observation, legal),
-            lambda params, key, observation, legal: network.apply(params, observation, legal),
+            lambda params, key, observation, legal, spread: network.apply(
+                params, observation, legal
+            ),
         )
 
     return _soft_actor_critic(env, config, actor)
 
 
 def d2sac(env: core.Env, config: D2SACConfig = D2SACConfig()) -> Learner:
-    """D2SAC for the same environments; its policy draws noise even where it acts greedily."""
+    """D2SAC for the same environments; where it acts greedily its chain is one of means."""
 
     def actor(num_actions: int) -> tuple[Callable[..., PyTree], Logits]:
         network = DiffusionActor(
@@ -240,7 +254,7 @@ def _soft_actor_critic(
             logits = jnp.where(seen.legal, 0.0, ILLEGAL)
         else:
             _, logits_of, _ = networks(env_params)
-            logits = logits_of(actor, key_noise, seen.observation, seen.legal)
+            logits = logits_of(actor, key_noise, seen.observation, seen.legal, 1.0)
         action = jax.random.categorical(key_act, logits)
         return core.step(env, key_step, envs, seen, action, env_params)
 
@@ -287,7 +301,9 @@ def _soft_actor_critic(
     def step(state: SACState, env_params: PyTree) -> tuple[SACState, dict[str, jax.Array]]:
         hyper = state.hyperparams
         _, logits_of, critic = networks(env_params)
-        remaining = 1 - hyper.anneal * jnp.minimum(state.iteration / hyper.total_iterations, 1)
+        progress = jnp.minimum(state.iteration / hyper.total_iterations, 1)
+        remaining = 1 - hyper.anneal * progress
+        actor_rate = jnp.where(progress < hyper.actor_delay, 0.0, hyper.actor_rate)
 
         def least(critics: PyTree, observation: jax.Array) -> jax.Array:
             return jax.vmap(critic.apply, (0, None))(critics, observation).min(0)
@@ -301,7 +317,7 @@ def _soft_actor_critic(
         def actor_loss(
             actor: PyTree, key: Key, batch: Transition, values: jax.Array, temperature: jax.Array
         ) -> Any:
-            logits = logits_of(actor, key, batch.observation, batch.legal)
+            logits = logits_of(actor, key, batch.observation, batch.legal, 1.0)
             probability, entropy = _distribution(logits)
             return -((probability * values).sum(-1) + temperature * entropy).mean(), entropy
 
@@ -312,7 +328,9 @@ def _soft_actor_critic(
                 key_sample, buffer, config.batch_size, config.n_step, hyper.gamma
             )
             temperature = jnp.exp(params.log_temperature)
-            logits = logits_of(target.actor, key_next, batch.next_observation, batch.next_legal)
+            logits = logits_of(
+                target.actor, key_next, batch.next_observation, batch.next_legal, 1.0
+            )
             probability, entropy = _distribution(logits)
             following = least(target.critics, batch.next_observation)
             following = (probability * following).sum(-1) + temperature * entropy
@@ -327,8 +345,8 @@ def _soft_actor_critic(
             )
             # Christodoulou, Eq. 11, for log alpha: more weight where entropy falls short.
             aim = hyper.target_entropy * jnp.log(batch.legal.sum(-1))
-            learned = {
-                "actor": (actor_grads, hyper.actor_rate),
+            learned: dict[str, tuple[PyTree, Any]] = {
+                "actor": (actor_grads, actor_rate),
                 "critics": (critic_grads, hyper.critic_rate),
             }
             if config.learn_temperature:
@@ -386,7 +404,7 @@ def _soft_actor_critic(
     def policy(state: SACState) -> Policy:
         def act(key: Key, seen: Situation, carry: tuple) -> tuple[jax.Array, tuple]:
             _, logits_of, _ = networks(seen.params)
-            logits = logits_of(state.params.actor, key, seen.observation, seen.legal)
+            logits = logits_of(state.params.actor, key, seen.observation, seen.legal, 0.0)
             return jnp.argmax(logits, -1), carry
 
         return Policy((), act)

@@ -100,7 +100,9 @@ def test_schedule_is_variance_preserving_and_ends_in_noise():
     assert np.isclose(np.cumprod(retention(11))[-1], kept[-1])
 
 
-@pytest.mark.parametrize(("predicts", "spread"), [("noise", retention(1)[0] ** -0.5), ("logits", 0)])
+@pytest.mark.parametrize(
+    ("predicts", "spread"), [("noise", retention(1)[0] ** -0.5), ("logits", 0)]
+)
 def test_a_network_that_says_nothing_leaves_noise_or_equal_logits(predicts, spread):
     actor = DiffusionActor(3, (4,), "mish", 1, 4, predicts, 10.0)
     observation, legal = jnp.zeros((20_000, 2)), jnp.ones((20_000, 3), bool).at[:, 0].set(False)
