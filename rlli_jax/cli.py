@@ -387,20 +387,23 @@ def _study(
 
     from rich.console import Console
 
-    from rlli_jax.experiments import studies
-    from rlli_jax.experiments.market import study as market_studies
+    from rlli_jax.experiments import judging
     from rlli_jax.experiments.run_directory import open_run
 
     console = Console()
     with open_run(path, study, existing):
         try:
             if isinstance(study, MarketConfig):
+                from rlli_jax.experiments.market import study as market_studies
+
                 market = market_studies.prepare(study, path, console)
                 if "train" in stages:
                     market_studies.train_all(study, path, market, console)
             else:
-                problem = studies.judge(study, path, console)
+                problem = judging.judge(study, path, console)
                 if "train" in stages:
+                    from rlli_jax.experiments import studies
+
                     studies.train_all(study, path, problem, console)
                     studies.human_opinion(study, path, problem)
             if "report" in stages:

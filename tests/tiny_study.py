@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
-from rlli_jax.experiments import studies
+from rlli_jax.experiments import judging, studies
 from rlli_jax.experiments.config import load_config
 from rlli_jax.experiments.run_directory import Existing, open_run
 from rlli_jax.experiments.tables import Problem
@@ -118,7 +118,7 @@ def carry_out(config: Path, path: Path, existing: Existing = "refuse", *override
     study = load_config(config, overrides)
     console = Console(file=StringIO())
     with open_run(path, study, existing):
-        problem = studies.judge(study, path, console)
+        problem = judging.judge(study, path, console)
         studies.train_all(study, path, problem, console)
         studies.human_opinion(study, path, problem)
     return problem

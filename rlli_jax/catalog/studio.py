@@ -2,21 +2,30 @@
 
 It lets the whole project run on real pictures without a download. The requests are photographs
 that ship inside scikit-image; the providers are image pipelines, not generative models, and
-stand where generative services stand in the paper. Pictures are made when first looked at and are
-the same on every run; another processor or library version may round single pixels differently.
+stand where generative services stand in the paper. Pictures are painted when first looked at, kept
+in the user's cache folder, and the same on every run; another processor or library version may
+round single pixels differently.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
+from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
+from PIL import Image
+from platformdirs import user_cache_path
 from skimage import data, feature
 
-from rlli_jax.catalog.pictures import Pixels, shrink
+from rlli_jax.catalog.pictures import Pixels, decode, shrink
+from rlli_jax.errors import InputError
 
 Array = NDArray[np.float32]
 
@@ -41,10 +50,37 @@ def _photograph(request: str) -> Pixels:
 @cache
 def render(request: str, provider: str) -> Pixels:
     """The photograph of a request in a provider's style: uint8 [H, W, 3], read-only."""
-    rgb: Array = np.divide(_photograph(request), 255, dtype=np.float32)
-    pixels = (np.clip(_STYLES[provider](rgb), 0, 1) * 255).round().astype(np.uint8)
+    kept = _cache_folder() / f"{provider}-{request.replace(' ', '-')}.png"
+    try:
+        pixels = decode(kept)
+    except InputError:  # it is not there, or damaged
+        pixels = paint(request, provider)
+        _keep(pixels, kept)
     pixels.flags.writeable = False
     return pixels
+
+
+def paint(request: str, provider: str) -> Pixels:
+    """As :func:`render`, made anew."""
+    rgb: Array = np.divide(_photograph(request), 255, dtype=np.float32)
+    return (np.clip(_STYLES[provider](rgb), 0, 1) * 255).round().astype(np.uint8)
+
+
+@cache
+def _cache_folder() -> Path:
+    """Named by all that pictures depend on, so that a new version paints anew."""
+    libraries = [version(name) for name in ("numpy", "scipy", "scikit-image", "pillow")]
+    painter = hashlib.sha256(Path(__file__).read_bytes() + " ".join(libraries).encode())
+    return user_cache_path("rlli_jax") / "studio" / painter.hexdigest()[:16]
+
+
+def _keep(pixels: Pixels, file: Path) -> None:
+    """Write a PNG whole or not at all; without a writable folder it is painted again next time."""
+    partial = file.with_name(f"{file.name}.{os.getpid()}")
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(partial, "PNG")
+        os.replace(partial, file)
 
 
 # The styles. Each maps float32 [H, W, 3] in [0, 1] to the same shape; clipping comes after.
@@ -117,7 +153,7 @@ REQUESTS = tuple(_PHOTOGRAPHS)
 
 
 def _blur(plane: Array, sigma: float) -> Array:
-    return ndimage.gaussian_filter(plane, sigma, mode="nearest", truncate=3)
+    return scipy.ndimage.gaussian_filter(plane, sigma, mode="nearest", truncate=3)
 
 
 def _grey(rgb: Array) -> Array:

@@ -6,7 +6,7 @@ and tables can be vmapped.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +16,8 @@ from gymnax.environments import environment, spaces
 
 from rlli_jax.envs.spaces import MultiDiscrete
 from rlli_jax.errors import InputError
+from rlli_jax.names import Assignment, ObservationPart
 from rlli_jax.oracle import QoETable
-
-Assignment = Literal["shared", "sequential", "joint"]
-ObservationPart = Literal["action", "reward", "user", "persona", "request"]
 
 _MIDPOINT, _HALF_RANGE = 3.0, 2.0  # of the 1-5 trait scale
 

@@ -23,11 +23,11 @@ from pydantic import (
     model_validator,
 )
 
-from rlli_jax.envs.provider_selection import Assignment, ObservationPart
 from rlli_jax.errors import InputError
 from rlli_jax.judges import SCALES
 from rlli_jax.learners.dqn import DQNConfig, DQNHyperparams
 from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams
+from rlli_jax.names import Assignment, ObservationPart
 from rlli_jax.personas import Wording
 
 Whole = Annotated[int, Field(strict=True)]  # not true, not "3"

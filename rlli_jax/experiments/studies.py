@@ -2,29 +2,24 @@
 
 import zlib
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from rlli_jax.catalog import Catalog
-from rlli_jax.catalog.pictures import shrink
 from rlli_jax.envs.provider_selection import EnvParams, ProviderSelection, make_params
 from rlli_jax.experiments.config import (
     PPO,
-    LanguageModel,
     Learned,
     PolicyBlock,
     Reference,
     StudyConfig,
 )
 from rlli_jax.experiments.run_directory import write_json, write_npz
-from rlli_jax.experiments.tables import Problem, build_problem, load_catalog, split
+from rlli_jax.experiments.tables import Problem
 from rlli_jax.experiments.training import Checkpoints, evaluate_seeds, train
 from rlli_jax.judges import named_scale
 from rlli_jax.learners import reference
@@ -32,42 +27,6 @@ from rlli_jax.learners.core import Learner, Policy, evaluate
 from rlli_jax.learners.dqn import dqn
 from rlli_jax.learners.ppo import ppo
 from rlli_jax.oracle import QoETable
-from rlli_jax.personas import Population
-
-THUMBNAIL = 320  # pixels on the long side
-
-
-def judge(config: StudyConfig, path: Path, console: Console) -> Problem:
-    """Fill the table of a run directory, or read it if it is there already."""
-    if (path / "table.npz").exists():
-        return _read_problem(config, path)
-    # A language model has a progress bar of its own.
-    paid = isinstance(config.judge, LanguageModel)
-    with nullcontext() if paid else console.status("asking the judge"):
-        problem = build_problem(config, console)
-    problem.population.to_csv(path / "population.csv")
-    _write_thumbnails(problem.catalog, path / "pictures")
-    write_json(path / "references.json", problem.test.references())
-    if problem.reliability is not None:
-        write_json(path / "reliability.json", problem.reliability.summary())
-    # Last, because its presence says that all of this is done.
-    problem.table.save(path / "table.npz")
-    cells = problem.table.legal
-    console.print(
-        f"table: {cells.shape[0]} users x {cells.shape[1]} requests x {cells.shape[2]} providers, "
-        f"{int((~cells).sum())} holes; judge: {problem.table.judge}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
-    return problem
-
-
-def _read_problem(config: StudyConfig, path: Path) -> Problem:
-    table = QoETable.load(path / "table.npz")
-    population = Population.from_csv(path / "population.csv")
-    catalog = load_catalog(config.catalog)
-    return split(config, population, catalog, table)
 
 
 def train_all(config: StudyConfig, path: Path, problem: Problem, console: Console) -> None:
@@ -248,14 +207,3 @@ def human_opinion(config: StudyConfig, path: Path, problem: Problem) -> None:
             "policies": policies,
         },
     )
-
-
-def _write_thumbnails(catalog: Catalog, folder: Path) -> None:
-    """Small JPEGs of every picture, so that a report can be made without the catalog."""
-    folder.mkdir(exist_ok=True)
-    for r in range(len(catalog.requests)):
-        for p in range(len(catalog.providers)):
-            picture = catalog.picture(r, p)
-            if picture is not None:
-                image = Image.fromarray(shrink(picture.pixels, THUMBNAIL))
-                image.save(folder / f"{r}-{p}.jpg", quality=88)

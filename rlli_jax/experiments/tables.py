@@ -14,13 +14,12 @@ from rlli_jax.experiments.config import (
     CatalogBlock,
     LanguageModel,
     PopulationBlock,
+    Psychometric,
     Recorded,
     StudyConfig,
     Transformers,
 )
 from rlli_jax.judges import Answer, Judge, PaidJudge, Question, Scale, named_scale
-from rlli_jax.judges.psychometric import PsychometricJudge
-from rlli_jax.judges.recorded import RecordedJudge
 from rlli_jax.oracle import Budget, QoETable, ask, build_questions, open_store
 from rlli_jax.oracle.reliability import Reliability, reliability, shrink
 from rlli_jax.oracle.table import OnMissing
@@ -98,6 +97,8 @@ def load_population(block: PopulationBlock) -> Population:
 
 def _recorded(block: Recorded, catalog: Catalog) -> Inquiry:
     """A file of scores, which knows its users and its number of samples."""
+    from rlli_jax.judges.recorded import RecordedJudge  # and with it pandas
+
     scale = named_scale(block.scale)
     judge = RecordedJudge.from_file(
         block.path, catalog, scale=scale, columns=block.columns or None, user=block.user
@@ -126,6 +127,15 @@ def language_model(block: LanguageModel) -> PaidJudge:
     )
 
 
+def _stand_in(block: Psychometric, catalog: Catalog) -> Judge:
+    """The embedded judge."""
+    from rlli_jax.judges.psychometric import PsychometricJudge  # and with it image features
+
+    return PsychometricJudge(
+        catalog, preset=block.preset, strength=block.strength, noise=block.noise, seed=block.seed
+    )
+
+
 def inquire(config: StudyConfig) -> Inquiry:
     """Who is to be asked what.
 
@@ -138,17 +148,7 @@ def inquire(config: StudyConfig) -> Inquiry:
         return _recorded(block, catalog)
     assert config.population is not None  # checked by the config
     population = load_population(config.population)
-    judge: Judge = (
-        language_model(block)
-        if isinstance(block, LanguageModel)
-        else PsychometricJudge(
-            catalog,
-            preset=block.preset,
-            strength=block.strength,
-            noise=block.noise,
-            seed=block.seed,
-        )
-    )
+    judge = language_model(block) if isinstance(block, LanguageModel) else _stand_in(block, catalog)
     return Inquiry(judge, population, catalog, named_scale(block.scale), block.samples)
 
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeAlias, Union
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy.special import softmax
 
 from rlli_jax.catalog import Picture
 from rlli_jax.errors import InputError
@@ -54,7 +54,7 @@ class Scale:
         (Wu et al. 2024, Q-Bench; Wu et al. 2024, Q-Align).
         """
         ratings = np.linspace(self.low, self.high, len(self.labels))
-        expected = softmax(np.asarray(logits, np.float64), axis=-1) @ ratings
+        expected = scipy.special.softmax(np.asarray(logits, np.float64), axis=-1) @ ratings
         return np.clip(expected, self.low, self.high)  # probabilities sum to 1 but for rounding
 
 

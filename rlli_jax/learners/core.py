@@ -4,18 +4,20 @@ A :class:`Learner` is to an environment what optax's pair of functions is to a g
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from flax import struct
-from gymnax.environments import environment, spaces
 
 from rlli_jax.errors import InputError
 
+if TYPE_CHECKING:  # gymnax imports all its environments, and with them plotting and data frames
+    from gymnax.environments import environment
+
 Key: TypeAlias = jax.Array
 PyTree: TypeAlias = Any
-Env: TypeAlias = environment.Environment
+Env: TypeAlias = "environment.Environment"
 
 
 class Situation(NamedTuple):
@@ -57,9 +59,7 @@ def action_shape(env: Env, params: PyTree) -> ActionShape:
         InputError: if the environment's actions are not discrete.
     """
     space = env.action_space(params)
-    if isinstance(space, spaces.Discrete):
-        return ActionShape((), space.n)
-    if hasattr(space, "n"):
+    if hasattr(space, "n"):  # the shape of a single choice is ()
         return ActionShape(tuple(space.shape), space.n)
     raise InputError(
         f"{env.name} has actions {space}; the learners need discrete actions "

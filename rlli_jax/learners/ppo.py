@@ -4,9 +4,8 @@ Reads from top to bottom: configuration, state, one iteration = collect, advanta
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-import distrax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -18,6 +17,9 @@ from rlli_jax.errors import InputError
 from rlli_jax.learners import core
 from rlli_jax.learners.core import Key, Learner, Policy, PyTree, Situation
 from rlli_jax.learners.networks import Activation, Actor, Critic
+
+if TYPE_CHECKING:
+    import distrax
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -303,8 +305,10 @@ def permutation(key: Key, n: int) -> jax.Array:
 
 def _policy(
     actor: Actor, params: PyTree, observation: jax.Array, legal: jax.Array | None
-) -> distrax.Distribution:
+) -> "distrax.Distribution":
     """The distribution over actions [..., *heads]; independent choices are one event."""
+    import distrax  # takes half a second, which a command that trains nothing need not wait
+
     categorical = distrax.Categorical(actor.apply(params["actor"], observation, legal))
     heads = len(actor.actions.heads)
     return distrax.Independent(categorical, heads) if heads else categorical

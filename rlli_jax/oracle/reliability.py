@@ -24,8 +24,7 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.sparse.linalg import LinearOperator, cg
-from scipy.special import ndtr
+import scipy
 
 from rlli_jax.errors import InputError
 from rlli_jax.oracle.table import QoETable
@@ -288,7 +287,7 @@ def pool(table: QoETable, *, shrunk: bool = False) -> QoETable:
     count = rated.sum(-1)
     legal = count.any(0, keepdims=True)
     return QoETable(
-        qoe=ndtr(cells)[None, ..., None],
+        qoe=scipy.special.ndtr(cells)[None, ..., None],
         valid=np.asarray(legal)[..., None],
         users=("pool",),
         requests=table.requests,
@@ -416,14 +415,14 @@ def _predict(
         return result
 
     size = int(seen.sum())
-    covariance = LinearOperator(
+    covariance = scipy.sparse.linalg.LinearOperator(
         (size, size),
         matvec=lambda vector: spread(vector, variances)[seen] + noise * vector,
         dtype=np.float64,
     )
 
     def solve(vector: np.ndarray) -> np.ndarray:
-        solution, unfinished = cg(covariance, vector, rtol=1e-9)
+        solution, unfinished = scipy.sparse.linalg.cg(covariance, vector, rtol=1e-9)
         if unfinished:
             raise ArithmeticError(f"shrinkage did not converge in {unfinished} steps.")
         return np.asarray(solution)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias, TypedDict
 
 import numpy as np
-from scipy.special import ndtr
+import scipy
 
 from rlli_jax.catalog import Catalog
 from rlli_jax.errors import InputError
@@ -216,7 +216,9 @@ class QoETable:
         spread = np.sqrt((centred**2).sum((1, 2, 3), keepdims=True) / count)
         # Below float32 resolution a spread is rounding, not opinion.
         z = np.where(spread > 1e-6, centred / np.maximum(spread, 1e-6), 0)
-        return replace(self, qoe=ndtr(z), judge=f"{self.judge}, standardised for each user")
+        return replace(
+            self, qoe=scipy.special.ndtr(z), judge=f"{self.judge}, standardised for each user"
+        )
 
     def select(
         self, *, users: Sequence[str] | None = None, requests: Sequence[str] | None = None

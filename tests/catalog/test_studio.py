@@ -25,7 +25,7 @@ def test_every_pair_has_its_own_picture(catalog: Catalog) -> None:
 
 def test_rendering_again_gives_the_same_pixels(catalog: Catalog) -> None:
     for provider in catalog.providers:
-        again = studio.render.__wrapped__(catalog.requests[0], provider)
+        again = studio.paint(catalog.requests[0], provider)
         np.testing.assert_array_equal(again, studio.render(catalog.requests[0], provider))
 
 
@@ -53,3 +53,21 @@ def test_each_style_is_what_it_says(catalog: Catalog) -> None:
     # Faded blacks: nothing on film is as dark as in the others.
     darkest = {p: studio.render(catalog.requests[2], p).max(axis=2).min() for p in by_provider}
     assert darkest["Celluloid"] > 10 > darkest["Noir"]
+
+
+def test_a_damaged_copy_in_the_cache_is_painted_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(studio, "_cache_folder", lambda: tmp_path)
+    request, provider = studio.REQUESTS[0], studio.PROVIDERS[0]
+    painted = studio.render.__wrapped__(request, provider)
+    (kept,) = tmp_path.iterdir()
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[: len(whole) // 2])
+    np.testing.assert_array_equal(studio.render.__wrapped__(request, provider), painted)
+    assert kept.read_bytes() == whole
+
+
+def test_without_a_folder_to_write_to_pictures_are_painted(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(studio, "_cache_folder", lambda: tmp_path / "file" / "folder")
+    pixels = studio.render.__wrapped__(studio.REQUESTS[0], studio.PROVIDERS[0])
+    assert pixels.shape[2] == 3

@@ -8,7 +8,7 @@ of tastes, the wireless link, the queue) is off unless its parameters are given.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -34,10 +34,7 @@ from rlli_jax.envs.edge_market.users import (
     start_tastes,
 )
 from rlli_jax.errors import InputError
-
-ObservationPart = Literal[
-    "providers", "task", "room", "utility", "latency", "persona", "request", "tastes"
-]
+from rlli_jax.names import MarketObservationPart
 
 _MIDPOINT, _HALF_RANGE = 3.0, 2.0  # of the 1-5 trait scale
 
@@ -209,7 +206,7 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
         *,
         mask: bool = False,
         queue: int = 0,
-        observation: Sequence[ObservationPart] = ("providers", "task"),
+        observation: Sequence[MarketObservationPart] = ("providers", "task"),
     ) -> None:
         """Fix what decides shapes; ``params`` become the default ones.
 
@@ -224,7 +221,7 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
                 a negative queue.
         """
         super().__init__()
-        known = get_args(ObservationPart)
+        known = get_args(MarketObservationPart)
         unknown = [part for part in observation if part not in known]
         if unknown or len(set(observation)) != len(observation) or not observation:
             raise InputError(

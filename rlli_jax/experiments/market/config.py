@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
-from rlli_jax.envs.edge_market.market import ObservationPart
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.config import (
     AnyJudge,
@@ -30,6 +29,7 @@ from rlli_jax.learners.dqn import DQNConfig, DQNHyperparams
 from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams
 from rlli_jax.learners.reinforce import ReinforceConfig, ReinforceHyperparams
 from rlli_jax.learners.sac import D2SACConfig, SACConfig, SACHyperparams
+from rlli_jax.names import MarketObservationPart
 
 Share = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -106,7 +106,7 @@ class Bandit(Block):
 class MarketLearned(Learned):
     """A policy that learns for a number of iterations (collect, update)."""
 
-    observation: Annotated[tuple[ObservationPart, ...], Field(min_length=1)] = (  # type: ignore[assignment]
+    observation: Annotated[tuple[MarketObservationPart, ...], Field(min_length=1)] = (  # type: ignore[assignment]
         "providers",
         "task",
     )

@@ -37,7 +37,6 @@ from rlli_jax.envs.edge_market import (
     sample_fleet,
     sample_tasks,
 )
-from rlli_jax.envs.edge_market.market import ObservationPart
 from rlli_jax.envs.edge_market.optimum import offline_optimum
 from rlli_jax.envs.edge_market.regret import RegretMarket
 from rlli_jax.errors import InputError
@@ -62,6 +61,7 @@ from rlli_jax.learners.dqn import dqn
 from rlli_jax.learners.ppo import ppo
 from rlli_jax.learners.reinforce import reinforce
 from rlli_jax.learners.sac import d2sac, sac
+from rlli_jax.names import MarketObservationPart
 from rlli_jax.oracle import QoETable
 from rlli_jax.personas import Population
 
@@ -84,7 +84,7 @@ class Market:
     train_tasks: Any  # one episode of tasks, by which the best single provider is chosen
 
     def env(
-        self, *, mask: bool, observation: Sequence[ObservationPart] = ("providers", "task")
+        self, *, mask: bool, observation: Sequence[MarketObservationPart] = ("providers", "task")
     ) -> EdgeMarket:
         """The market as a policy sees it."""
         return EdgeMarket(self.params, mask=mask, queue=self.queue, observation=observation)

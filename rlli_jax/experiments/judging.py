@@ -1,0 +1,62 @@
+"""The first stage of a study: fill the table of a run directory. Needs no environment or learner,
+so that it starts fast where every answer is stored."""
+
+from contextlib import nullcontext
+from pathlib import Path
+
+from PIL import Image
+from rich.console import Console
+
+from rlli_jax.catalog import Catalog
+from rlli_jax.catalog.pictures import shrink
+from rlli_jax.experiments.config import LanguageModel, StudyConfig
+from rlli_jax.experiments.run_directory import write_json
+from rlli_jax.experiments.tables import Problem, build_problem, load_catalog, split
+from rlli_jax.oracle import QoETable
+from rlli_jax.personas import Population
+
+THUMBNAIL = 320  # pixels on the long side
+
+
+def judge(config: StudyConfig, path: Path, console: Console) -> Problem:
+    """Fill the table of a run directory, or read it if it is there already."""
+    if (path / "table.npz").exists():
+        return _read_problem(config, path)
+    # A language model has a progress bar of its own.
+    paid = isinstance(config.judge, LanguageModel)
+    with nullcontext() if paid else console.status("asking the judge"):
+        problem = build_problem(config, console)
+    problem.population.to_csv(path / "population.csv")
+    _write_thumbnails(problem.catalog, path / "pictures")
+    write_json(path / "references.json", problem.test.references())
+    if problem.reliability is not None:
+        write_json(path / "reliability.json", problem.reliability.summary())
+    # Last, because its presence says that all of this is done.
+    problem.table.save(path / "table.npz")
+    cells = problem.table.legal
+    console.print(
+        f"table: {cells.shape[0]} users x {cells.shape[1]} requests x {cells.shape[2]} providers, "
+        f"{int((~cells).sum())} holes; judge: {problem.table.judge}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    return problem
+
+
+def _read_problem(config: StudyConfig, path: Path) -> Problem:
+    table = QoETable.load(path / "table.npz")
+    population = Population.from_csv(path / "population.csv")
+    catalog = load_catalog(config.catalog)
+    return split(config, population, catalog, table)
+
+
+def _write_thumbnails(catalog: Catalog, folder: Path) -> None:
+    """Small JPEGs of every picture, so that a report can be made without the catalog."""
+    folder.mkdir(exist_ok=True)
+    for r in range(len(catalog.requests)):
+        for p in range(len(catalog.providers)):
+            picture = catalog.picture(r, p)
+            if picture is not None:
+                image = Image.fromarray(shrink(picture.pixels, THUMBNAIL))
+                image.save(folder / f"{r}-{p}.jpg", quality=88)
