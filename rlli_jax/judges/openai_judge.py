@@ -292,7 +292,8 @@ class Pace:
 
     def wait(self, tokens: int) -> None:
         """Sleep until a request of so many tokens may go."""
-        time.sleep(self.reserve(time.monotonic(), tokens))
+        if seconds := self.reserve(time.monotonic(), tokens):
+            time.sleep(seconds)
 
     def reserve(self, now: float, tokens: int) -> float:
         """Take the next place in the line; returns the seconds until then."""
