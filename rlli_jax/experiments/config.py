@@ -196,11 +196,20 @@ AnyJudge = Psychometric | Recorded | Transformers | OpenAI
 JUDGES = get_args(AnyJudge)
 
 
+class CalibrateBlock(Block):
+    """A few people's scores, by which judges are weighed and providers corrected."""
+
+    human: Recorded
+    # Of the requests that learners see, so many drawn at random by split_seed; None: all.
+    requests: Annotated[int, Field(ge=2)] | None = None
+
+
 class TableBlock(Block):
     """What is done to the table before anything learns from it."""
 
     standardise: bool = False  # remove every user's level and spread
     shrink: bool = False  # pull noisy cells toward provider and user means
+    calibrate: CalibrateBlock | None = None  # judges become one user: what people are to like
     held_out_requests: Annotated[float, Field(ge=0, lt=1)] = 0.0  # part kept for evaluation
     split_seed: Whole = 0
 
@@ -324,6 +333,17 @@ class StudyConfig(Block):
             raise ValueError(
                 "population: the users of a recorded judge are those of its file; remove this key"
             )
+        if self.table.calibrate is not None:
+            if self.judge.kind != "recorded":
+                raise ValueError(
+                    "table.calibrate: it makes one user of all, but the users of a "
+                    f"{self.judge.kind} judge are to differ; remove it, or use recorded scores"
+                )
+            if self.table.standardise or self.table.shrink:
+                raise ValueError(
+                    "table.calibrate: it standardises and weighs the judges itself; remove "
+                    "table.standardise and table.shrink"
+                )
         for name, policy in self.policies.items():
             key = f"policies.{name}"
             if not name.strip() or set(name) & set('/\\:*?"<>|') or name.startswith("."):

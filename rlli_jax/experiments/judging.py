@@ -31,6 +31,8 @@ def judge(config: StudyConfig, path: Path, console: Console) -> Problem:
     write_json(path / "references.json", problem.test.references())
     if problem.reliability is not None:
         write_json(path / "reliability.json", problem.reliability.summary())
+    if problem.calibration is not None:
+        write_json(path / "calibration.json", problem.calibration.summary())
     # Last, because its presence says that all of this is done.
     problem.table.save(path / "table.npz")
     cells = problem.table.legal

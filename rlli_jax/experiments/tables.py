@@ -1,9 +1,12 @@
 """From a config to the table: who, what, judged by whom."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -11,19 +14,30 @@ from rich.console import Console
 from rlli_jax.catalog import Catalog
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.config import (
+    CalibrateBlock,
     CatalogBlock,
     LanguageModel,
     PopulationBlock,
     Psychometric,
     Recorded,
     StudyConfig,
+    TableBlock,
     Transformers,
 )
 from rlli_jax.judges import Answer, Judge, PaidJudge, Question, Scale, named_scale
 from rlli_jax.oracle import Budget, QoETable, ask, build_questions, open_store
+from rlli_jax.oracle.calibration import (
+    Calibration,
+    CurvePoint,
+    calibrate,
+    calibration_curve,
+    human_scores,
+)
 from rlli_jax.oracle.reliability import Reliability, reliability, shrink
 from rlli_jax.oracle.table import OnMissing
-from rlli_jax.personas import Population
+from rlli_jax.personas import Persona, Population
+
+CURVE = (0, 2, 5, 10, 20, 50, 100, 200, 500)  # requests with human scores
 
 
 @dataclass(frozen=True)
@@ -38,6 +52,29 @@ class Problem:
     human: QoETable | None  # one user's scores of the test requests
     # Of the answers as they were given; None for a table that was kept by an earlier run.
     reliability: Reliability | None = None
+    calibration: Calibrated | None = None
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What people's scores did to the table, and what more or fewer of them would buy."""
+
+    found: Calibration
+    curve: list[CurvePoint]
+
+    def summary(self) -> dict[str, Any]:
+        """As ``calibration.json`` of a run directory holds it; values as QoE in [0, 1]."""
+        return {
+            "requests": self.found.requests,
+            "scores": self.found.scores,
+            "weights": self.found.weights,
+            "offsets": self.found.offsets,
+            "curve": [
+                point._asdict()
+                | ({} if point.requests else {"without_judges": None})  # no scores, no choice
+                for point in self.curve
+            ],
+        }
 
 
 @dataclass(frozen=True)
@@ -173,17 +210,54 @@ def build_problem(config: StudyConfig, console: Console | None = None) -> Proble
         table = table.standardised()
     if config.table.shrink:
         table = shrink(table)
-    problem = split(config, inquiry.population, inquiry.catalog, table)
-    return replace(problem, reliability=measured)
+    population, calibrated = inquiry.population, None
+    if config.table.calibrate is not None:
+        calibrated = _calibrated(config.table, config.table.calibrate, inquiry.catalog, table)
+        table = calibrated.found.table
+        population = Population(tuple(Persona(name, (3.0,) * 5) for name in table.users))
+    problem = split(config, population, inquiry.catalog, table)
+    return replace(problem, reliability=measured, calibration=calibrated)
+
+
+def _calibrated(
+    config: TableBlock, block: CalibrateBlock, catalog: Catalog, table: QoETable
+) -> Calibrated:
+    """Weigh the judges by people's scores of requests that learners may see."""
+    from rlli_jax.judges.recorded import RecordedJudge
+
+    people = _recorded(block.human, catalog).judge
+    assert isinstance(people, RecordedJudge)
+    seen = _split(config, table)[0].requests
+    human = human_scores(people, table)
+    human[[request not in seen for request in table.requests]] = np.nan
+    scored = np.flatnonzero(~np.isnan(human).all(1))
+    bought = human
+    if block.requests is not None:
+        if block.requests > len(scored):
+            raise InputError(
+                f"table.calibrate.requests is {block.requests}, but {block.human.path} has scores "
+                f"of {len(scored)} requests that learners see; give fewer."
+            )
+        drawn = np.random.default_rng(config.split_seed).permutation(scored)[: block.requests]
+        bought = np.full_like(human, np.nan)
+        bought[drawn] = human[drawn]
+    sizes = [size for size in CURVE if size < len(scored)]
+    return Calibrated(calibrate(table, bought), calibration_curve(table, human, sizes))
+
+
+def _split(config: TableBlock, table: QoETable) -> tuple[QoETable, QoETable]:
+    """The table of the requests that learners see, and of those on which policies are judged."""
+    if not config.held_out_requests:
+        return table, table
+    test, train = table.split_requests(config.held_out_requests, config.split_seed)
+    return train, test
 
 
 def split(
     config: StudyConfig, population: Population, catalog: Catalog, table: QoETable
 ) -> Problem:
     """Set requests of a finished table aside for evaluation and look up human scores."""
-    train = test = table
-    if config.table.held_out_requests:
-        test, train = table.split_requests(config.table.held_out_requests, config.table.split_seed)
+    train, test = _split(config.table, table)
     human = None
     if config.evaluation.human is not None:
         block = config.evaluation.human

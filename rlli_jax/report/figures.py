@@ -23,6 +23,7 @@ from matplotlib.patches import Rectangle
 
 from rlli_jax.experiments.statistics import smooth, t_interval
 from rlli_jax.personas import TRAIT_NAMES
+from rlli_jax.report import calibration
 from rlli_jax.report.data import Policy, Run
 from rlli_jax.report.labels import (
     Setting,
@@ -150,6 +151,8 @@ def _draw(run: Run) -> Iterator[tuple[str, str, Figure]]:
     yield "profiles", "Big Five profile of each user", profiles(run)
     if run.human is not None:
         yield "human", "Human opinion of what each policy chose", human_opinion(run)
+    if (calibrated := calibration.load(run)) is not None:
+        yield "calibration", "What human scores buy", calibration_curve(calibrated["curve"])
 
 
 def learning_curves(run: Run) -> Iterator[tuple[str, str, Figure]]:
@@ -488,6 +491,29 @@ def human_opinion(run: Run) -> Figure:
     axes.tick_params(axis="y", length=0)
     axes.margins(x=0.08)
     axes.set_xlabel(f"Mean opinion score ({human.scale})")
+    legend(figure, 1)
+    return figure
+
+
+def calibration_curve(points: Sequence[dict[str, Any]]) -> Figure:
+    """Human QoE of the choices on other requests, by the number of requests with human scores."""
+    figure = Figure((COLUMN, 2.4))
+    axes = figure.subplots()
+    for key, colour, dash, label in (
+        ("value", BLUE, DASHES[0], "Judges, calibrated by people"),
+        ("without_judges", SLATE, DASHES[1], "People's scores alone"),
+    ):
+        known = [point for point in points if point[key] is not None]
+        x = [point["requests"] for point in known]
+        value, low, high = zip(*(point[key] for point in known), strict=True)
+        axes.plot(x, value, color=colour, linestyle=dash, marker="o", markersize=2.5, label=label)
+        axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+    sizes = [point["requests"] for point in points]
+    axes.set_xscale("symlog", linthresh=2)
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.minorticks_off()
+    axes.set_xlabel("Requests with human scores")
+    axes.set_ylabel("Human QoE of the choices")
     legend(figure, 1)
     return figure
 

@@ -14,7 +14,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from rlli_jax.experiments.statistics import jain_index, t_interval
-from rlli_jax.report import figures, reliability
+from rlli_jax.report import calibration, figures, reliability
 from rlli_jax.report.data import Policy, Run, Thumbnail, load_run
 from rlli_jax.report.findings import findings, share
 from rlli_jax.report.labels import (
@@ -75,6 +75,7 @@ def page_html(run: Run, plates: list[figures.Plate]) -> str:
             means=_mean_rows(run),
             human=_human_rows(run),
             reliability=reliability.load(run),
+            calibration=calibration.load(run),
             holes=int((~run.test.valid).sum()),
             command=f"rlli run {folder}/config.yaml --output {folder}-again",
         )

@@ -88,6 +88,8 @@ def _effect(name: str) -> str:
 
 def _processing(block: dict[str, Any]) -> str:
     done = []
+    if block.get("calibrate"):
+        done.append("calibrated by people's scores (see below)")
     if block.get("standardise"):
         done.append("standardised (every user's level and spread removed)")
     if block.get("shrink"):

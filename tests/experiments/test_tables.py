@@ -1,6 +1,7 @@
 """From a config to the problem that learners are to solve."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -113,3 +114,40 @@ def test_a_psychometric_judge_rates_pictures_of_a_folder(tmp_path):
     assert built.table.legal.all()
     assert built.table.stand_in
     assert built.table.users == ("ann", "ben")
+
+
+def calibrate(folder, **block):
+    human = tiny_study.write_human(folder)
+    return {"calibrate": {"human": tiny_study.human_block(human), **block}}
+
+
+def test_people_weigh_the_judges_into_one_user(tmp_path):
+    built = problem(tmp_path, table=calibrate(tmp_path))
+    assert built.table.users == built.population.names == ("calibrated",)
+    assert "2 judges calibrated by" in built.table.judge
+    summary = json.loads(json.dumps(built.calibration.summary(), allow_nan=False))
+    assert summary["requests"] == 4
+    assert set(summary["weights"]) == {"ann", "ben"}
+    assert set(summary["offsets"]) == set(tiny_study.PROVIDERS)
+    assert [point["requests"] for point in summary["curve"]] == [0, 2]
+    assert summary["curve"][0]["without_judges"] is None
+
+
+def test_calibration_sees_no_held_out_request_and_as_many_others_as_it_may(tmp_path):
+    table = {"held_out_requests": 0.25} | calibrate(tmp_path, requests=2)
+    built = problem(tmp_path, table=table)
+    assert built.calibration.found.requests == 2
+    with pytest.raises(InputError, match="requests is 4, but .* scores of 3 requests"):
+        problem(tmp_path, table={"held_out_requests": 0.25} | calibrate(tmp_path, requests=4))
+
+
+def test_a_calibrated_table_is_neither_standardised_nor_of_personas(tmp_path):
+    with pytest.raises(InputError, match="remove table.standardise and table.shrink"):
+        problem(tmp_path, table={"shrink": True} | calibrate(tmp_path))
+    with pytest.raises(InputError, match="users of a psychometric judge are to differ"):
+        problem(
+            tmp_path,
+            table=calibrate(tmp_path),
+            judge={"kind": "psychometric"},
+            population={"sample": {"size": 2, "group": "women 21-40"}},
+        )
