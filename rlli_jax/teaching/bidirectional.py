@@ -220,7 +220,7 @@ class Asked(NamedTuple):
     """What the feedback of a round asks of the teacher, summed over its steps."""
 
     log: jax.Array  # [T, A] float32, of log M(x | s)
-    count: jax.Array  # [T, A] float32, how often a verdict was about each token
+    times: jax.Array  # [T, A] float32, how often a verdict was about each token
     squares: jax.Array  # [] float32, of what the verdicts ask
 
     @staticmethod
@@ -230,7 +230,7 @@ class Asked(NamedTuple):
     @property
     def visits(self) -> jax.Array:
         """How often each text was met, [T]."""
-        return self.count.sum(1)
+        return self.times.sum(1)
 
     def of_visit(self) -> jax.Array:
         """Mean over each text's visits, [T, A], of the verdicts less their mean, over their spread.
@@ -238,10 +238,10 @@ class Asked(NamedTuple):
         As PPO standardises advantages: what all verdicts of a round have in common tells no token
         from another. While the critic still expects too little, most are positive.
         """
-        total = jnp.maximum(self.count.sum(), 1)
+        total = jnp.maximum(self.times.sum(), 1)
         mean = self.log.sum() / total
         spread = jnp.sqrt(jnp.maximum(self.squares / total - mean**2, 0)) + 1e-4
-        return (self.log - mean * self.count) / (spread * jnp.maximum(self.visits, 1)[:, None])
+        return (self.log - mean * self.times) / (spread * jnp.maximum(self.visits, 1)[:, None])
 
 
 def teacher_loss(
@@ -410,7 +410,7 @@ def teaching(
         log = asked.log.at[now.text, now.advice].add(pull)
         return Asked(
             log.at[rival.text, rival.advice].add(-pull * choices.pairs),
-            asked.count.at[now.text, now.advice].add(1.0),
+            asked.times.at[now.text, now.advice].add(1.0),
             asked.squares + (pull**2).sum(),
         )
 

@@ -9,7 +9,7 @@ those that the update starts from (rounding of float32), and ``first_ratio_error
 distance of the first minibatch's probability ratios from 1 (exactly 0).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 import jax
@@ -151,7 +151,8 @@ def language_policy(
                 distribution(scores, samples.legal).log_prob(samples.action)
             )
             rounding = jnp.abs(own - samples.log_prob).max()
-            samples = samples.replace(log_prob=jnp.where(first, own, samples.log_prob))
+            log_prob = jnp.where(first, own, samples.log_prob)
+            samples = replace(samples, log_prob=log_prob)
             total, losses = ppo_loss(
                 scores, value, samples, hyper, normalize_advantage=config.normalize_advantage
             )

@@ -183,7 +183,7 @@ def test_what_is_asked_is_a_mean_over_visits_of_standardised_verdicts():
     """Verdicts 3 and 1 on one token of text 0, -1 and 1 on those of text 1: mean 1, variance 2."""
     asked = Asked(
         log=jnp.array([[4.0, 0.0], [-1.0, 1.0], [0.0, 0.0]]),
-        count=jnp.array([[2.0, 0.0], [1.0, 1.0], [0.0, 0.0]]),
+        times=jnp.array([[2.0, 0.0], [1.0, 1.0], [0.0, 0.0]]),
         squares=jnp.float32(12.0),
     )
     expected = np.array([[2 / 2, 0], [-2 / 2, 0], [0, 0]]) / np.sqrt(2)

@@ -22,7 +22,7 @@ def content(**changes):
         "name": "tiny",
         "seeds": 2,
         "task": {"kind": "provider_selection", "study": "study.yaml"},
-        "teacher": {"kind": "stand_in", "ability": 0.5, "d_model": 8, "steps": 5},
+        "teacher": {"kind": "stand_in", "ability": 0, "d_model": 8},
         "cases": {
             "a": {"iterations": 4, "teacher_every": 2},
             "b": {"iterations": 9, "teacher_every": 3, "num_envs": 4},

@@ -28,6 +28,7 @@ from rlli_jax.experiments.teaching.config import (
     Ball,
     CaseBlock,
     LanguagePolicyBlock,
+    Loaded,
     StandIn,
     TeachingStudy,
 )
@@ -61,6 +62,15 @@ def build_teachers(study: TeachingStudy, task: Task, key: jax.Array) -> StandIns
     return StandIns(teacher(task, model), params, jnp.zeros((study.seeds, len(task.texts)), bool))
 
 
+def build_policy_model(study: TeachingStudy, task: Task, key: jax.Array) -> LanguageModel:
+    """The language model that is itself the policy: tiny with random weights, or one loaded."""
+    if isinstance(study.teacher, Loaded):
+        return load_t5(study.teacher.model)
+    words = [*(task.prompt(text) for text in task.texts), *task.advice]
+    width = study.teacher.d_model
+    return tiny_t5(key, words, d_model=width, num_heads=max(1, width // 8))
+
+
 def carry_out(study: TeachingStudy, path: Path, console: Console) -> None:
     """Fill a run directory with what is not there yet."""
     task = build_task(study)
@@ -71,9 +81,11 @@ def carry_out(study: TeachingStudy, path: Path, console: Console) -> None:
             running = []
             file = path / "language_policy.npz"
             if study.language_policy is not None and not file.exists():
-                running.append(
-                    pool.submit(_run_policy, study, study.language_policy, task, key_policy, file)
-                )
+                key_model, key_learner = jax.random.split(key_policy)
+                # Here and not in the job: transformers cannot be imported in two threads at once.
+                model = build_policy_model(study, task, key_model)
+                asked = (study.language_policy, task, model, key_learner, file)
+                running.append(pool.submit(_run_policy, *asked))
             start = time.perf_counter()
             teachers = jax.block_until_ready(build_teachers(study, task, key_teacher))
             seconds = time.perf_counter() - start
@@ -200,17 +212,9 @@ def _run_method(
 
 
 def _run_policy(
-    study: TeachingStudy, block: LanguagePolicyBlock, task: Task, key: jax.Array, file: Path
+    block: LanguagePolicyBlock, task: Task, model: LanguageModel, key: jax.Array, file: Path
 ) -> str:
-    """The language model as the policy."""
-    key_model, key_run = jax.random.split(key)
-    model: LanguageModel
-    if isinstance(study.teacher, StandIn):
-        words = [*(task.prompt(text) for text in task.texts), *task.advice]
-        width = study.teacher.d_model
-        model = tiny_t5(key_model, words, d_model=width, num_heads=max(1, width // 8))
-    else:
-        model = load_t5(study.teacher.model)
+    """The language model as the policy: its exact values after each iteration, on every seed."""
     learner = language_policy(task, model, block.config)
 
     def step(state: Any, env_params: Any) -> Any:
@@ -221,7 +225,7 @@ def _run_policy(
     compiled = jax.jit(step, donate_argnums=0)
     curves = []
     start = time.perf_counter()
-    for seed_key in jax.random.split(key_run, block.seeds):
+    for seed_key in jax.random.split(key, block.seeds):
         # A copy, since every step reuses the memory of its state.
         state = jax.tree.map(jnp.copy, learner.init(seed_key, block.hyperparams, task.env_params))
         metrics = []
