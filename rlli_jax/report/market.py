@@ -410,19 +410,23 @@ def _returns(run: MarketRun) -> Figure:
     """Mean return over seeds with its interval, and the offline optimum as a line."""
     figure = Figure((PAGE, 0.7 + 0.2 * len(run.policies)))
     axes = figure.subplots()
-    for y, policy in enumerate(run.policies):
-        mean, low, high = (float(x) for x in t_interval(policy.returns))
+    estimates = [t_interval(policy.returns) for policy in run.policies]
+    # A policy that mostly crashes would push all others into a corner: it becomes an arrow.
+    least = -abs(max(float(estimate.value) for estimate in estimates))
+    for y, (policy, estimate) in enumerate(zip(run.policies, estimates, strict=True)):
+        mean, low, high = (float(x) for x in estimate)
         if np.isfinite(low):
-            axes.hlines(y, low, high, color=COLOURS[0], linewidth=1.6)
+            axes.hlines(y, max(low, least), max(high, least), color=COLOURS[0], linewidth=1.6)
         filled = "white" if policy.curve is None else COLOURS[0]
-        axes.plot(mean, y, "o", color=COLOURS[0], markerfacecolor=filled, markersize=4)
+        axes.plot(
+            max(mean, least), y, "<" if mean < least else "o",
+            color=COLOURS[0], markerfacecolor=filled, markersize=4,
+        )  # fmt: skip
     if run.optimum is not None:
         axes.axvline(float(run.optimum.mean()), color=INK, linewidth=0.9)
     axes.set_yticks(range(len(run.policies)), [p.name for p in run.policies])
     axes.set_ylim(len(run.policies) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
-    # A policy that mostly crashes would push all others into a corner.
-    axes.set_xlim(left=max(axes.get_xlim()[0], -abs(max(p.returns.mean() for p in run.policies))))
     axes.set_xlabel("Return of an episode (filled: learned; line: offline optimum)")
     return figure
 
