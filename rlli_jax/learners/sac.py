@@ -70,9 +70,10 @@ class D2SACConfig(SACConfig):
     time_embedding: Annotated[int, Field(ge=4, multiple_of=2)] = 16  # sines and cosines
     # What the network finds in a noisy state of the chain. "noise" is published D2SAC: its tanh
     # cannot undo noise beyond 1, which the chain then amplifies by 12, so that logits are far
-    # apart by chance. "logits": the end of the chain itself, as logit_scale x tanh.
+    # apart by chance. "logits": the end of the chain itself, as logit_scale x tanh; so bounded, no
+    # action ever becomes too unlikely to be learned about.
     predicts: Literal["logits", "noise"] = "logits"
-    logit_scale: Annotated[float, Field(gt=0)] = 10.0
+    logit_scale: Annotated[float, Field(gt=0)] = 4.0
     activation: Activation = "mish"
 
 
