@@ -41,6 +41,7 @@ from rlli_jax.oracle.keys import Parts, sha256
 
 BUSY_SECONDS = 60.0  # how long a writer waits for its turn
 CHUNK = 500  # keys in one statement
+SCANNED = 2000  # bytes of the store for each question up to which reading it all is faster
 
 _schema = sa.MetaData()
 _digest = sa.LargeBinary(32)
@@ -243,8 +244,8 @@ class Store:
                 found[key] = Rated(rating, mass, raw) if rated else Invalid(reason, raw)
 
         def read(connection: sa.Connection) -> None:
-            if len(wanted) > CHUNK and self._count(connection) <= 4 * len(wanted):
-                keep(self._select(connection, "TRUE", ()))  # all in one go
+            if len(wanted) > CHUNK and self._size(connection) <= SCANNED * len(wanted):
+                keep(self._select(connection, "TRUE", ()))
                 return
             for chunk in _chunks(wanted):
                 if self._path is not None:
@@ -452,6 +453,15 @@ class Store:
         return self._run(self._count) - before
 
     # Plumbing
+
+    def _size(self, connection: sa.Connection) -> int:
+        """Bytes that the store takes, about; known without counting."""
+        query = (
+            "SELECT pg_total_relation_size('rlli_answers')"
+            if self._path is None
+            else "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+        )
+        return int(connection.exec_driver_sql(query).scalar_one())
 
     def _count(self, connection: sa.Connection) -> int:
         """How many final answers there are."""
