@@ -233,7 +233,7 @@ def main() -> None:
     if options.keep is not None:
         where = {
             "date": datetime.date.today().isoformat(),
-            "cpu": f"{processor()}, {os.cpu_count()} cores",
+            "cpu": f"{processor()}, {len(os.sched_getaffinity(0))} core(s)",
         }
         keep([where | row for row in rows], options.keep)
 

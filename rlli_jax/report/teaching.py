@@ -22,7 +22,7 @@ from rlli_jax.report.labels import conjunction, number, plus_minus, quantity
 from rlli_jax.report.page import on_page, templates, write_report
 
 EXAMPLES = 8
-COLOURS = ("#5d6976", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
+COLOURS = ("#5d6976", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5c2e")
 
 
 @dataclass(frozen=True)
@@ -343,7 +343,7 @@ def _curves(run: TeachingRun, metric: str, label: str) -> Figure:
             colour, dash = looks[name]
             x = arrays["iterations"]
             drawn[name] = axes.plot(x, mean, color=colour, linestyle=dash)[0]
-            axes.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
+            axes.fill_between(x, low, high, color=colour, alpha=0.09, linewidth=0)
         expert = run.task["expert_value"].get(metric)
         if expert is not None:
             axes.axhline(expert, color=figures.INK, linewidth=0.8)

@@ -155,9 +155,9 @@ class _Programs:
         hyperparams, env_params = self.study.hyperparams, self.task.env_params
 
         @jax.jit
-        def init(keys: jax.Array, choices: Choices) -> Any:
+        def init(keys: jax.Array, weights: Any, choices: Choices) -> Any:
             start = jax.vmap(lambda key, w: loop.init(key, w, choices, hyperparams, env_params))
-            return start(keys, self.teachers.params)
+            return start(keys, weights)
 
         def round_(states: Any, env_params: Any, iterations: jax.Array) -> Any:
             practise = jax.vmap(loop.practise, (0, None, None))
@@ -167,7 +167,7 @@ class _Programs:
 
         over_seeds = jax.jit(round_, donate_argnums=0)
         keys = jax.random.split(jax.random.key(0), self.study.seeds)
-        example = jax.eval_shape(init, keys, choices)
+        example = jax.eval_shape(init, keys, self.teachers.params, choices)
         return (
             init,
             over_seeds.lower(example, env_params, jnp.int32(1)).compile(),
@@ -181,7 +181,7 @@ def _run_method(
     """Train one method on all seeds and write its file; a line to show."""
     init, over_seeds, examine = programs.get(method, case)
     # A copy, since every round reuses the memory of its state.
-    state = jax.tree.map(jnp.copy, init(keys, method.choices))
+    state = jax.tree.map(jnp.copy, init(keys, programs.teachers.params, method.choices))
     before = jax.device_get(examine(state)) if method.teacher else {}
     start = time.perf_counter()
     rounds = []
