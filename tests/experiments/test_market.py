@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import yaml
@@ -20,6 +21,12 @@ TINY_PPO = {
     "learner": "ppo",
     "iterations": 4,
     "config": {"num_envs": 4, "num_steps": 16, "num_minibatches": 2, "hidden": [8]},
+}
+# The learner that compiles fastest.
+TINY_REINFORCE = {
+    "learner": "reinforce",
+    "iterations": 4,
+    "config": {"num_envs": 4, "num_steps": 16, "lookahead": 4, "hidden": [8]},
 }
 AWARE = ["providers", "task", "utility", "persona", "request"]
 
@@ -57,6 +64,14 @@ def run(config, path, existing="refuse"):
         market = study.prepare(config, path, Console(quiet=True))
         study.train_all(config, path, market, Console(quiet=True))
     return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fast_compilations(compilations):
+    """Compiling is nearly all of the time here: programs are kept, and hardly optimised."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +155,7 @@ def test_steps_to_a_goal_are_those_of_the_smoothed_curve(finished):
 
 
 def test_with_users_the_report_compares_aware_with_blind_and_names_the_stand_in(tmp_path):
-    ppo = TINY_PPO | {"mask": True, "reward": "regret"}
+    learner = TINY_REINFORCE | {"mask": True, "reward": "regret"}
     path = run(
         parsed(
             market={
@@ -153,8 +168,8 @@ def test_with_users_the_report_compares_aware_with_blind_and_names_the_stand_in(
             catalog={"studio": True},
             judge={"kind": "psychometric"},
             policies={
-                "blind": ppo | {"observation": AWARE[:3]},
-                "aware": ppo | {"observation": AWARE},
+                "blind": learner | {"observation": AWARE[:3]},
+                "aware": learner | {"observation": AWARE},
             },
             evaluation={"episodes": 2, "optimum": False},
         ),
