@@ -137,12 +137,12 @@ def test_calibration_sees_no_held_out_request_and_as_many_others_as_it_may(tmp_p
     table = {"held_out_requests": 0.25} | calibrate(tmp_path, requests=2)
     built = problem(tmp_path, table=table)
     assert built.calibration.found.requests == 2
-    with pytest.raises(InputError, match="requests is 4, but .* scores of 3 requests"):
+    with pytest.raises(InputError, match=r"requests is 4, but .* scores of 3 requests"):
         problem(tmp_path, table={"held_out_requests": 0.25} | calibrate(tmp_path, requests=4))
 
 
 def test_a_calibrated_table_is_neither_standardised_nor_of_personas(tmp_path):
-    with pytest.raises(InputError, match="remove table.standardise and table.shrink"):
+    with pytest.raises(InputError, match=r"remove table.standardise and table.shrink"):
         problem(tmp_path, table={"shrink": True} | calibrate(tmp_path))
     with pytest.raises(InputError, match="users of a psychometric judge are to differ"):
         problem(

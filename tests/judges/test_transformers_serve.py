@@ -73,7 +73,9 @@ def server(model):
 
 
 def test_a_table_is_asked_of_the_server_once(model, server, question, tmp_path):
-    questions = [question(user, provider, "good-poor") for user in range(2) for provider in range(2)]
+    questions = [
+        question(user, provider, "good-poor") for user in range(2) for provider in range(2)
+    ]
     judge = OpenAIJudge(
         Completions(str(model), max_tokens=1), base_url=server, limits=Limits(concurrency=2)
     )

@@ -1,4 +1,4 @@
-"""The section on calibration shows what human scores bought, and is absent where there were none."""
+"""The section on calibration shows what human scores bought; without any there is none."""
 
 import json
 
