@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -26,16 +26,12 @@ from rlli_jax.experiments.config import (
 )
 from rlli_jax.judges import Answer, Judge, PaidJudge, Question, Scale, named_scale
 from rlli_jax.oracle import Budget, QoETable, ask, build_questions, open_store
-from rlli_jax.oracle.calibration import (
-    Calibration,
-    CurvePoint,
-    calibrate,
-    calibration_curve,
-    human_scores,
-)
 from rlli_jax.oracle.reliability import Reliability, reliability, shrink
 from rlli_jax.oracle.table import OnMissing
 from rlli_jax.personas import Persona, Population
+
+if TYPE_CHECKING:  # it brings optimisers and data frames, which few studies need
+    from rlli_jax.oracle.calibration import Calibration, CurvePoint
 
 CURVE = (0, 2, 5, 10, 20, 50, 100, 200, 500)  # requests with human scores
 
@@ -224,6 +220,7 @@ def _calibrated(
 ) -> Calibrated:
     """Weigh the judges by people's scores of requests that learners may see."""
     from rlli_jax.judges.recorded import RecordedJudge
+    from rlli_jax.oracle.calibration import calibrate, calibration_curve, human_scores
 
     people = _recorded(block.human, catalog).judge
     assert isinstance(people, RecordedJudge)
