@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from functools import cached_property
@@ -112,7 +113,7 @@ class OpenAIJudge:
             **given.extra,
         }
         try:
-            status, reply = self._post(body, 1)
+            status, reply = self._post(json.dumps(body).encode(), 1)
         except _GaveUpError as error:
             raise InputError(
                 f"openai judge: the server at {self._where} does not answer ({error}); start it, "
@@ -183,7 +184,7 @@ class OpenAIJudge:
         replies = []
         usage = self.expected_usage(question)
         tokens = (usage.prompt_tokens or 0) + (usage.completion_tokens or 0)
-        bodies = self.completions.bodies(question)
+        bodies = self.completions.payloads(question)
         for body in bodies:
             if run.stop:
                 return Failed(f"not asked: {run.stop}")
@@ -202,7 +203,7 @@ class OpenAIJudge:
         seconds = time.monotonic() - started
         return self._clean(self.completions.answer(replies, question, seconds))
 
-    def _post(self, body: Mapping[str, Any], tokens: int) -> tuple[int, Any]:
+    def _post(self, body: bytes, tokens: int) -> tuple[int, Any]:
         """Status and body of the server's reply, after as many tries as it takes.
 
         Raises:
@@ -237,14 +238,16 @@ class OpenAIJudge:
                 time.sleep(wait)
         raise _GaveUpError(self._scrubbed(reason))
 
-    def _read(self, client: OpenAI, body: Mapping[str, Any]) -> bytes:
+    def _read(self, client: OpenAI, body: bytes) -> bytes:
         """The bytes of one reply, of bounded size and in bounded time."""
         deadline = time.monotonic() + self._limits.timeout
         reply = bytearray()
-        # In extra_body the client sends the body as it is.
-        with client.chat.completions.with_streaming_response.create(
-            model="", messages=[], extra_body=body
-        ) as response:
+        # As client.chat.completions.with_streaming_response does, for a body that is JSON already.
+        headers = {"Content-Type": "application/json", "X-Stainless-Raw-Response": "stream"}
+        response: Any = client.post(
+            "/chat/completions", cast_to=object, content=body, options={"headers": headers}
+        )
+        with closing(response):
             for chunk in response.iter_bytes():
                 reply += chunk
                 if len(reply) > LARGEST_REPLY:
