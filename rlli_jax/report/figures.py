@@ -152,7 +152,7 @@ def _draw(run: Run) -> Iterator[tuple[str, str, Figure]]:
     if run.human is not None:
         yield "human", "Human opinion of what each policy chose", human_opinion(run)
     if (calibrated := calibration.load(run)) is not None:
-        yield "calibration", "What human scores buy", calibration_curve(calibrated["curve"])
+        yield "calibration", "What human scores buy", calibration_curve(calibrated.curve)
 
 
 def learning_curves(run: Run) -> Iterator[tuple[str, str, Figure]]:
@@ -246,18 +246,23 @@ def _reference_lines(axes: Axes, run: Run, rounds: int) -> None:
     low, high = axes.get_ylim()
     heights = _spread([value for value, _ in lines.values()], 0.065 * (high - low))
     for (name, (value, dash)), height in zip(lines.items(), heights, strict=True):
-        axes.axhline(value, color=INK, linewidth=0.8, linestyle=dash, zorder=1.5)
-        axes.annotate(
-            name,
-            (1, height),
-            xycoords=("axes fraction", "data"),
-            xytext=(4, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=7,
-            color=INK,
-            annotation_clip=False,
-        )
+        level(axes, name, value, dash, height)
+
+
+def level(axes: Axes, name: str, value: float, dash: Any, height: float) -> None:
+    """A line across at ``value``, and its name right of the axes at ``height``."""
+    axes.axhline(value, color=INK, linewidth=0.8, linestyle=dash, zorder=1.5)
+    axes.annotate(
+        name,
+        (1, height),
+        xycoords=("axes fraction", "data"),
+        xytext=(4, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=7,
+        color=INK,
+        annotation_clip=False,
+    )
 
 
 def _spread(heights: Sequence[float], gap: float) -> list[float]:
@@ -495,20 +500,23 @@ def human_opinion(run: Run) -> Figure:
     return figure
 
 
-def calibration_curve(points: Sequence[dict[str, Any]]) -> Figure:
+def calibration_curve(points: Sequence[calibration.Point]) -> Figure:
     """Human QoE of the choices on other requests, by the number of requests with human scores."""
     figure = Figure((COLUMN, 2.4))
     axes = figure.subplots()
-    for key, colour, dash, label in (
-        ("value", BLUE, DASHES[0], "Judges, calibrated by people"),
-        ("without_judges", SLATE, DASHES[1], "People's scores alone"),
+    with_judges = {point.requests: point.value for point in points}
+    alone = {p.requests: p.without_judges for p in points if p.without_judges is not None}
+    for intervals, colour, dash, label in (
+        (with_judges, BLUE, DASHES[0], "Judges, calibrated by people"),
+        (alone, SLATE, DASHES[1], "People's scores alone"),
     ):
-        known = [point for point in points if point[key] is not None]
-        x = [point["requests"] for point in known]
-        value, low, high = zip(*(point[key] for point in known), strict=True)
+        if not intervals:
+            continue  # too few requests to leave any out
+        x = list(intervals)
+        value, low, high = zip(*intervals.values(), strict=True)
         axes.plot(x, value, color=colour, linestyle=dash, marker="o", markersize=2.5, label=label)
         axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
-    sizes = [point["requests"] for point in points]
+    sizes = list(with_judges)
     axes.set_xscale("symlog", linthresh=2)
     axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.minorticks_off()

@@ -12,7 +12,6 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rlli_jax.errors import InputError
@@ -46,6 +45,7 @@ from rlli_jax.report.figures import (
     Plate,
     legend,
     legend_columns,
+    level,
     plate,
 )
 from rlli_jax.report.labels import duration, number, percent, plus_minus, quantity
@@ -382,28 +382,13 @@ def _convergence(run: MarketRun) -> Figure:
     axes.set_ylim(min(0.0, lowest - 0.2 * abs(top)), top + 0.06 * abs(top))
     for name, value in levels:
         if value >= axes.get_ylim()[0]:
-            _level(axes, name, value)
+            level(axes, name, value, (0, (4, 2)), value)
     axes.margins(x=0)
     axes.set_xlabel("Environment steps of a seed")
     axes.xaxis.set_major_formatter(lambda value, _: quantity(value))
     axes.set_ylabel("Return of an episode")
     legend(figure, legend_columns([p.name for p in learned], PAGE))
     return figure
-
-
-def _level(axes: Axes, name: str, value: float) -> None:
-    axes.axhline(value, color=INK, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1.5)
-    axes.annotate(
-        name,
-        (1, value),
-        xycoords=("axes fraction", "data"),
-        xytext=(4, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=7,
-        color=INK,
-        annotation_clip=False,
-    )
 
 
 def _returns(run: MarketRun) -> Figure:

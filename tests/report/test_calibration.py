@@ -2,7 +2,12 @@
 
 import json
 
+import pytest
+
+from rlli_jax.errors import InputError
 from rlli_jax.report import render
+from rlli_jax.report.calibration import load
+from rlli_jax.report.data import load_run
 
 FOUND = {
     "requests": 20,
@@ -25,3 +30,19 @@ def test_weights_offsets_and_curve_are_on_the_page(run_dir):
     assert "0.125 to 0.375" in page
     assert "Offset of ink" in page
     assert (run_dir / "figures" / "calibration.pdf").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("broken", ["{", "[]", json.dumps(FOUND | {"weights": {"judge": [1.0]}})])
+def test_a_damaged_file_is_named(run_dir, broken):
+    (run_dir / "calibration.json").write_text(broken)
+    with pytest.raises(
+        InputError, match=r"calibration.json cannot be read .*: restore it or repeat"
+    ):
+        load(load_run(run_dir))
+
+
+@pytest.mark.parametrize("key", FOUND)
+def test_a_missing_entry_is_named(run_dir, key):
+    (run_dir / "calibration.json").write_text(json.dumps({k: FOUND[k] for k in FOUND if k != key}))
+    with pytest.raises(InputError, match=f"calibration.json has no entry '{key}': repeat the run"):
+        load(load_run(run_dir))
