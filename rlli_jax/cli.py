@@ -376,12 +376,10 @@ def _study(
     overwrite: bool,
     stages: tuple[str, ...],
 ) -> None:
-    from rlli_jax.experiments.config import read_yaml
-    from rlli_jax.experiments.market.config import MarketConfig, parse_study
+    from rlli_jax.experiments.market.config import MarketConfig, load_study
 
     existing = _existing(resume, overwrite)
-    content = read_yaml(config, overrides)
-    study = parse_study(content, source=str(config), folder=config.resolve().parent)
+    study = load_study(config, overrides)
     path = output if output is not None else Path("runs") / study.name
     _cache_compilations()
 

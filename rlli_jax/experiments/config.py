@@ -8,7 +8,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import (
@@ -41,6 +41,9 @@ class Block(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+AnyBlock = TypeVar("AnyBlock", bound=Block)
+
+
 def exactly_one(block: BaseModel, names: Sequence[str]) -> None:
     """Raise ValueError unless one of the fields ``names`` has a value that is not empty."""
     given = [name for name in names if getattr(block, name)]
@@ -49,6 +52,12 @@ def exactly_one(block: BaseModel, names: Sequence[str]) -> None:
             f"give exactly one of {', '.join(names)}; "
             f"here {'none is' if not given else ' and '.join(given) + ' are'} given"
         )
+
+
+def require_file_name(key: str, name: str, what: str) -> None:
+    """Raise ValueError unless a ``what``, a file or a folder, can have this name."""
+    if not name.strip() or set(name) & set('/\\:*?"<>|') or name.startswith("."):
+        raise ValueError(f"{key}: {name!r} cannot be the name of a {what}; choose another name")
 
 
 def beside_file(path: Path | None, info: ValidationInfo) -> Path | None:
@@ -346,10 +355,7 @@ class StudyConfig(Block):
                 )
         for name, policy in self.policies.items():
             key = f"policies.{name}"
-            if not name.strip() or set(name) & set('/\\:*?"<>|') or name.startswith("."):
-                raise ValueError(
-                    f"policies: {name!r} cannot be the name of a folder; choose another name"
-                )
+            require_file_name("policies", name, "folder")
             if policy.learner == "dqn" and self.environment.assignment == "joint":
                 raise ValueError(
                     f"{key}.learner: dqn makes one choice a step, but environment.assignment is "
@@ -422,10 +428,22 @@ def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 def parse_config(content: dict[str, Any], *, source: str, folder: Path | None) -> StudyConfig:
     """Check plain values; paths are relative to ``folder``. Raises InputError as above."""
+    return parse_as(StudyConfig, content, source=source, folder=folder)
+
+
+def parse_as(
+    kind: type[AnyBlock],
+    content: Any,
+    *,
+    source: str,
+    folder: Path | None,
+    kinds: Mapping[str, Sequence[str]] | None = None,
+) -> AnyBlock:
+    """Check plain values of a study of any kind; ``kinds`` as for :func:`one_sentence`."""
     try:
-        return StudyConfig.model_validate(content, context={"folder": folder})
+        return kind.model_validate(content, context={"folder": folder})
     except ValidationError as error:
-        raise InputError(f"{source}: {one_sentence(error, content)}") from None
+        raise InputError(f"{source}: {one_sentence(error, content, kinds)}") from None
 
 
 def apply_override(content: dict[str, Any], override: str) -> None:

@@ -18,7 +18,7 @@ from rlli_jax.envs.provider_selection import EnvParams, ProviderSelection, make_
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.config import PPO, Learned, StudyConfig
 from rlli_jax.experiments.run_directory import read_config, write_json
-from rlli_jax.experiments.training import Checkpoints
+from rlli_jax.experiments.training import Checkpoints, checkpoint_content
 from rlli_jax.learners.core import Learner, Policy, PyTree, Situation, situation
 from rlli_jax.learners.dqn import dqn
 from rlli_jax.learners.ppo import ppo
@@ -117,15 +117,7 @@ def _final_state(
     init = jax.vmap(learner.init, (0, None, None))
     keys = jax.random.split(jax.random.key(0), seeds)
     state = jax.eval_shape(init, keys, block.hyperparams, params)
-    metrics = jax.eval_shape(jax.vmap(learner.step, (0, None)), state, params)[1]
-    like = {
-        "state": state,
-        "metrics": jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct((*x.shape, last), np.float32), metrics
-        ),
-        "seconds": jax.ShapeDtypeStruct((2,), np.float32),
-    }
-    return checkpoints.restore(last, like)["state"]
+    return checkpoints.restore(last, checkpoint_content(learner, state, params, last))["state"]
 
 
 def export_policy(trained: TrainedPolicy, file: str | Path) -> Path:

@@ -1,6 +1,5 @@
 """Carry out a study: judge, train every policy on every seed, evaluate, write it all down."""
 
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from rlli_jax.envs.provider_selection import EnvParams, ProviderSelection, make_params
 from rlli_jax.experiments.config import (
@@ -20,7 +19,13 @@ from rlli_jax.experiments.config import (
 )
 from rlli_jax.experiments.run_directory import write_json, write_npz
 from rlli_jax.experiments.tables import Problem
-from rlli_jax.experiments.training import Checkpoints, evaluate_seeds, train
+from rlli_jax.experiments.training import (
+    Checkpoints,
+    evaluate_seeds,
+    policy_keys,
+    train,
+    training_progress,
+)
 from rlli_jax.judges import named_scale
 from rlli_jax.learners import reference
 from rlli_jax.learners.core import Learner, Policy, evaluate
@@ -31,15 +36,7 @@ from rlli_jax.oracle import QoETable
 
 def train_all(config: StudyConfig, path: Path, problem: Problem, console: Console) -> None:
     """Train and evaluate every policy that is not finished yet."""
-    with Progress(
-        TextColumn("{task.description}", markup=False),  # a name may hold brackets
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total} iterations"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=console,
-    ) as progress:
+    with training_progress(console) as progress:
         for name, block in config.policies.items():
             if not (path / "policies" / name / "summary.json").exists():
                 _run_policy(name, block, config, path, problem, progress)
@@ -55,9 +52,7 @@ def _run_policy(
 ) -> None:
     """Train (if it learns), evaluate, and write the folder of one policy."""
     folder = path / "policies" / name
-    # A policy's random numbers depend on its name, not on which others stand beside it.
-    key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(name.encode()) & 0x7FFFFFFF)
-    key_train, key_test = jax.random.split(key)
+    key_train, key_test = policy_keys(config.seed, name)
     env = ProviderSelection(
         _params(problem, problem.train, config),
         assignment=config.environment.assignment,

@@ -7,6 +7,7 @@ to a crash is at most one chunk.
 
 import shutil
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from rlli_jax.errors import InputError
 from rlli_jax.learners.core import Env, Learner, PyTree, evaluate
@@ -85,6 +88,43 @@ def _with_keys(plain: PyTree, like: PyTree) -> PyTree:
     )
 
 
+def policy_keys(seed: int, name: str) -> tuple[jax.Array, jax.Array]:
+    """Keys for training and for evaluation of a study's policy.
+
+    They depend on its name, not on which others stand beside it.
+    """
+    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()) & 0x7FFFFFFF)
+    key_train, key_test = jax.random.split(key)
+    return key_train, key_test
+
+
+def training_progress(console: Console) -> Progress:
+    """A line for each policy; its tasks have a field ``note``."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),  # a name may hold brackets
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} iterations"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+    )
+
+
+def checkpoint_content(
+    learner: Learner, state: PyTree, env_params: PyTree, iterations: int
+) -> dict[str, PyTree]:
+    """Shapes of what a checkpoint of an iteration holds; ``state`` is vmapped over seeds."""
+    metrics = jax.eval_shape(jax.vmap(learner.step, (0, None)), state, env_params)[1]
+    return {
+        "state": state,
+        "metrics": jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((*x.shape, iterations), np.float32), metrics
+        ),
+        "seconds": jax.ShapeDtypeStruct((2,), np.float32),
+    }
+
+
 def train(
     learner: Learner,
     hyperparams: PyTree,
@@ -110,15 +150,7 @@ def train(
         state, metrics, seconds = init(keys, hyperparams, env_params), {}, np.zeros(2)
         done = 0
     else:
-        shapes = jax.eval_shape(jax.vmap(learner.step, (0, None)), like, env_params)[1]
-        kept = {
-            "state": like,
-            "metrics": jax.tree.map(
-                lambda x: jax.ShapeDtypeStruct((*x.shape, done), np.float32), shapes
-            ),
-            "seconds": jax.ShapeDtypeStruct((2,), np.float32),
-        }
-        restored = checkpoints.restore(done, kept)
+        restored = checkpoints.restore(done, checkpoint_content(learner, like, env_params, done))
         state, seconds = restored["state"], np.array(restored["seconds"], np.float64)
         metrics = {name: np.asarray(values) for name, values in restored["metrics"].items()}
         progress(done, metrics)

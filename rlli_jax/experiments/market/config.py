@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from rlli_jax.errors import InputError
 from rlli_jax.experiments.config import (
     AnyJudge,
     Block,
@@ -21,9 +20,10 @@ from rlli_jax.experiments.config import (
     Whole,
     beside_file,
     exactly_one,
-    one_sentence,
+    parse_as,
     parse_config,
     read_yaml,
+    require_file_name,
 )
 from rlli_jax.learners.dqn import DQNConfig, DQNHyperparams
 from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams
@@ -236,10 +236,7 @@ class MarketConfig(Block):
                 "false"
             )
         for name, policy in self.policies.items():
-            if not name.strip() or set(name) & set('/\\:*?"<>|') or name.startswith("."):
-                raise ValueError(
-                    f"policies: {name!r} cannot be the name of a folder; choose another name"
-                )
+            require_file_name("policies", name, "folder")
             if isinstance(policy, MarketLearned):
                 for part in {"persona", "request"} & set(policy.observation):
                     if not self.personal:
@@ -289,7 +286,4 @@ def parse_market_config(
     content: dict[str, Any], *, source: str, folder: Path | None
 ) -> MarketConfig:
     """Check plain values; paths are relative to ``folder``. Raises InputError as above."""
-    try:
-        return MarketConfig.model_validate(content, context={"folder": folder})
-    except ValidationError as error:
-        raise InputError(f"{source}: {one_sentence(error, content)}") from None
+    return parse_as(MarketConfig, content, source=source, folder=folder)

@@ -12,7 +12,6 @@ The run directory holds, beside ``config.yaml`` and ``versions.json``::
 """
 
 import time
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from rlli_jax.envs.edge_market import (
     Drift,
@@ -55,7 +54,7 @@ from rlli_jax.experiments.market.config import (
 from rlli_jax.experiments.market.episodes import Episodes, as_policy, gather, play_all
 from rlli_jax.experiments.run_directory import write_json, write_npz
 from rlli_jax.experiments.tables import build_problem
-from rlli_jax.experiments.training import Checkpoints, train
+from rlli_jax.experiments.training import Checkpoints, policy_keys, train, training_progress
 from rlli_jax.learners.core import Learner
 from rlli_jax.learners.dqn import dqn
 from rlli_jax.learners.ppo import ppo
@@ -170,15 +169,7 @@ def _users(config: MarketConfig, path: Path, fleet: Fleet, console: Console) -> 
 
 def train_all(config: MarketConfig, path: Path, market: Market, console: Console) -> None:
     """Train and evaluate every policy that is not finished yet."""
-    with Progress(
-        TextColumn("{task.description}", markup=False),  # a name may hold brackets
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total} iterations"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=console,
-    ) as progress:
+    with training_progress(console) as progress:
         for name in config.policies:
             if not (path / "policies" / name / "summary.json").exists():
                 _run_policy(name, config, path, market, progress)
@@ -190,9 +181,7 @@ def _run_policy(
     """Train (if it learns), evaluate, and write the folder of one policy."""
     block = config.policies[name]
     folder = path / "policies" / name
-    # A policy's random numbers depend on its name, not on which others stand beside it.
-    key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(name.encode()) & 0x7FFFFFFF)
-    key_train, key_test = jax.random.split(key)
+    key_train, key_test = policy_keys(config.seed, name)
     keys_train = jax.random.split(key_train, config.seeds)
     keys_test = jax.random.split(key_test, config.seeds)
     summary: dict[str, Any] = {

@@ -5,7 +5,6 @@ tells groups apart. All else is traced: hyperparameters, rounds and the numbers 
 Within a group an input that all runs share, such as the table, is there once.
 """
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +17,7 @@ from rlli_jax.errors import InputError
 from rlli_jax.experiments.config import DQN, PPO, Learned, StudyConfig
 from rlli_jax.experiments.sweeps.config import Sweep
 from rlli_jax.experiments.tables import Problem, build_problem
+from rlli_jax.experiments.training import policy_keys
 from rlli_jax.learners.core import PyTree
 
 
@@ -174,10 +174,9 @@ def _add(
     """All seeds of a policy at a point. Random numbers are those of `rlli run` at this point."""
     block = study.policies[policy]
     assert isinstance(block, Learned)
-    key = jax.random.fold_in(jax.random.key(study.seed), zlib.crc32(policy.encode()) & 0x7FFFFFFF)
     training, testing = (
         np.asarray(jax.random.key_data(jax.random.split(k, study.seeds)))
-        for k in jax.random.split(key)
+        for k in policy_keys(study.seed, policy)
     )
     hyperparams: Any = block.hyperparams
     for seed in range(study.seeds):

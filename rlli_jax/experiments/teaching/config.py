@@ -5,16 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from rlli_jax.errors import InputError
 from rlli_jax.experiments.config import (
     Block,
     Positive,
     Whole,
     beside_file,
-    one_sentence,
+    parse_as,
     read_yaml,
+    require_file_name,
 )
 from rlli_jax.experiments.run_directory import read_values
 from rlli_jax.learners.ppo import PPOHyperparams
@@ -110,10 +110,7 @@ class TeachingStudy(Block):
                 raise ValueError(f"{key}: {name!r} is none of the methods; name one of them")
         for key, names in (("methods", self.methods), ("cases", self.cases)):
             for name in names:
-                if not name.strip() or set(name) & set('/\\:*?"<>|') or name.startswith("."):
-                    raise ValueError(
-                        f"{key}: {name!r} cannot be the name of a file; choose another name"
-                    )
+                require_file_name(key, name, "file")
         if self.methods[self.alone].teacher:
             raise ValueError(f"alone: the method {self.alone!r} has a teacher; set teacher: false")
         silent = self.methods[self.silent]
@@ -153,10 +150,7 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> TeachingStudy
 
 def parse_study(content: Any, *, source: str, folder: Path | None) -> TeachingStudy:
     """Check plain values; paths are relative to ``folder``. Raises InputError as above."""
-    try:
-        return TeachingStudy.model_validate(content, context={"folder": folder})
-    except ValidationError as error:
-        raise InputError(f"{source}: {one_sentence(error, content, KINDS)}") from None
+    return parse_as(TeachingStudy, content, source=source, folder=folder, kinds=KINDS)
 
 
 def read_study(path: Path) -> TeachingStudy:
