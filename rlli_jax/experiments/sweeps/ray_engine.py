@@ -41,7 +41,7 @@ def run_on_ray(plan: Plan, path: Path, report: Callable[[int, int], None]) -> No
         ray.init(log_to_driver=False, include_dashboard=False)
     gpus = int(jax.default_backend() == "gpu")
     task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=ANY_NUMBER)(run_chunk)
-    cache = jax.config.read("jax_compilation_cache_dir")
+    cache = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     tasks = {}
     for index, group in enumerate(plan.groups):
         waiting = engine.pending(path, index, group)
