@@ -218,6 +218,7 @@ def sweep(
     resume: bool = False,
     overwrite: bool = False,
     engine: Literal["local", "ray"] = "local",
+    track: Literal["tensorboard", "wandb"] | None = None,
 ) -> None:
     """Carry out a study at many settings: a grid, a list or a random draw over any key.
 
@@ -227,10 +228,14 @@ def sweep(
         resume: Go on where an earlier sweep stopped; finished runs are not done again.
         overwrite: Delete an earlier sweep in the same directory first.
         engine: On this machine's devices, or as tasks on a Ray cluster (extra ray).
+        track: Hand every run's settings, curve and results to this tracker (extra of its name).
     """
+    from rlli_jax.experiments.sweeps import tracking
     from rlli_jax.experiments.sweeps.devices import use_host_devices
 
     existing = _existing(resume, overwrite)
+    if track is not None:
+        tracking.package(track)  # or hours of training would come before the bad news
     use_host_devices()
     _cache_compilations()
 
@@ -243,7 +248,9 @@ def sweep(
     path = output if output is not None else Path("runs") / plan.study.name
     from rlli_jax.report.sweep import render_sweep
 
-    run_sweep(plan, path, existing, Console(), engine)
+    dataset = run_sweep(plan, path, existing, Console(), engine)
+    if track is not None:
+        print(tracking.track(track, dataset))
     print(f"report: {render_sweep(path)}")
 
 
