@@ -24,8 +24,8 @@ from rlli_jax.experiments.config import (
     TableBlock,
     Transformers,
 )
-from rlli_jax.judges import Answer, Judge, PaidJudge, Question, Scale, named_scale
-from rlli_jax.oracle import Budget, QoETable, ask, build_questions, open_store
+from rlli_jax.judges import Answer, Judge, PaidJudge, Scale, named_scale
+from rlli_jax.oracle import Budget, QoETable, Questions, ask, build_questions, open_store
 from rlli_jax.oracle.reliability import Reliability, reliability, shrink
 from rlli_jax.oracle.table import OnMissing
 from rlli_jax.personas import Persona, Population
@@ -83,7 +83,7 @@ class Inquiry:
     scale: Scale
     samples: int
 
-    def questions(self) -> list[Question]:
+    def questions(self) -> Questions:
         """All questions, in the order of the table [K, R, L, S]."""
         return build_questions(self.population, self.catalog, self.scale, self.samples)
 

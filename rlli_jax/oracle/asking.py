@@ -34,6 +34,7 @@ from rich.progress import (
 
 from rlli_jax.errors import InputError
 from rlli_jax.judges import Answer, Failed, Invalid, Judge, Question, Rated, Usage
+from rlli_jax.oracle.answers import Answers
 from rlli_jax.oracle.keys import Keys
 from rlli_jax.oracle.store import Row, Store
 
@@ -106,18 +107,18 @@ def _duration(seconds: float) -> str:
 class Lookup:
     """The questions, each once, beside what the store knows of them."""
 
+    questions: Sequence[Question]
     keys: Keys
     key_of: list[bytes | None]  # of every question; None without a picture
-    unique: dict[bytes, Question]
-    answers: dict[bytes, Answer]  # final ones
+    places: dict[bytes, int]  # where in ``questions`` each distinct one is
+    answers: Answers  # at these places, the final ones
 
     @property
     def missing(self) -> dict[bytes, Question]:
         """What is to be asked; questions about one picture are neighbours, so that a judge can
         look at it once for all of them."""
-        if len(self.answers) == len(self.unique):
-            return {}
-        missing = [(k, q) for k, q in self.unique.items() if k not in self.answers]
+        unknown = self.answers.unknown.tolist()
+        missing = [(k, self.questions[i]) for k, i in self.places.items() if unknown[i]]
         return dict(sorted(missing, key=lambda pair: _picture(pair[1])))
 
 
@@ -131,17 +132,12 @@ def look_up(judge: Judge, questions: Sequence[Question], store: Store) -> Lookup
     Questions without a picture are nobody's to answer: they get no key.
     """
     with _no_garbage_collection():
-        return _look_up(judge, questions, store)
-
-
-def _look_up(judge: Judge, questions: Sequence[Question], store: Store) -> Lookup:
-    keys = Keys(judge.identity)
-    with_picture = [question for question in questions if question.picture is not None]
-    made = keys.of(with_picture)
-    unique = dict(zip(reversed(made), reversed(with_picture), strict=True))
-    iterator = iter(made)
-    key_of = [None if question.picture is None else next(iterator) for question in questions]
-    return Lookup(keys, key_of, unique, store.lookup(unique))
+        keys = Keys(judge.identity)
+        made = keys.of(questions)
+        places = {key: i for i, key in enumerate(made) if key is not None}
+        answers = Answers.empty(len(questions))
+        store.fill(answers, places)
+        return Lookup(questions, keys, made, places, answers)
 
 
 @contextmanager
@@ -178,8 +174,8 @@ def plan(judge: Judge, questions: Sequence[Question], store: Store) -> Plan:
     return Plan(
         questions=len(questions),
         no_picture=found.key_of.count(None),
-        unique=len(found.unique),
-        cached=len(found.answers),
+        unique=len(found.places),
+        cached=len(found.places) - len(missing),
         to_ask=len(missing),
         tokens=total(known.tokens, _tokens),
         cost=total(known.cost, lambda usage: usage.cost),
@@ -194,7 +190,7 @@ def ask(
     *,
     budget: Budget | None = None,
     console: Console | None = None,
-) -> list[Answer]:
+) -> Sequence[Answer]:
     """One answer to each question, in order; equal questions are asked once.
 
     Args:
@@ -214,18 +210,26 @@ def ask(
         given = dict(zip(distinct, _rate(judge, distinct), strict=True))
         return [given[question] for question in questions]
     found = look_up(judge, questions, store)
-    answers = found.answers
-    missing = found.missing
+    answers, missing = found.answers, found.missing
     tally = _Tally(budget or Budget())
     if missing:
         name = judge.identity.name
         with _progress(console, name, len(missing), tally) as advance:
-            answers |= _ask_missing(judge, missing, found.keys, store, tally, advance)
+            asked = _ask_missing(judge, missing, found.keys, store, tally, advance)
+        for question, answer in asked.items():
+            answers.put(found.places[question], answer)
     if console is not None:
-        cached = len(found.unique) - len(missing)
+        cached = len(found.places) - len(missing)
         text = tally.summary(len(questions), cached)
         console.print(text, highlight=False, markup=False, soft_wrap=True)
-    return [NO_PICTURE if key is None else answers[key] for key in found.key_of]
+    if len(found.places) == len(questions):
+        return answers
+    for place, key in enumerate(found.key_of):
+        if key is None:
+            answers.put(place, NO_PICTURE)
+    return answers.take(
+        [i if key is None else found.places[key] for i, key in enumerate(found.key_of)]
+    )
 
 
 def _rate(judge: Judge, questions: Sequence[Question]) -> list[Answer]:

@@ -22,6 +22,7 @@ from typing import Any
 
 from rlli_jax.errors import InputError
 from rlli_jax.judges import JSON, JudgeIdentity, Question, Scale
+from rlli_jax.oracle.questions import Questions
 from rlli_jax.personas import Persona
 from rlli_jax.personas.prompts import general_setup, persona_text
 
@@ -149,26 +150,30 @@ class Keys:
             scale=self._scale(question.scale),
         )
 
-    def of(self, questions: Sequence[Question]) -> list[bytes]:
-        """``[self.parts(q).key() for q in questions]``, fast for tables of millions.
+    def of(self, questions: Sequence[Question]) -> list[bytes | None]:
+        """Their keys; None for a question without a picture, whose answer nobody keeps."""
+        if isinstance(questions, Questions):
+            return self._of_table(questions)
+        return [None if q.picture is None else self.parts(q).key() for q in questions]
 
-        The JSON is put together from pieces that questions share, and what comes first in it is
-        hashed once. Pieces are found by object identity, which holds while ``questions`` does.
+    def _of_table(self, questions: Questions) -> list[bytes | None]:
+        """The same, fast for tables of millions.
+
+        The JSON begins alike for all questions to a persona, and this beginning is hashed once; it
+        ends alike for all questions about a cell.
         """
-        starts: dict[int, Callable[[], Any]] = {}  # id(persona) -> makes a hash of its beginning
-        ends: dict[tuple[int, str, int, int], bytes] = {}  # all from the picture on
-        keys = []
-        for question in questions:
-            start = starts.get(id(question.persona))
-            if start is None:
-                start = starts[id(question.persona)] = self._start(question.persona)
-            cell = (id(question.picture), question.request, question.sample, id(question.scale))
-            end = ends.get(cell)
-            if end is None:
-                end = ends[cell] = self._end(question)
-            hashed = start()
-            hashed.update(end)
-            keys.append(hashed.digest())
+        asked = questions[: len(questions.cells) * questions.samples]  # of the first persona
+        ends = [None if question.picture is None else self._end(question) for question in asked]
+        keys: list[bytes | None] = []
+        for persona in questions.personas:
+            start = self._start(persona)
+            for end in ends:
+                if end is None:
+                    keys.append(None)
+                    continue
+                hashed = start()
+                hashed.update(end)
+                keys.append(hashed.digest())
         return keys
 
     def _start(self, persona: Persona) -> Callable[[], Any]:

@@ -1,29 +1,66 @@
 """What there is to ask a judge."""
 
-from rlli_jax.catalog import Catalog
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+from rlli_jax.catalog import Catalog, Picture
 from rlli_jax.errors import InputError
 from rlli_jax.judges import Question, Scale
-from rlli_jax.personas import Population
+from rlli_jax.personas import Persona, Population
+
+
+@dataclass(frozen=True)
+class Questions(Sequence[Question]):
+    """Every question of a table [K users, R requests, L providers, S samples], in C order.
+
+    Each is made when it is read. A table whose answers are stored has no use for a million
+    objects, which take longer to make than the keys of the questions.
+    """
+
+    personas: tuple[Persona, ...]  # K
+    cells: tuple[tuple[str, str, Picture | None], ...]  # R * L: request, provider, picture
+    scale: Scale
+    samples: int
+
+    def __len__(self) -> int:
+        return len(self.personas) * len(self.cells) * self.samples
+
+    @overload
+    def __getitem__(self, index: int) -> Question: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Question]: ...
+
+    def __getitem__(self, index: int | slice) -> Question | list[Question]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        place, sample = divmod(range(len(self))[index], self.samples)
+        user, cell = divmod(place, len(self.cells))
+        return Question(self.personas[user], *self.cells[cell], self.scale, sample)
+
+    def __iter__(self) -> Iterator[Question]:
+        for persona in self.personas:
+            for request, provider, picture in self.cells:
+                for sample in range(self.samples):
+                    yield Question(persona, request, provider, picture, self.scale, sample)
 
 
 def build_questions(
     population: Population, catalog: Catalog, scale: Scale, samples: int = 1
-) -> list[Question]:
-    """Every question of a table [K users, R requests, L providers, S samples], in C order.
+) -> Questions:
+    """Every question of a table.
 
-    A pair without a picture is asked too, with ``picture=None``: the judge says whether it has an
+    A pair without a picture is there too, with ``picture=None``: the judge says whether it has an
     answer. Raises :class:`InputError` if ``samples`` is below 1.
     """
     if samples < 1:
         raise InputError(f"samples is {samples}; ask for at least one answer to each question.")
-    cells = [
+    cells = tuple(
         (request, provider, catalog.picture(r, p))
         for r, request in enumerate(catalog.requests)
         for p, provider in enumerate(catalog.providers)
-    ]
-    return [
-        Question(persona, request, provider, picture, scale, sample)
-        for persona in population.personas
-        for request, provider, picture in cells
-        for sample in range(samples)
-    ]
+    )
+    return Questions(population.personas, cells, scale, samples)

@@ -24,23 +24,26 @@ import tempfile
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import sqlalchemy as sa
 from platformdirs import user_data_path
 from sqlalchemy.dialects import postgresql, sqlite
 
 from rlli_jax.errors import InputError
 from rlli_jax.judges import Answer, Failed, Invalid, Rated, Usage
+from rlli_jax.oracle.answers import Answers
 from rlli_jax.oracle.keys import Parts, sha256
 
 BUSY_SECONDS = 60.0  # how long a writer waits for its turn
 CHUNK = 500  # keys in one statement
+PIECE = 1000  # rows that are read at once
 SCANNED = 2000  # bytes of the store for each question up to which reading it all is faster
 
 _schema = sa.MetaData()
@@ -163,6 +166,22 @@ class Row:
         return {**vars(self), "key": self.key, "checksum": self.checksum}
 
 
+class _Columns(NamedTuple):
+    """Rows of answers, column by column."""
+
+    key: Sequence[bytes]
+    kind: Sequence[str]
+    rating: Sequence[Any]  # float or None
+    valid_mass: Sequence[Any]
+    reason: Sequence[Any]  # text or None
+    raw: Sequence[Any]
+
+
+def _numbers(keys: Sequence[bytes]) -> np.ndarray:
+    """Keys [n] as numbers [n, 4] that are ordered as the keys are."""
+    return np.frombuffer(b"".join(keys), ">u8").astype(np.uint64).reshape(-1, 4)
+
+
 def _checksum(
     kind: str, rating: float | None, mass: float | None, reason: str | None, raw: str | None
 ) -> int:
@@ -171,7 +190,7 @@ def _checksum(
         numbers = b"" if rating is None else _NUMBERS.pack(rating, mass)
     except struct.error:
         return -1
-    return zlib.crc32(f"{kind}\0{reason}\0{raw}".encode(), zlib.crc32(numbers))
+    return zlib.crc32(numbers + f"{kind}\0{reason}\0{raw}".encode())
 
 
 def _clean(text: str) -> str:
@@ -225,40 +244,80 @@ class Store:
     def lookup(self, wanted: Collection[bytes]) -> dict[bytes, Answer]:
         """The final answers to the questions with these keys; one that failed has none.
 
-        A set or a dictionary of a million keys is not copied.
+        Raises:
+            InputError: a row's answer does not have the row's checksum.
+        """
+        wanted = set(wanted)
+        found: dict[bytes, Answer] = {}
+
+        def keep(rows: _Columns) -> None:
+            for key, kind, rating, mass, reason, raw in zip(*rows, strict=True):
+                if key in wanted and kind != "failed":
+                    rated = kind == "rated"
+                    found[key] = Rated(rating, mass, raw) if rated else Invalid(reason, raw)
+
+        self._read(wanted, keep)
+        return found
+
+    def fill(self, answers: Answers, places: Mapping[bytes, int]) -> None:
+        """As :meth:`lookup`, for millions: put the answer to each key at its place.
 
         Raises:
             InputError: a row's answer does not have the row's checksum.
         """
-        if not isinstance(wanted, Set | Mapping):
-            wanted = set(wanted)
-        found: dict[bytes, Answer] = {}
+        if not places:
+            return
+        # SQLite's rows come in the order of their keys, and sorted numbers find them several times
+        # faster than a dictionary of a million. Where two keys begin with the same eight bytes
+        # (less than one in ten million such tables has a pair) one is not found: it counts as not
+        # answered, until it is looked up by its whole key before it would be asked.
+        keys = _numbers(tuple(places))
+        order = np.argsort(keys[:, 0])
+        starts, place_of = keys[order, 0], np.fromiter(places.values(), np.intp)[order]
+        keys = keys[order]
 
-        def keep(rows: Iterable[tuple[Any, ...]]) -> None:
-            for key, kind, rating, mass, reason, raw, checksum in rows:
-                if key not in wanted or kind == "failed":
-                    continue
-                if checksum != _checksum(kind, rating, mass, reason, raw):
+        def keep(rows: _Columns) -> None:
+            found = _numbers(rows.key)
+            at = np.minimum(np.searchsorted(starts, found[:, 0]), len(starts) - 1)
+            wanted = (keys[at] == found).all(1)
+            rated = wanted & [kind == "rated" for kind in rows.kind]
+            answers.put_ratings(
+                place_of[at[rated]],
+                np.array(rows.rating, float)[rated],
+                np.array(rows.valid_mass, float)[rated],
+                np.array(rows.raw, object)[rated],
+            )
+            for i in np.flatnonzero(wanted & [kind == "invalid" for kind in rows.kind]).tolist():
+                answers.put(int(place_of[at[i]]), Invalid(rows.reason[i], rows.raw[i]))
+
+        self._read(places, keep)
+
+    def _read(self, wanted: Collection[bytes], keep: Callable[[_Columns], None]) -> None:
+        """Hand over, piece by piece, rows among which are all with these keys."""
+
+        def check(rows: Iterable[Sequence[tuple[Any, ...]]]) -> None:
+            for some in rows:
+                *columns, checksums = zip(*some, strict=True)
+                read = _Columns(*columns)
+                if tuple(map(_checksum, *read[1:])) != checksums:
                     raise _DamagedRow
-                rated = kind == "rated"
-                found[key] = Rated(rating, mass, raw) if rated else Invalid(reason, raw)
+                keep(read)
 
         def read(connection: sa.Connection) -> None:
             if len(wanted) > CHUNK and self._size(connection) <= SCANNED * len(wanted):
-                keep(self._select(connection, "TRUE", ()))
+                check(self._select(connection, "TRUE", ()))
                 return
             for chunk in _chunks(wanted):
                 if self._path is not None:
-                    keep(self._select(connection, f"key IN ({','.join('?' * len(chunk))})", chunk))
+                    check(self._select(connection, f"key IN ({','.join('?' * len(chunk))})", chunk))
                 else:
-                    keep(self._select(connection, "key = ANY(%s)", (chunk,)))
+                    check(self._select(connection, "key = ANY(%s)", (chunk,)))
 
         self._run(read)
-        return found
 
     def _select(
         self, connection: sa.Connection, where: str, given: Sequence[Any]
-    ) -> Iterator[tuple[Any, ...]]:
+    ) -> Iterator[Sequence[tuple[Any, ...]]]:
         """Final and other answers, without holding them all at once."""
         query = (
             "SELECT key, kind, rating, valid_mass, reason, raw, checksum FROM rlli_answers "
@@ -266,12 +325,12 @@ class Store:
         )
         if self._path is None:
             streaming = connection.execution_options(stream_results=True)
-            yield from streaming.exec_driver_sql(query, tuple(given))
+            yield from streaming.exec_driver_sql(query, tuple(given)).partitions(PIECE)
             return
         # The driver's own rows: for a million answers SQLAlchemy's take four times longer.
         cursor = connection.exec_driver_sql(query, tuple(given)).cursor
-        while rows := cursor.fetchmany(10_000):
-            yield from rows
+        while rows := cursor.fetchmany(PIECE):
+            yield rows
 
     def record(self, owner: str, rows: Sequence[Row], texts: Mapping[str, str]) -> None:
         """Keep the answers of a batch and end its leases, in one transaction.

@@ -11,7 +11,6 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from operator import attrgetter
 from pathlib import Path
 from typing import Literal, TypeAlias, TypedDict
 
@@ -20,10 +19,9 @@ import scipy
 
 from rlli_jax.catalog import Catalog
 from rlli_jax.errors import InputError
-from rlli_jax.judges import Answer, Failed, JudgeIdentity, Rated, Scale
+from rlli_jax.judges import Answer, Failed, JudgeIdentity, Scale
+from rlli_jax.oracle.answers import Answers
 from rlli_jax.personas import Population
-
-NOT_RATED = Rated(0.0, 0.0)  # never read as a rating
 
 OnMissing: TypeAlias = Literal["raise", "mask", "impute"]
 
@@ -140,11 +138,9 @@ class QoETable:
         shape = (len(population), len(catalog.requests), len(catalog.providers), samples)
         if len(answers) != np.prod(shape):
             raise ValueError(f"{len(answers)} answers do not fill a table of shape {shape}.")
-        rated = [a if isinstance(a, Rated) else NOT_RATED for a in answers]
-        valid = np.fromiter((a is not NOT_RATED for a in rated), bool, len(rated)).reshape(shape)
-        rating = np.fromiter(map(attrgetter("rating"), rated), float, len(rated)).reshape(shape)
-        mass = np.fromiter(map(attrgetter("valid_mass"), rated), float, len(rated)).reshape(shape)
-        qoe = np.where(valid, scale.qoe(rating), 0.0)  # type: ignore[arg-type]
+        columns = Answers.of(answers)
+        valid, mass = columns.rated.reshape(shape), columns.valid_mass.reshape(shape)
+        qoe = np.where(valid, scale.qoe(columns.rating.reshape(shape)), 0.0)  # type: ignore[arg-type]
         for user, request, provider, sample in np.argwhere(~((qoe >= 0) & (qoe <= 1))):
             answer = answers[int(np.ravel_multi_index((user, request, provider, sample), shape))]
             raise InputError(

@@ -269,7 +269,7 @@ def test_an_exception_gives_the_questions_back(store):
 def test_leases_are_renewed_while_a_batch_takes_long(store, monkeypatch):
     monkeypatch.setattr(asking, "LEASE_SECONDS", 0.4)
     judge = Paid()
-    keys = list(look_up(judge, questions(1), store).unique)
+    keys = list(look_up(judge, questions(1), store).places)
 
     def rate(questions):
         time.sleep(1.0)

@@ -12,6 +12,7 @@ from rlli_jax.catalog import Picture
 from rlli_jax.errors import InputError
 from rlli_jax.judges import JudgeIdentity, Question, named_scale
 from rlli_jax.oracle.keys import Keys, canonical
+from rlli_jax.oracle.questions import Questions
 from rlli_jax.personas import Persona
 
 PIXELS = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
@@ -128,27 +129,23 @@ def test_patience_of_the_real_judge_does_not_change_the_key(monkeypatch):
     assert "first-key" not in plain.describe()
 
 
-def test_the_fast_way_is_the_sha256_of_the_canonical_json():
+@pytest.mark.parametrize("scale", [SCALE, named_scale("good-poor")], ids=lambda scale: scale.name)
+def test_the_fast_way_is_the_sha256_of_the_canonical_json(scale):
     rng = np.random.default_rng(0)
     pictures = [None, *(picture(rng.integers(0, 256, (2, 2, 3), np.uint8)) for _ in range(3))]
-    questions = [
-        Question(
-            Persona("x", tuple(rng.uniform(1, 5, 5))),
-            f'a "ball" \\ Größe 球 {i % 3}',
-            "p",
-            pictures[i % 4],
-            (SCALE, named_scale("good-poor"))[i % 2],
-            i % 5,
-        )
-        for i in range(40)
-    ]
+    cells = tuple((f'a "ball" \\ Größe 球 {i % 2}', "p", pictures[i % 4]) for i in range(8))
+    personas = tuple(Persona("x", tuple(rng.uniform(1, 5, 5))) for _ in range(3))
+    questions = Questions(personas, cells, scale, samples=2)
     keys = Keys(JudgeIdentity("j", PARAMETERS))
     made = keys.of(questions)
-    assert made == [keys.parts(question).key() for question in questions]
-    assert len(set(made)) == len(questions)
-    parts = keys.parts(questions[1])
+    assert made == keys.of(list(questions))
+    for question, key in zip(questions, made, strict=True):
+        assert key == (None if question.picture is None else keys.parts(question).key())
+    # The two requests alternate like the pictures, so each picture comes up twice with one of them.
+    assert len(set(made)) == 1 + 3 * 3 * 2
+    parts = keys.parts(questions[2])
     text = json.dumps({**vars(parts), "schema": 1}, sort_keys=True, separators=(",", ":"))
-    assert made[1] == hashlib.sha256(text.encode()).digest()
+    assert made[2] == hashlib.sha256(text.encode()).digest()
 
 
 def test_digests_stand_for_texts():

@@ -41,6 +41,11 @@ def test_questions_are_in_the_order_of_the_table():
         assert question == Question(
             POPULATION.personas[k], f"r{r}", f"p{p}", picture, SCALE, sample=s
         )
+        assert questions[((k * 3 + r) * 2 + p) * 4 + s] == question
+    assert questions[-1] == list(questions)[-1]
+    assert questions[5:9] == list(questions)[5:9]
+    with pytest.raises(IndexError):
+        questions[len(questions)]
 
 
 def test_at_least_one_sample():
@@ -53,7 +58,7 @@ def test_equal_questions_are_asked_once_and_samples_are_not_collapsed():
     doubled = [*questions, *reversed(questions)]
     judge = CountingJudge()
     answers = ask(judge, doubled)
-    assert judge.calls == [questions]
+    assert judge.calls == [list(questions)]
     assert answers[: len(questions)] == [Rated(float(i)) for i in range(len(questions))]
     assert answers[len(questions) :] == answers[: len(questions)][::-1]
 

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from rlli_jax.errors import InputError
 from rlli_jax.judges import Failed, Invalid, Rated, Usage
+from rlli_jax.oracle.answers import Answers
 from rlli_jax.oracle.keys import Parts, sha256
 from rlli_jax.oracle.store import ANSWERS, Experience, Row, checked, default_path, open_store
 
@@ -44,6 +45,31 @@ def test_answers_come_back_as_they_were_given(store):
     record(store, given)
     made = keys(0, 1, 2, 3, 4)
     assert store.lookup(made) == {made[0]: given[0], made[1]: given[1], made[3]: given[3]}
+
+
+@pytest.mark.parametrize("chunk", [500, 1], ids=["row by row", "all at once"])
+def test_filling_columns_finds_what_a_lookup_finds(store, monkeypatch, chunk):
+    monkeypatch.setattr("rlli_jax.oracle.store.CHUNK", chunk)
+    rng = np.random.default_rng(0)
+    record(
+        store,
+        {
+            i: (Rated(i / 7, 0.5, f"{i}"), Invalid("no", f"{i}"), Failed("no"))[i % 3]
+            for i in range(60)
+        },
+    )
+    asked = rng.permutation(90)[:70].tolist()  # some are not stored, some stored are not asked
+    answers = Answers.empty(100)
+    places = dict(zip(keys(*asked), rng.permutation(100)[:70].tolist(), strict=True))
+    store.fill(answers, places)
+    known = store.lookup(places)
+    assert 30 < len(known) < 60
+    for key, place in places.items():
+        assert answers.unknown[place] == (key not in known)
+        if key in known:
+            assert answers[place] == known[key]
+    assert (~answers.unknown).sum() == len(known)
+    store.fill(answers, {})
 
 
 def test_more_keys_than_fit_one_statement(store):
