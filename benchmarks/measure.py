@@ -109,3 +109,30 @@ def keep(rows: list[dict[str, Any]], path: Path) -> None:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The rows of a CSV that ``keep`` wrote, numbers as numbers; none if there is no such file."""
+
+    def value(text: str) -> Any:
+        for kind in (int, float):
+            try:
+                return kind(text)
+            except ValueError:
+                continue
+        return text
+
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [{k: value(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+def merged(rows: list[dict[str, Any]], path: Path, keys: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The rows of a CSV, with ``rows`` in place of those of the same keys, ordered by the keys."""
+
+    def key(row: dict[str, Any]) -> tuple:
+        return tuple(row[k] for k in keys)
+
+    every = {key(row): row for row in [*read(path), *rows]}
+    return [every[k] for k in sorted(every)]

@@ -1,19 +1,23 @@
 """PPO and DQN against rejax and stable-baselines3 on CartPole-v1: steps per second, one table.
 
-    python benchmarks/peers.py [--runs 1 32] [--output benchmarks/results]
+    python benchmarks/peers.py [--runs 1 32] [--algorithms ppo dqn] [--output benchmarks/results]
 
 Same network (two layers of 64), batch sizes, epochs, learning rates and number of environments.
 Each peer runs in an environment of its own, made below ``--cache`` if this one lacks it; rejax
 needs gymnax below 1.0. Every measurement is a process of its own. Several runs: ours are
 vmapped and split over one host device a core; rejax's are vmapped, which is its own way;
 stable-baselines3 trains one run in each of as many processes as cores, one thread each.
-Compilation is timed apart. Differences that remain: ours and rejax's DQN choose by double
-Q-learning, stable-baselines3's does not; rejax and ours keep a float32 network update for each.
+Compilation is timed apart. The codes take turns, ``--rounds`` times, for the speed of a machine
+drifts: a ratio is the median over rounds, each within one round. What is measured replaces its
+lines in ``peers.csv`` and leaves the others, so the table can be made in parts. Differences that
+remain: ours and rejax's DQN choose by double Q-learning, stable-baselines3's does not; rejax and
+ours keep a float32 network update for each.
 """
 
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -44,7 +48,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, nargs="+", default=[1, 32])
     parser.add_argument("--algorithms", nargs="+", choices=("ppo", "dqn"), default=["ppo", "dqn"])
     parser.add_argument("--peers", nargs="*", choices=tuple(PACKAGES), default=list(PACKAGES))
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3, help="in each round")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache/rlli_jax/benchmarks")
     parser.add_argument("--worker", help=argparse.SUPPRESS)  # a measurement, as JSON
@@ -190,7 +195,7 @@ def interpreter(peer: str, cache: Path) -> str:
 
 
 def measured(name: str, algorithm: str, runs: int, repeats: int, cache: Path) -> dict[str, Any]:
-    """One line of the table."""
+    """Steps per second of each repeat, on the wall and of CPU time; seconds of compilation."""
     steps = STEPS[name, algorithm][runs > 1]
     setting = json.dumps([name, algorithm, runs, steps, repeats])
     command = [interpreter(name, cache), __file__, "--worker", setting]
@@ -202,14 +207,42 @@ def measured(name: str, algorithm: str, runs: int, repeats: int, cache: Path) ->
     if any(process.returncode for process in processes):
         raise SystemExit(f"{name} {algorithm} failed; its message is above.")
     results = [json.loads(output.splitlines()[-1]) for output in outputs]
-    result = results[0]
-    wall = measure.rates(sum(r["work"] for r in results), result["wall"])
-    busy = measure.rates(result["work"], result["busy"])
-    return {
-        "algorithm": algorithm.upper(), "code": name, "runs": runs,
-        "compile s": round(result["compile"], 2), **wall,
-        "per CPU second": busy["max"], "versions": result["versions"],
-    }  # fmt: skip
+    first, work = results[0], sum(r["work"] for r in results)
+    wall = [work / seconds for seconds in first["wall"]]
+    busy = [first["work"] / seconds for seconds in first["busy"]]
+    print(f"{name} {algorithm} {runs}: {statistics.median(wall):,.0f} steps/s", file=sys.stderr)
+    return {"wall": wall, "busy": busy} | {k: first[k] for k in ("compile", "versions")}
+
+
+def compared(algorithm: str, runs: int, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Lines of the table: ours, then each peer."""
+    codes = ["rlli_jax", *options.peers]
+    rounds: dict[str, list[dict[str, Any]]] = {code: [] for code in codes}
+    for _ in range(options.rounds):
+        for code in codes:
+            rounds[code].append(measured(code, algorithm, runs, options.repeats, options.cache))
+
+    def ratio(code: str, time: str) -> list[float]:
+        return [
+            statistics.median(ours[time]) / statistics.median(peer[time])
+            for ours, peer in zip(rounds["rlli_jax"], rounds[code], strict=True)
+        ]
+
+    rows = []
+    for code, results in rounds.items():
+        speed = [x for result in results for x in result["wall"]]
+        faster = ratio(code, "wall")
+        rows.append({
+            "algorithm": algorithm.upper(), "code": code, "runs": runs,
+            "compile s": round(min(result["compile"] for result in results), 2),
+            "min": round(min(speed)), "median": round(statistics.median(speed)),
+            "max": round(max(speed)),
+            "rlli_jax is faster by": round(statistics.median(faster), 2),
+            "least": round(min(faster), 2), "most": round(max(faster), 2),
+            "by CPU time": round(statistics.median(ratio(code, "busy")), 2),
+            "date": time.strftime("%Y-%m-%d"), "versions": results[0]["versions"],
+        })  # fmt: skip
+    return rows
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
@@ -240,29 +273,16 @@ def main() -> None:
         name, *setting = json.loads(options.worker)
         print(json.dumps(WORKERS[name](*setting)))
         return
-    start = time.perf_counter()
-    rows = []
+    path = options.output / "peers.csv"
     for algorithm in options.algorithms:
         for runs in options.runs:
-            for name in ["rlli_jax", *options.peers]:
-                row = measured(name, algorithm, runs, options.repeats, options.cache)
-                ours = next(
-                    r for r in [*rows, row]
-                    if (r["code"], r["algorithm"], r["runs"])
-                    == ("rlli_jax", row["algorithm"], runs)
-                )  # fmt: skip
-                row["rlli_jax is faster by"] = round(ours["median"] / row["median"], 2)
-                row["by CPU time"] = round(ours["per CPU second"] / row["per CPU second"], 2)
-                rows.append({k: v for k, v in row.items() if k != "versions"} | {
-                    "versions": row["versions"]
-                })  # fmt: skip
-                print(f"{name} {algorithm} {runs}: {row['median']:,.0f} steps/s", file=sys.stderr)
+            rows = compared(algorithm, runs, options)
+            measure.keep(measure.merged(rows, path, ("algorithm", "runs", "code")), path)
+    rows = measure.read(path)
     print("CartPole-v1, environment steps a second over the repeats\n")
     print(measure.table([{k: v for k, v in r.items() if k != "versions"} for r in rows]))
     for code in dict.fromkeys(r["code"] for r in rows):
         print(f"{code}: {next(r['versions'] for r in rows if r['code'] == code)}")
-    print(f"{time.perf_counter() - start:.0f} s in all")
-    measure.keep(rows, options.output / "peers.csv")
     draw(rows, options.output / "peers.svg")
 
 
