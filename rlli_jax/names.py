@@ -6,5 +6,14 @@ from typing import Literal
 Assignment = Literal["shared", "sequential", "joint"]
 ObservationPart = Literal["action", "reward", "user", "persona", "request"]
 MarketObservationPart = Literal[
-    "providers", "task", "room", "utility", "latency", "persona", "request", "tastes"
+    "providers",
+    "task",
+    "room",
+    "utility",
+    "latency",
+    "forecast",
+    "remaining",
+    "persona",
+    "request",
+    "tastes",
 ]

@@ -75,6 +75,20 @@ def legal_actions(env: Env, state: PyTree, params: PyTree) -> jax.Array:
     return jnp.ones((*shape.heads, shape.n), bool)
 
 
+def by_action(env: Env) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
+    """What takes an observation apart: what it tells of each action [..., L, F], and the rest.
+
+    Raises:
+        InputError: if the environment has no such thing.
+    """
+    if hasattr(env, "by_action"):
+        return env.by_action
+    raise InputError(
+        f"{env.name} does not tell what its observation says of each action (by_action), which a "
+        "shared network needs; set shared to false."
+    )
+
+
 def situation(env: Env, observation: jax.Array, state: PyTree, params: PyTree) -> Situation:
     """Gather what a policy may look at, for one environment."""
     flat = jnp.asarray(observation, jnp.float32).reshape(-1)

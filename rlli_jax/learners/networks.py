@@ -70,12 +70,44 @@ class MLP(nn.Module):
         return Dense(self.output, kernel_init=nn.initializers.orthogonal(self.output_gain))(x)
 
 
+class Shared(nn.Module):
+    """One network that scores every action: Deep Sets (Zaheer et al. 2017, arXiv 1703.06114).
+
+    Each layer sees the action itself and the mean over all actions (Eq. 4 there, with a mean). What
+    the observation does not tell of an action, a learned vector of that action can hold; it starts
+    at 0, so that at first actions which look alike score alike.
+    """
+
+    hidden: Sequence[int]
+    output_gain: float
+    activation: Activation
+
+    @nn.compact
+    def __call__(self, rows: jax.Array, rest: jax.Array) -> jax.Array:
+        """What is known of each action [..., L, features] and else [..., more] -> [..., L]."""
+        rest = jnp.broadcast_to(rest[..., None, :], (*rows.shape[:-1], rest.shape[-1]))
+        x = jnp.concatenate([rows, rest], -1)
+        init = nn.initializers.orthogonal(np.sqrt(2))
+        shape = (rows.shape[-2], self.hidden[0])
+        known: jax.Array | float = self.param("known", nn.initializers.zeros, shape)
+        for width in self.hidden:
+            pooled = Dense(width, use_bias=False, kernel_init=init)(x.mean(-2, keepdims=True))
+            x = ACTIVATIONS[self.activation](Dense(width, kernel_init=init)(x) + pooled + known)
+            known = 0.0
+        return Dense(1, kernel_init=nn.initializers.orthogonal(self.output_gain))(x).squeeze(-1)
+
+
 class Actor(nn.Module):
-    """Logits of a (factored) categorical policy."""
+    """Logits of a (factored) categorical policy.
+
+    With ``split``, which takes an observation apart into what it tells of each action and the
+    rest, one shared network scores every action (:class:`Shared`); that is for a single choice.
+    """
 
     actions: ActionShape
     hidden: Sequence[int]
     activation: Activation
+    split: Callable[[jax.Array], tuple[jax.Array, jax.Array]] | None = None
 
     @nn.compact
     def __call__(self, observation: jax.Array, legal: jax.Array | None) -> jax.Array:
@@ -84,9 +116,12 @@ class Actor(nn.Module):
         None in place of a mask: every action is legal.
         """
         heads, n = self.actions
-        outputs = int(np.prod(heads, dtype=int)) * n
-        logits = MLP(self.hidden, outputs, 0.01, self.activation)(observation)
-        logits = logits.reshape(*observation.shape[:-1], *heads, n)
+        if self.split is not None:
+            logits = Shared(self.hidden, 0.01, self.activation)(*self.split(observation))
+        else:
+            outputs = int(np.prod(heads, dtype=int)) * n
+            logits = MLP(self.hidden, outputs, 0.01, self.activation)(observation)
+            logits = logits.reshape(*observation.shape[:-1], *heads, n)
         return logits if legal is None else jnp.where(legal, logits, ILLEGAL)
 
 

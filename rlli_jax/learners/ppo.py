@@ -40,8 +40,13 @@ class PPOConfig:
     # Units of a gated recurrent unit that remembers the episode; 0 for none. Minibatches are then
     # whole rows of num_steps steps, so num_envs must divide into num_minibatches.
     memory: Annotated[int, Field(ge=0)] = 0
+    # Whether one network (networks.Shared) scores every action from what the observation tells of
+    # it, instead of one output for each; for environments that have by_action.
+    shared: bool = False
 
     def __post_init__(self) -> None:
+        if self.shared and self.memory:
+            raise InputError("shared and memory do not go together; set memory to 0.")
         if self.memory and self.num_envs % self.num_minibatches:
             raise InputError(
                 f"num_envs = {self.num_envs} does not divide into num_minibatches = "
@@ -134,11 +139,12 @@ def ppo(env: core.Env, config: PPOConfig = PPOConfig()) -> Learner:
     """
 
     cell = nn.GRUCell(config.memory) if config.memory else None
+    split = core.by_action(env) if config.shared else None
 
     def networks(env_params: PyTree) -> tuple[Actor, Critic]:
         actions = core.action_shape(env, env_params)
         return (
-            Actor(actions, config.hidden, config.activation),
+            Actor(actions, config.hidden, config.activation, split),
             Critic(config.hidden, config.activation),
         )
 

@@ -1,5 +1,6 @@
 """PPO: advantages against the definition, masks, factored actions, annealing, tracing."""
 
+from dataclasses import replace
 from functools import cache
 
 import chex
@@ -10,8 +11,11 @@ import numpy as np
 import pytest
 from probe_envs import ForbiddenJackpot
 
+from rlli_jax.envs.edge_market import EdgeMarket
 from rlli_jax.envs.provider_selection import ProviderSelection
 from rlli_jax.errors import InputError
+from rlli_jax.learners.core import ActionShape
+from rlli_jax.learners.networks import ILLEGAL, Actor
 from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams, advantages, permutation, ppo
 
 SMALL = PPOConfig(num_envs=4, num_steps=8, num_minibatches=2, num_epochs=2, hidden=(8,))
@@ -145,7 +149,41 @@ def test_every_permutation_is_as_likely():
     assert (abs(counts - 1000) < 5 * np.sqrt(6000 * 5 / 36)).all()
 
 
+def test_a_shared_network_scores_alike_what_looks_alike():
+    def split(observation):  # three actions of two numbers each, and one more number
+        rows = observation[..., :6].reshape(*observation.shape[:-1], 3, 2)
+        return rows, observation[..., 6:]
+
+    actor = Actor(ActionShape((), 3), (4, 4), "relu", split)
+    params = actor.init(jax.random.key(0), jnp.zeros(7), None)
+    one, other = jnp.array([[1.0, 2, 0, 3, 4, 5, 9], [4.0, 5, 0, 3, 1, 2, 9]])
+    logits = actor.apply(params, one, None)
+    assert len(set(logits.tolist())) == 3
+    np.testing.assert_allclose(actor.apply(params, other, None), logits[::-1], rtol=1e-5)
+    # Each score depends on the other actions and on the rest.
+    assert actor.apply(params, one.at[0].add(1), None)[1] != logits[1]
+    assert actor.apply(params, one.at[6].add(1), None)[1] != logits[1]
+    masked = actor.apply(params, one, jnp.array([True, False, True]))
+    assert masked.tolist() == [logits[0], ILLEGAL, logits[2]]
+
+
+def test_a_shared_actor_learns_in_the_edge_market():
+    env = EdgeMarket(observation=("providers", "task", "utility"))
+    learner = ppo(env, replace(SMALL, shared=True))
+    init, step = jax.jit(learner.init), jax.jit(learner.step)
+    state = init(jax.random.key(0), PPOHyperparams(), env.default_params)
+    after, metrics = step(state, env.default_params)
+    assert metrics["policy_loss"] != 0
+    known = after.params["actor"]["params"]["Shared_0"]["known"]
+    assert known.shape == (20, 8)
+    assert (known != 0).any()
+
+
 def test_bad_sizes_are_refused():
+    with pytest.raises(InputError, match="set memory to 0"):
+        PPOConfig(num_envs=4, memory=2, shared=True)
+    with pytest.raises(InputError, match="by_action"):
+        ppo(SELECTION, replace(SMALL, shared=True))
     with pytest.raises(InputError, match="num_minibatches = 3"):
         PPOConfig(num_envs=4, num_steps=4, num_minibatches=3)
     with pytest.raises(InputError, match="as memory needs"):

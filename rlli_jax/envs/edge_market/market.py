@@ -37,6 +37,11 @@ from rlli_jax.errors import InputError
 from rlli_jax.names import MarketObservationPart
 
 _MIDPOINT, _HALF_RANGE = 3.0, 2.0  # of the 1-5 trait scale
+_AHEAD = np.array([0, 0.1, 0.2, 0.4, 0.7], np.float32)  # of the longest runtime, for ``forecast``
+# Observation parts that tell of each provider, and how many numbers they tell.
+_OF_EACH = {
+    "providers": 2, "room": 1, "utility": 1, "latency": 1, "forecast": len(_AHEAD), "tastes": 2,
+}  # fmt: skip
 
 
 @struct.dataclass(kw_only=True)
@@ -181,7 +186,10 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
         ``providers`` capacity / scale and available / capacity of each provider in turn, [2 L];
         ``task`` demand and runtime over their largest values, [2]; ``room`` whether the task fits,
         [L]; ``utility`` what each provider would pay for it, [L]; ``latency`` until its picture is
-        there, over the longest runtime, [L]. With users also: ``persona`` the
+        there, over the longest runtime, [L]; ``forecast`` the steps that each provider in turn
+        would have left if it took the task and nothing else came, over the scale, now and after
+        0.1, 0.2, 0.4 and 0.7 of the longest runtime, [5 L]; ``remaining`` the time until the
+        horizon over the longest runtime, at most 1, [1]. With users also: ``persona`` the
         Big Five of the task's user, scaled to [-1, 1], [5]; ``request`` the features of what is
         asked for, [F]; ``tastes`` interest and satiation of that user, where they drift, [2 L].
         AGOD's is ``("providers", "task")``.
@@ -490,6 +498,12 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
         everyone = jnp.arange(capacity.shape[0])
         latency, _ = self._cost(task, everyone, self._offers(state, params)[0], params)
         parts["latency"] = jnp.broadcast_to(latency / seconds(longest, params), capacity.shape)
+        ahead = (_AHEAD * seconds(longest, params)).astype(jnp.int32)  # [5]
+        still = (state.until - task.arrival)[..., None] > ahead  # [L, C, 5]
+        busy = jnp.where(still, state.demand[..., None], 0).sum(1)
+        parts["forecast"] = (capacity[:, None] - busy - task.demand) / params.capacity_scale
+        ending = (params.horizon - task.arrival) / seconds(longest, params)
+        parts["remaining"] = jnp.minimum(ending, 1.0)
         if params.users is not None:
             parts["persona"] = (params.users.personas[task.user] - _MIDPOINT) / _HALF_RANGE
             parts["request"] = params.users.request_features[task.request]
@@ -499,6 +513,32 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
         return jnp.concatenate(
             [parts[part].astype(jnp.float32).reshape(-1) for part in self.observation]
         )
+
+    def by_action(self, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """An observation [..., size] as what it tells of each provider [..., L, F], and the rest.
+
+        For networks that score every provider alike; the rest is [..., G].
+        """
+        providers, users = self.num_actions, self._params.users
+        wide = {"task": 2, "remaining": 1, "persona": 5}
+        if users is not None:
+            wide["request"] = users.request_features.shape[1]
+        widths = [providers * _OF_EACH[p] if p in _OF_EACH else wide[p] for p in self.observation]
+        parts = jnp.split(observation, np.cumsum(widths)[:-1], -1)
+        rows, rest = [], [observation[..., :0]]
+        for name, part in zip(self.observation, parts, strict=True):
+            if name == "tastes":  # [2 L], one after the other
+                rows.append(part.reshape(*part.shape[:-1], 2, providers).swapaxes(-1, -2))
+            elif name in _OF_EACH:
+                rows.append(part.reshape(*part.shape[:-1], providers, _OF_EACH[name]))
+            else:
+                rest.append(part)
+        if not rows:
+            raise InputError(
+                f"the observation {', '.join(self.observation)} tells nothing of each provider: "
+                f"add one of {', '.join(_OF_EACH)}"
+            )
+        return jnp.concatenate(rows, -1), jnp.concatenate(rest, -1)
 
     def statistics(
         self, state: EnvState, action: jax.Array, params: EnvParams
@@ -547,7 +587,8 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
         """A box of float32: [0, 1], with ``persona`` [-1, 1], with what has no limit any number."""
         shape = jax.eval_shape(lambda p: self.reset_env(jax.random.key(0), p)[0], params).shape
         anything = float(np.finfo(np.float32).max)
-        reach = {"persona": 1.0} | dict.fromkeys(("latency", "request", "tastes"), anything)
+        unlimited = ("latency", "forecast", "request", "tastes")
+        reach = {"persona": 1.0} | dict.fromkeys(unlimited, anything)
         if self.queue:
             reach["providers"] = anything  # what waits makes available negative
         widest = max(reach.get(part, 0.0) for part in self.observation)

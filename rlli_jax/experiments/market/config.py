@@ -29,6 +29,7 @@ from rlli_jax.learners.dqn import DQNConfig, DQNHyperparams
 from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams
 from rlli_jax.learners.reinforce import ReinforceConfig, ReinforceHyperparams
 from rlli_jax.learners.sac import D2SACConfig, SACConfig, SACHyperparams
+from rlli_jax.learners.vine import VineConfig, VineHyperparams
 from rlli_jax.names import MarketObservationPart
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -156,7 +157,17 @@ class MarketD2SAC(MarketLearned):
     hyperparams: SACHyperparams = SACHyperparams()
 
 
-_KINDS = (MarketPPO, MarketDQN, MarketReinforce, MarketSAC, MarketD2SAC, Bandit, Rule)
+class MarketVine(MarketLearned):
+    """Keys as in :mod:`rlli_jax.learners.vine`."""
+
+    learner: Literal["vine"]
+    config: VineConfig = VineConfig()
+    hyperparams: VineHyperparams = VineHyperparams()
+
+
+_KINDS = (
+    MarketPPO, MarketDQN, MarketReinforce, MarketSAC, MarketD2SAC, MarketVine, Bandit, Rule,
+)  # fmt: skip
 _BY_LEARNER = {
     learner: kind.__name__
     for kind in _KINDS
@@ -175,6 +186,7 @@ AnyMarketPolicy = Annotated[
     | Annotated[MarketReinforce, Tag("MarketReinforce")]
     | Annotated[MarketSAC, Tag("MarketSAC")]
     | Annotated[MarketD2SAC, Tag("MarketD2SAC")]
+    | Annotated[MarketVine, Tag("MarketVine")]
     | Annotated[Bandit, Tag("Bandit")]
     | Annotated[Rule, Tag("Rule")],
     Discriminator(

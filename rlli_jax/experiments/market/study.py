@@ -49,6 +49,7 @@ from rlli_jax.experiments.market.config import (
     MarketPPO,
     MarketReinforce,
     MarketSAC,
+    MarketVine,
     Rule,
 )
 from rlli_jax.experiments.market.episodes import Episodes, as_policy, gather, play_all
@@ -60,6 +61,7 @@ from rlli_jax.learners.dqn import dqn
 from rlli_jax.learners.ppo import ppo
 from rlli_jax.learners.reinforce import reinforce
 from rlli_jax.learners.sac import d2sac, sac
+from rlli_jax.learners.vine import vine
 from rlli_jax.names import MarketObservationPart
 from rlli_jax.oracle import QoETable
 from rlli_jax.personas import Population
@@ -70,6 +72,7 @@ _LEARNERS: dict[type[MarketLearned], Callable[..., Learner]] = {
     MarketReinforce: reinforce,
     MarketSAC: sac,
     MarketD2SAC: d2sac,
+    MarketVine: vine,
 }
 
 

@@ -80,6 +80,20 @@ def test_observation_parts(env):
     assert env.observation_space(params).shape == observation[1].shape
 
 
+def test_the_forecast_is_what_is_left_when_the_task_is_taken_and_what_runs_has_ended():
+    params = make_params(Fleet([900, 450], [FLAT, FLAT]), horizon=50_000)
+    env = EdgeMarket(params, observation=("providers", "task", "forecast", "remaining"))
+    tasks = given_tasks([0, 30_000, 30_001], [250, 225, 100])
+    observation = play(env, params, tasks, follow([1, 0])).observation[1]
+    rows, rest = env.by_action(observation)
+    # The first task runs 40,410 s, a quarter of which is to come: more than 0.2 of the longest.
+    forecast = [[675] * 5, [-25, -25, -25, 225, 225]]
+    np.testing.assert_allclose(rows[:, 2:], np.array(forecast) / 900, rtol=1e-6)
+    np.testing.assert_allclose(rows[:, :2], [[1, 1], [0.5, 200 / 450]], rtol=1e-6)
+    np.testing.assert_allclose(rest, [*observation[4:6], 20_000 / 40_410], rtol=1e-6)
+    assert env.observation_space(params).contains(observation)
+
+
 def test_mask_leaves_those_with_room_or_all(agod):
     params = make_params(Fleet([100, 250], [FLAT, FLAT]))
     masked, free = EdgeMarket(params, mask=True), EdgeMarket(params)
@@ -261,3 +275,9 @@ def test_impossible_observations_are_refused(parts):
 def test_a_missing_recording_is_refused(tmp_path):
     with pytest.raises(InputError, match="no recorded episode can be read"):
         load_recording(tmp_path / "none.npz")
+
+
+def test_an_observation_that_tells_nothing_of_providers_has_no_rows():
+    env = EdgeMarket(observation=("task",))
+    with pytest.raises(InputError, match="tells nothing of each provider"):
+        env.by_action(jnp.zeros(2))

@@ -168,6 +168,9 @@ def test_satiation_with_a_repeated_provider():
     expected = [0.4, 0.4 / 1.5, 0.05, 0.1]
     np.testing.assert_allclose(played.reward, expected, rtol=1e-5)
     np.testing.assert_allclose(played.observation[-1], [0, 0, 0.75, 1.0], atol=1e-6)
+    rows, rest = env.by_action(played.observation)
+    np.testing.assert_allclose(rows[-1], [[0, 0.75], [0, 1.0]], atol=1e-6)
+    assert rest.shape == (5, 0)
 
 
 def test_a_crash_leaves_the_tastes():

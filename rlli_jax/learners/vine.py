@@ -1,0 +1,220 @@
+"""Policy iteration by branched rollouts that share their random numbers.
+
+From states that the policy so far meets, several actions are tried, each followed by that policy
+for some steps with the same random numbers, so that most of the luck cancels in the differences of
+their returns: the vine estimator of Schulman et al. 2015 (arXiv 1502.05477, Section 5.2). A network
+learns these differences, and its best action is the next policy, as in rollout classification
+policy iteration (Lagoudakis and Parr, ICML 2003). It needs an environment that can be started from
+any of its states, which is what gymnax's are.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from pydantic import Field
+
+from rlli_jax.errors import InputError
+from rlli_jax.learners import core
+from rlli_jax.learners.core import Key, Learner, Policy, PyTree, Situation
+from rlli_jax.learners.networks import Activation, Actor
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+@dataclass(frozen=True)
+class VineConfig:
+    """What decides shapes; a change compiles anew."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    num_envs: Positive = 128  # environments side by side, each branched once an iteration
+    num_steps: Positive = 8  # steps of each environment between two branchings
+    branches: Annotated[int, Field(ge=2)] = 4  # actions tried in a state, the best one included
+    length: Positive = 60  # steps of a branch, its first action included
+    updates: Positive = 16  # gradient steps in one iteration
+    batch_size: Positive = 512  # states
+    buffer_size: Positive = 8_192  # newest branched states that are learned from
+    hidden: tuple[Positive, ...] = (32, 32)
+    activation: Activation = "relu"
+    # Whether one network (networks.Shared) scores every action from what the observation tells of
+    # it, instead of one output for each; for environments that have by_action.
+    shared: bool = False
+
+    def __post_init__(self) -> None:
+        if self.buffer_size % self.num_envs:
+            raise InputError(
+                f"buffer_size = {self.buffer_size} is no multiple of num_envs = {self.num_envs}; "
+                "choose one that is."
+            )
+
+
+@struct.dataclass
+class VineHyperparams:
+    """What a sweep may vary within one compilation; every field is traced."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    # Part of the learning rate that is gone at the end, falling linearly; 0 keeps it constant.
+    anneal: Annotated[float, Field(ge=0, le=1)] = 0.95
+    total_iterations: Annotated[int, Field(gt=0)] = 100  # over which the rate falls
+    gamma: Annotated[float, Field(ge=0, le=1)] = 1.0  # a branch ends by itself
+    # The actions tried beside the best one, and the share ``exploration`` of all steps, are drawn
+    # from softmax(score / temperature); a score is a difference of returns.
+    temperature: Annotated[float, Field(gt=0)] = 0.05
+    exploration: Annotated[float, Field(ge=0, le=1)] = 0.1
+    tau: Annotated[float, Field(gt=0, le=1)] = 0.05  # how far the policy moves an iteration
+
+
+@struct.dataclass
+class Branches:
+    """Branched states; leading axis [C] in the buffer, [N] when new, [B] in a minibatch."""
+
+    observation: jax.Array  # [..., size] float32
+    action: jax.Array  # [..., K] int32, those tried
+    legal: jax.Array  # [..., K] bool; an illegal one stands where there were too few
+    value: jax.Array  # [..., K] float32, return of the branch
+
+
+@struct.dataclass
+class VineState:
+    """All that a run needs to go on."""
+
+    key: Key  # []
+    params: PyTree
+    policy: PyTree  # running mean of params, by which everything acts
+    optimizer: optax.OptState
+    envs: core.Envs
+    buffer: Branches  # [C, ...]
+    iteration: jax.Array  # [] int32
+    hyperparams: VineHyperparams
+
+
+def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
+    """The learner for any gymnax environment with a single discrete action, masked ones too."""
+    split = core.by_action(env) if config.shared else None
+    blocks = config.buffer_size // config.num_envs
+
+    def network(env_params: PyTree) -> Actor:
+        actions = core.action_shape(env, env_params)
+        if actions.heads:
+            raise InputError(
+                f"vine needs a single discrete action, but {env.name} takes {actions.heads[0]} "
+                "choices at once (assignment joint); use PPO, or assignment sequential."
+            )
+        if actions.n < config.branches:
+            raise InputError(
+                f"branches = {config.branches}, but {env.name} has {actions.n} actions; try no "
+                "more than it has."
+            )
+        return Actor(actions, config.hidden, config.activation, split)
+
+    def init(key: Key, hyperparams: VineHyperparams, env_params: PyTree) -> VineState:
+        key, key_network, key_reset = jax.random.split(key, 3)
+        envs = core.reset(env, key_reset, env_params, config.num_envs)
+        seen = core.view(env, envs, env_params)
+        params = network(env_params).init(key_network, seen.observation, seen.legal)
+        tried = (config.buffer_size, config.branches)
+        buffer = Branches(
+            observation=jnp.zeros((config.buffer_size, seen.observation.shape[-1])),
+            action=jnp.zeros(tried, jnp.int32),
+            legal=jnp.zeros(tried, bool),
+            value=jnp.zeros(tried),
+        )
+        hyperparams = jax.tree.map(jnp.asarray, hyperparams)
+        optimizer = optax.adam(0.0).init(params)
+        return VineState(key, params, params, optimizer, envs, buffer, jnp.int32(0), hyperparams)
+
+    def step(state: VineState, env_params: PyTree) -> tuple[VineState, dict[str, jax.Array]]:
+        hyper = state.hyperparams
+        scores = network(env_params).apply
+        progress = jnp.minimum(state.iteration / hyper.total_iterations, 1)
+        key, key_walk, key_branch, key_learn = jax.random.split(state.key, 4)
+
+        def walk(envs: core.Envs, key: Key) -> tuple[core.Envs, core.Episodes]:
+            key_explore, key_noise, key_step = jax.random.split(key, 3)
+            seen = core.view(env, envs, env_params)
+            score = scores(state.policy, seen.observation, seen.legal)
+            explore = jax.random.uniform(key_explore, score.shape[:1]) < hyper.exploration
+            noise = hyper.temperature * jax.random.gumbel(key_noise, score.shape)
+            action = jnp.argmax(score + noise * explore[:, None], -1)
+            envs, _, ended = core.step(env, key_step, envs, seen, action, env_params)
+            return envs, ended
+
+        def rollout(env_state: PyTree, action: jax.Array, keys: Key) -> jax.Array:
+            """Return of ``action`` and then the policy, with the random numbers of ``keys`` [H]."""
+
+            def one(carry: tuple, key: Key) -> tuple[tuple, jax.Array]:
+                env_state, action, worth = carry
+                observation, env_state, reward, terminated, _ = env.step_env(
+                    key, env_state, action, env_params
+                )
+                done = terminated | env.is_truncated(env_state, env_params)
+                seen = core.situation(env, observation, env_state, env_params)
+                following = jnp.argmax(scores(state.policy, seen.observation, seen.legal))
+                carry = env_state, following, jnp.where(done, 0.0, worth * hyper.gamma)
+                return carry, worth * reward
+
+            start = env_state, action, jnp.float32(1)
+            return jax.lax.scan(one, start, keys)[1].sum()
+
+        def branch(key: Key, env_state: PyTree, observation: jax.Array) -> Branches:
+            key_noise, key_future = jax.random.split(key)
+            seen = core.situation(env, observation, env_state, env_params)
+            score = scores(state.policy, seen.observation, seen.legal)
+            # Gumbel noise draws without repetition (Kool et al. 2019, arXiv 1903.06059).
+            noisy = score + hyper.temperature * jax.random.gumbel(key_noise, score.shape)
+            _, action = jax.lax.top_k(noisy.at[jnp.argmax(score)].set(jnp.inf), config.branches)
+            keys = jax.random.split(key_future, config.length)
+            value = jax.vmap(rollout, (None, 0, None))(env_state, action, keys)
+            return Branches(seen.observation, action, seen.legal[action], value)
+
+        def loss(params: PyTree, batch: Branches) -> jax.Array:
+            """Squared error of the differences between the actions tried in a state."""
+            score = jnp.take_along_axis(scores(params, batch.observation, None), batch.action, -1)
+            error = score - batch.value
+            count = jnp.maximum(batch.legal.sum(-1, keepdims=True), 1)
+            error -= (error * batch.legal).sum(-1, keepdims=True) / count
+            return (error**2 * batch.legal / count).sum(-1).mean()
+
+        envs, ended = jax.lax.scan(walk, state.envs, jax.random.split(key_walk, config.num_steps))
+        keys = jax.random.split(key_branch, config.num_envs)
+        new = jax.vmap(branch)(keys, envs.state, envs.observation)
+        place = state.iteration % blocks * config.num_envs
+        buffer = jax.tree.map(
+            lambda ring, x: jax.lax.dynamic_update_slice_in_dim(ring, x, place, 0),
+            state.buffer,
+            new,
+        )
+        filled = jnp.minimum(state.iteration + 1, blocks) * config.num_envs
+        optimizer = optax.adam(hyper.learning_rate * (1 - hyper.anneal * progress))
+
+        def update(carry: tuple, key: Key) -> tuple[tuple, jax.Array]:
+            params, opt_state = carry
+            drawn = jax.random.randint(key, (config.batch_size,), 0, filled)
+            batch = jax.tree.map(lambda x: x[drawn], buffer)
+            error, grads = jax.value_and_grad(loss)(params, batch)
+            changes, opt_state = optimizer.update(grads, opt_state)
+            return (optax.apply_updates(params, changes), opt_state), error
+
+        (params, opt_state), errors = jax.lax.scan(
+            update, (state.params, state.optimizer), jax.random.split(key_learn, config.updates)
+        )
+        policy = optax.incremental_update(params, state.policy, hyper.tau)
+        metrics = {"loss": errors.mean()} | jax.tree.map(jnp.sum, ended).metrics()
+        state = VineState(key, params, policy, opt_state, envs, buffer, state.iteration + 1, hyper)
+        return state, metrics
+
+    def policy(state: VineState) -> Policy:
+        def act(key: Key, seen: Situation, carry: Any) -> tuple[jax.Array, Any]:
+            scores = network(seen.params).apply(state.policy, seen.observation, seen.legal)
+            return jnp.argmax(scores, -1), carry
+
+        return Policy((), act)
+
+    env_steps = config.num_envs * (config.num_steps + config.branches * config.length)
+    return Learner(init, step, policy, env_steps)
