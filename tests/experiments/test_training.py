@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 from flax import struct
 
+from rlli_jax.envs.provider_selection import ProviderSelection
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.training import Checkpoints, train
 from rlli_jax.learners.core import Learner, Policy
+from rlli_jax.learners.dqn import DQNConfig, DQNHyperparams, dqn
+from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams, ppo
 
 SEEDS, ITERATIONS = 3, 7
+KEY = jax.random.key(1)
 
 
 @struct.dataclass
@@ -111,6 +115,44 @@ def test_a_crash_loses_at_most_a_chunk_and_no_bit(tmp_path, in_one_go, crash_at)
     assert told[0] == crash_at
     assert_same(result, in_one_go)
     assert result.train_seconds > 0
+
+
+SMALL = {"num_envs": 2, "num_steps": 4, "hidden": (4,)}
+REPLAY = {**SMALL, "buffer_size": 16, "batch_size": 4, "warm_up": 4}
+RECURRENT = {**SMALL, "memory": 3, "num_minibatches": 1, "num_epochs": 1}
+
+
+@pytest.mark.parametrize(
+    ("make", "config", "hyperparams"),
+    [
+        pytest.param(ppo, PPOConfig(**RECURRENT), PPOHyperparams(), id="ppo-gru"),
+        pytest.param(
+            dqn, DQNConfig(**REPLAY, prioritized=True, quantiles=3), DQNHyperparams(), id="dqn"
+        ),
+    ],
+)
+def test_a_learner_goes_on_bit_for_bit(tmp_path, make, config, hyperparams):
+    """With optimiser, buffer, priorities, memory and episodes that have begun."""
+    env = ProviderSelection(assignment="sequential")
+    arguments = (make(env, config), hyperparams, env.default_params, jax.random.split(KEY, 2), 4, 2)
+
+    def stop(done, _):
+        if done == 2:
+            raise Crash
+
+    whole = train(*arguments, Checkpoints(tmp_path / "whole"), lambda *_: None)
+    with pytest.raises(Crash):
+        train(*arguments, Checkpoints(tmp_path / "c"), stop)
+    result = train(*arguments, Checkpoints(tmp_path / "c"), lambda *_: None)
+
+    def numbers(x):
+        keys = jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return np.asarray(jax.random.key_data(x) if keys else x)
+
+    for a, b in zip(*map(jax.tree.leaves, (whole.state, result.state)), strict=True):
+        np.testing.assert_array_equal(numbers(a), numbers(b))
+    for name, values in whole.metrics.items():
+        np.testing.assert_array_equal(values, result.metrics[name])
 
 
 def test_only_the_newest_checkpoint_stays(tmp_path):
