@@ -43,6 +43,50 @@ class Learner(NamedTuple):
     step: Callable[[PyTree, PyTree], tuple[PyTree, dict[str, jax.Array]]]  # one iteration
     policy: Callable[[PyTree], Policy]  # state -> the greedy policy learned so far
     env_steps: int  # environment steps in one iteration, over all its parallel environments
+    # Runs that one CPU core should train side by side: more of them would leave its cache.
+    at_once: int = 32
+
+
+CACHE = 1 << 18  # bytes that a layer of one update may take in a CPU core's cache, over all runs
+
+
+def runs_at_once(rows: int, width: int) -> int:
+    """For how many runs layers [rows, width] float32 of an update fit a CPU core's cache."""
+    return max(1, CACHE // (4 * rows * width))
+
+
+def side_by_side(function: Callable, in_axes: Any, at_once: int) -> Callable:
+    """``jax.vmap(function, in_axes)``; on a CPU by groups of at most ``at_once``, one by one.
+
+    Groups are of one size, the largest that divides the number of runs. Axes are 0 or None.
+    """
+    together = jax.vmap(function, in_axes)
+    if jax.default_backend() != "cpu":
+        return together
+
+    def nothing(x: Any) -> bool:
+        return x is None
+
+    def call(*args: PyTree) -> PyTree:
+        axes = jax.tree.leaves(jax.tree.broadcast(in_axes, args, is_leaf=nothing), is_leaf=nothing)
+        leaves, structure = jax.tree.flatten(args)
+        split = {i: leaves[i] for i, axis in enumerate(axes) if axis is not None}
+        runs = len(next(iter(split.values())))
+        size = max(n for n in range(1, min(at_once, runs) + 1) if runs % n == 0)
+        if size == runs > 1:
+            return together(*args)
+
+        def group(part: dict[int, jax.Array]) -> PyTree:
+            whole = [part.get(i, x) for i, x in enumerate(leaves)]
+            return (together if size > 1 else function)(*jax.tree.unflatten(structure, whole))
+
+        if size == 1:  # vmap over one is not free: indices become gathers and scatters
+            return jax.lax.map(group, split)
+        groups = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), split)
+        result = jax.lax.map(group, groups)
+        return jax.tree.map(lambda x: x.reshape(runs, *x.shape[2:]), result)
+
+    return call
 
 
 class ActionShape(NamedTuple):

@@ -293,7 +293,9 @@ def ppo(env: core.Env, config: PPOConfig = PPOConfig()) -> Learner:
 
         return Policy(() if cell is None else jnp.zeros(config.memory), act)
 
-    return Learner(init, step, policy, config.num_envs * config.num_steps)
+    env_steps = config.num_envs * config.num_steps
+    at_once = core.runs_at_once(env_steps // config.num_minibatches, max(config.hidden, default=1))
+    return Learner(init, step, policy, env_steps, at_once)
 
 
 def permutation(key: Key, n: int) -> jax.Array:

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import chex
 import gymnax
 import jax
 import jax.numpy as jnp
@@ -102,3 +103,20 @@ def test_reference_policies_play_any_discrete_environment(env_id):
         result = core.evaluate(env, policy, jax.random.key(0), params, 2)
         assert np.isfinite(result.returns).all()
         assert (result.lengths > 0).all()
+
+
+@pytest.mark.parametrize("at_once", [1, 4, 5, 100])  # of 5 the largest divisor below is 4
+def test_runs_in_groups_are_those_of_vmap(at_once):
+    def run(state, params):
+        return {
+            "sum": state["x"] @ params["w"] + params["shift"],
+            "bits": jax.random.bits(state["key"]),
+        }
+
+    keys = jax.random.split(jax.random.key(0), 12)
+    states = {"x": jax.random.normal(keys[0], (12, 3)), "key": keys}
+    params = {"w": jnp.arange(3.0), "shift": jnp.arange(12.0)}
+    axes = (0, {"w": None, "shift": 0})
+    expected = jax.vmap(run, axes)(states, params)
+    result = core.side_by_side(run, axes, at_once)(states, params)
+    chex.assert_trees_all_close(result, expected, atol=1e-6)

@@ -29,8 +29,14 @@ from rlli_jax.experiments.config import PPO
 from rlli_jax.experiments.run_directory import write_npz
 from rlli_jax.experiments.studies import expected_score
 from rlli_jax.experiments.sweeps.plan import Group, shared_leaves, stack
-from rlli_jax.experiments.training import Checkpoints
-from rlli_jax.learners.core import Learner, PyTree, evaluate
+from rlli_jax.experiments.training import (
+    EVALUATE,
+    START,
+    TRAIN,
+    Checkpoints,
+    compiler_options,
+)
+from rlli_jax.learners.core import Learner, PyTree, evaluate, side_by_side
 from rlli_jax.learners.dqn import dqn
 from rlli_jax.learners.ppo import ppo
 
@@ -107,12 +113,15 @@ class Program:
         def advance(
             progress: PyTree, params: EnvParams, start: jax.Array, stop: jax.Array
         ) -> PyTree:
-            def iteration(i: jax.Array, progress: PyTree) -> PyTree:
-                state, curve = progress
-                state, metrics = jax.vmap(self.learner.step, (0, train))(state, params)
-                return state, curve.at[:, i].set(metrics["episode_return"])
+            def one(progress: PyTree, params: EnvParams) -> PyTree:
+                def iteration(i: jax.Array, progress: PyTree) -> PyTree:
+                    state, curve = progress
+                    state, metrics = self.learner.step(state, params)
+                    return state, curve.at[i].set(metrics["episode_return"])
 
-            return jax.lax.fori_loop(start, stop, iteration, progress)
+                return jax.lax.fori_loop(start, stop, iteration, progress)
+
+            return side_by_side(one, (0, train), self.learner.at_once)(progress, params)
 
         def judge(state: PyTree, keys: jax.Array, params: EnvParams) -> PyTree:
             def one(state: PyTree, key: jax.Array, params: EnvParams) -> PyTree:
@@ -123,20 +132,26 @@ class Program:
             return jax.vmap(one, (0, 0, test))(state, jax.random.wrap_key_data(keys), params)
 
         specs = (self._specs(common.train), self._specs(common.test))
-        self._init = self._shard(init, (RUNS, RUNS, specs[0]))
-        self._advance = self._shard(advance, (RUNS, specs[0], SAME, SAME), donate=True)
-        self._judge = self._shard(judge, (RUNS, RUNS, specs[1]))
+        self._init = self._shard(init, (RUNS, RUNS, specs[0]), START)
+        self._advance = self._shard(advance, (RUNS, specs[0], SAME, SAME), TRAIN, donate=True)
+        self._judge = self._shard(judge, (RUNS, RUNS, specs[1]), EVALUATE)
         self.compile_seconds = self.bytes = 0.0
 
     def _specs(self, common: PyTree) -> PyTree:
         return jax.tree.map(lambda same: SAME if same else RUNS, common)
 
-    def _shard(self, function: Callable, specs: tuple, donate: bool = False) -> Any:
+    def _shard(
+        self, function: Callable, specs: tuple, options: dict[str, Any], donate: bool = False
+    ) -> Any:
         # Nothing is exchanged between devices, so there is no replication to check.
         sharded = jax.shard_map(
             function, mesh=self._mesh, in_specs=specs, out_specs=RUNS, check_vma=False
         )
-        return jax.jit(sharded, donate_argnums=0 if donate else ())
+        return jax.jit(
+            sharded,
+            donate_argnums=0 if donate else (),
+            compiler_options=compiler_options(options),
+        )
 
     def place(self, tree: PyTree, common: PyTree = False) -> PyTree:
         """Put host arrays on the devices: over the runs, or, if common, on each."""
