@@ -20,7 +20,7 @@ from pydantic import Field
 from rlli_jax.errors import InputError
 from rlli_jax.learners import core
 from rlli_jax.learners.core import Key, Learner, Policy, PyTree, Situation
-from rlli_jax.learners.networks import Activation, Actor
+from rlli_jax.learners.networks import ILLEGAL, Activation, Actor
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -40,6 +40,9 @@ class VineConfig:
     buffer_size: Positive = 8_192  # newest branched states that are learned from
     hidden: tuple[Positive, ...] = (32, 32)
     activation: Activation = "relu"
+    # Sampled futures in which the learned policy tries its best ``branches`` actions before it
+    # acts; 0 for none. In training there are none. For environments that have ``redraw``.
+    futures: Annotated[int, Field(ge=0)] = 0
     # Whether one network (networks.Shared) scores every action from what the observation tells of
     # it, instead of one output for each; for environments that have by_action.
     shared: bool = False
@@ -68,6 +71,8 @@ class VineHyperparams:
     temperature: Annotated[float, Field(gt=0)] = 0.05
     exploration: Annotated[float, Field(ge=0, le=1)] = 0.1
     tau: Annotated[float, Field(gt=0, le=1)] = 0.05  # how far the policy moves an iteration
+    # How many futures the network's own scores count for where there are futures.
+    prior: Annotated[float, Field(ge=0)] = 64.0
 
 
 @struct.dataclass
@@ -96,6 +101,11 @@ class VineState:
 
 def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
     """The learner for any gymnax environment with a single discrete action, masked ones too."""
+    if config.futures and not hasattr(env, "redraw"):
+        raise InputError(
+            f"{env.name} cannot draw anew what nobody may know of a state (redraw), which futures "
+            "need; set futures to 0."
+        )
     split = core.by_action(env) if config.shared else None
     blocks = config.buffer_size // config.num_envs
 
@@ -112,6 +122,29 @@ def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
                 "more than it has."
             )
         return Actor(actions, config.hidden, config.activation, split)
+
+    def rollout(
+        network_params: PyTree,
+        env_params: PyTree,
+        env_state: PyTree,
+        action: jax.Array,
+        keys: Key,
+        gamma: float | jax.Array,
+    ) -> jax.Array:
+        """Return of ``action`` and then the policy, with the random numbers of ``keys`` [H]."""
+
+        def one(carry: tuple, key: Key) -> tuple[tuple, jax.Array]:
+            env_state, action, worth = carry
+            observation, env_state, reward, terminated, _ = env.step_env(
+                key, env_state, action, env_params
+            )
+            done = terminated | env.is_truncated(env_state, env_params)
+            seen = core.situation(env, observation, env_state, env_params)
+            score = network(env_params).apply(network_params, seen.observation, seen.legal)
+            carry = env_state, jnp.argmax(score), jnp.where(done, 0.0, worth * gamma)
+            return carry, worth * reward
+
+        return jax.lax.scan(one, (env_state, action, jnp.float32(1)), keys)[1].sum()
 
     def init(key: Key, hyperparams: VineHyperparams, env_params: PyTree) -> VineState:
         key, key_network, key_reset = jax.random.split(key, 3)
@@ -145,23 +178,6 @@ def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
             envs, _, ended = core.step(env, key_step, envs, seen, action, env_params)
             return envs, ended
 
-        def rollout(env_state: PyTree, action: jax.Array, keys: Key) -> jax.Array:
-            """Return of ``action`` and then the policy, with the random numbers of ``keys`` [H]."""
-
-            def one(carry: tuple, key: Key) -> tuple[tuple, jax.Array]:
-                env_state, action, worth = carry
-                observation, env_state, reward, terminated, _ = env.step_env(
-                    key, env_state, action, env_params
-                )
-                done = terminated | env.is_truncated(env_state, env_params)
-                seen = core.situation(env, observation, env_state, env_params)
-                following = jnp.argmax(scores(state.policy, seen.observation, seen.legal))
-                carry = env_state, following, jnp.where(done, 0.0, worth * hyper.gamma)
-                return carry, worth * reward
-
-            start = env_state, action, jnp.float32(1)
-            return jax.lax.scan(one, start, keys)[1].sum()
-
         def branch(key: Key, env_state: PyTree, observation: jax.Array) -> Branches:
             key_noise, key_future = jax.random.split(key)
             seen = core.situation(env, observation, env_state, env_params)
@@ -170,7 +186,9 @@ def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
             noisy = score + hyper.temperature * jax.random.gumbel(key_noise, score.shape)
             _, action = jax.lax.top_k(noisy.at[jnp.argmax(score)].set(jnp.inf), config.branches)
             keys = jax.random.split(key_future, config.length)
-            value = jax.vmap(rollout, (None, 0, None))(env_state, action, keys)
+            value = jax.vmap(rollout, (None, None, None, 0, None, None))(
+                state.policy, env_params, env_state, action, keys, hyper.gamma
+            )
             return Branches(seen.observation, action, seen.legal[action], value)
 
         def loss(params: PyTree, batch: Branches) -> jax.Array:
@@ -209,10 +227,31 @@ def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
         state = VineState(key, params, policy, opt_state, envs, buffer, state.iteration + 1, hyper)
         return state, metrics
 
+    def look_ahead(key: Key, state: VineState, seen: Situation, score: jax.Array) -> jax.Array:
+        """The best action by the scores [L] and by futures drawn anew, weighed."""
+        best, tried = jax.lax.top_k(score, config.branches)
+
+        def future(key: Key) -> jax.Array:
+            key_now, key_later = jax.random.split(key)
+            env_state = env.redraw(key_now, seen.state, seen.params)
+            keys = jax.random.split(key_later, config.length)
+            return jax.vmap(rollout, (None, None, None, 0, None, None))(
+                state.policy, seen.params, env_state, tried, keys, state.hyperparams.gamma
+            )
+
+        found = jax.vmap(future)(jax.random.split(key, config.futures)).mean(0)
+        legal = best > ILLEGAL / 2
+        ahead = found - jnp.mean(found, where=legal)
+        known = best - jnp.mean(best, where=legal)
+        total = config.futures * ahead + state.hyperparams.prior * known
+        return tried[jnp.argmax(jnp.where(legal, total, -jnp.inf))]
+
     def policy(state: VineState) -> Policy:
         def act(key: Key, seen: Situation, carry: Any) -> tuple[jax.Array, Any]:
-            scores = network(seen.params).apply(state.policy, seen.observation, seen.legal)
-            return jnp.argmax(scores, -1), carry
+            score = network(seen.params).apply(state.policy, seen.observation, seen.legal)
+            if config.futures:
+                return look_ahead(key, state, seen, score), carry
+            return jnp.argmax(score, -1), carry
 
         return Policy((), act)
 

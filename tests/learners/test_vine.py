@@ -93,3 +93,24 @@ def test_a_shared_network_learns_in_the_edge_market():
 def test_impossible_configs_are_named(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_futures_hold_only_what_may_be_known_and_correct_a_wrong_score():
+    env = EdgeMarket(
+        make_params(sample_fleet(1, 3), horizon=20_000, runtime=(0, 20, 0)),
+        observation=("task", "utility"),
+    )
+    config = VineConfig(num_envs=4, buffer_size=4, branches=3, length=2, futures=4, hidden=(4,))
+    learner, params = vine(env, config), env.default_params
+    state = learner.init(jax.random.key(0), VineHyperparams(prior=0.0), params)
+    observation, market = env.reset(jax.random.key(0), params)
+    act = jax.jit(learner.policy(state).act)
+    seen = core.situation(env, observation, market, params)
+    # Futures of two tasks among idle providers leave room for all, so the best is who pays most.
+    assert act(jax.random.key(0), seen, ())[0] == jnp.argmax(env.value(market, params))
+    # What the state holds of the next arrival makes no difference to them.
+    other = market.replace(next_arrival=jnp.int32(9))
+    redrawn = [env.redraw(jax.random.key(1), x, params).next_arrival for x in (market, other)]
+    assert redrawn[0] == redrawn[1] != market.next_arrival
+    with pytest.raises(InputError, match="set futures to 0"):
+        vine(HiddenSign(), VineConfig(futures=2))

@@ -514,6 +514,15 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
             [parts[part].astype(jnp.float32).reshape(-1) for part in self.observation]
         )
 
+    def redraw(self, key: jax.Array, state: EnvState, params: EnvParams) -> EnvState:
+        """The state with another time of the next arrival, as likely as any given the waiting task.
+
+        For sampling futures of a state whose own next arrival nobody may know yet.
+        """
+        chance = jax.random.uniform(key)
+        next_arrival, fraction = _next(chance, state.task.arrival, jnp.float32(0), params)
+        return state.replace(next_arrival=next_arrival, fraction=fraction)
+
     def by_action(self, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
         """An observation [..., size] as what it tells of each provider [..., L, F], and the rest.
 
@@ -615,16 +624,6 @@ def _draw_tasks(key: jax.Array, params: EnvParams, length: int) -> Task:
 
     start = jnp.int32(0), jnp.float32(0)
     return jax.lax.scan(body, start, jax.random.split(key, length))[1]
-
-
-def redraw_next(key: jax.Array, state: EnvState, params: EnvParams) -> EnvState:
-    """The state with another time of the next arrival, as likely as any given the waiting task.
-
-    For sampling futures of a state whose own next arrival nobody may know yet.
-    """
-    chance = jax.random.uniform(key)
-    next_arrival, fraction = _next(chance, state.task.arrival, jnp.float32(0), params)
-    return state.replace(next_arrival=next_arrival, fraction=fraction)
 
 
 def draw_task(chance: jax.Array, arrival: jax.Array, params: EnvParams) -> Task:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from rlli_jax.envs.edge_market.market import EdgeMarket, EnvParams, EnvState, redraw_next
+from rlli_jax.envs.edge_market.market import EdgeMarket, EnvParams, EnvState
 from rlli_jax.envs.edge_market.play import Policy, play
 from rlli_jax.envs.edge_market.tasks import Task
 
@@ -76,7 +76,7 @@ def rollout(env: EdgeMarket, *, futures: int = 64, length: int = 60, candidates:
             return state, reward * served
 
         key_next, key_first, key_later = jax.random.split(key, 3)
-        state = redraw_next(key_next, state, params)
+        state = env.redraw(key_next, state, params)
         _, state, reward, *_ = env.step_env(key_first, state, action, params)
         return reward + jax.lax.scan(body, state, jax.random.split(key_later, length))[1].sum()
 
