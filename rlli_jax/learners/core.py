@@ -185,14 +185,28 @@ def view(env: Env, envs: Envs, params: PyTree) -> Situation:
     return jax.vmap(situation, (None, 0, 0, None))(env, envs.observation, envs.state, params)
 
 
+def step_keys(key: Key, num_envs: int) -> Key:
+    """What ``step`` draws its random numbers from, [N, 2]: of the step, of the next episode.
+
+    On a CPU a few random numbers take as long as many: a loop over steps is faster if it draws
+    those of all its steps before it starts.
+    """
+    return jax.vmap(jax.random.split)(jax.random.split(key, num_envs))
+
+
 def step(
     env: Env, key: Key, envs: Envs, seen: Situation, action: jax.Array, params: PyTree
 ) -> tuple[Envs, Transition, Episodes]:
-    """Act once in each environment; those whose episode ends start the next one."""
+    """Act once in each environment; those whose episode ends start the next one.
 
-    def one(key: Key, state: PyTree, action: jax.Array) -> tuple:
+    ``key`` is a single key, or the ``step_keys`` of one.
+    """
+    num_envs = envs.episode_return.shape[0]
+    keys = key if key.ndim else step_keys(key, num_envs)
+
+    def one(keys: Key, state: PyTree, action: jax.Array) -> tuple:
         # As gymnax's own step, which does not tell what was legal at the end of an episode.
-        key_step, key_reset = jax.random.split(key)
+        key_step, key_reset = keys
         observation, state, reward, terminated, _ = env.step_env(key_step, state, action, params)
         done = terminated | env.is_truncated(state, params)
         ended = situation(env, observation, state, params)
@@ -202,9 +216,8 @@ def step(
         )
         return going_on, ended.observation, ended.legal, reward, terminated, done
 
-    num_envs = envs.episode_return.shape[0]
     (observation, state), next_observation, next_legal, reward, terminated, done = jax.vmap(one)(
-        jax.random.split(key, num_envs), envs.state, action
+        keys, envs.state, action
     )
     reward = jnp.asarray(reward, jnp.float32)
     episode_return = envs.episode_return + reward

@@ -1,11 +1,12 @@
 """Deep Q-learning (Mnih et al. 2015) and its options: double, dueling, n-step, prioritized, QR.
 
 The replay buffer is written outside of any condition and only read inside the update, and it is
-filled by a warm-up in ``init``: XLA then keeps it in place instead of copying it at every step.
+filled by a warm-up in ``init``; an update comes before the step that is written next. XLA then
+keeps it in place instead of copying it at every step.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +30,7 @@ class DQNConfig:
 
     num_envs: Positive = 8  # environments side by side
     num_steps: Positive = 128  # steps of each environment in one iteration
-    updates_per_step: Positive = 1  # gradient steps after each step of the environments
+    updates_per_step: Positive = 1  # gradient steps before each step of the environments
     batch_size: Positive = 128
     buffer_size: Positive = 65_536  # transitions
     warm_up: Positive = 1_024  # transitions by random actions before learning starts
@@ -148,27 +149,32 @@ def first_priorities(steps: int, n_step: int, capacity: int, num_envs: int) -> P
 
 
 def sample(
-    key: Key, buffer: Buffer, batch_size: int, n_step: int, gamma: float | jax.Array
+    bits: jax.Array, buffer: Buffer, n_step: int, gamma: float | jax.Array
 ) -> tuple[Transition, jax.Array]:
-    """Draw n-step transitions [B] uniformly, with the discount [B] of what follows them."""
+    """Draw n-step transitions [B] uniformly, with the discount [B] of what follows them.
+
+    ``bits`` are random words, [2, B] uint32. Their remainder prefers no transition by more than
+    the number of steps in 2^32.
+    """
     capacity, num_envs = buffer.steps.reward.shape
     stored = jnp.minimum(buffer.written, capacity)
-    key_time, key_env = jax.random.split(key)
-    age = jax.random.randint(key_time, (batch_size,), 0, stored - n_step + 1)
+    age = (bits[0] % (stored - n_step + 1).astype(jnp.uint32)).astype(jnp.int32)
     start = (buffer.written - stored + age) % capacity
-    env = jax.random.randint(key_env, (batch_size,), 0, num_envs)
+    env = (bits[1] % num_envs).astype(jnp.int32)
     return look_ahead(buffer, start, env, n_step, gamma)
 
 
-def draw(key: Key, priorities: Priorities, batch_size: int) -> tuple[jax.Array, jax.Array]:
+def draw(uniform: jax.Array, priorities: Priorities) -> tuple[jax.Array, jax.Array]:
     """Numbers of transitions [B] in proportion to their priorities, and their probabilities [B].
 
-    One from each of B strata of equal mass (Schaul et al. 2016, Section 3.3).
+    One from each of B strata of equal mass (Schaul et al. 2016, Section 3.3), by numbers [B] that
+    are uniform in [0, 1).
     """
+    batch_size = len(uniform)
     leaves = priorities.power
     branches = leaves.sum(-1)  # [A, WIDTH]
     trunk = branches.sum(-1)  # [A]
-    strata = (jnp.arange(batch_size) + jax.random.uniform(key, (batch_size,))) / batch_size
+    strata = (jnp.arange(batch_size) + uniform) / batch_size
 
     def descend(target: jax.Array, sums: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The child that holds the mass ``target`` of [B, children], and what of it is left."""
@@ -226,6 +232,14 @@ def quantile_loss(predicted: jax.Array, goal: jax.Array) -> jax.Array:
     return (weight * optax.huber_loss(error)).mean(-1).sum(-1)
 
 
+class Chance(NamedTuple):
+    """All that is random in one step of N environments, drawn ahead: see ``core.step_keys``."""
+
+    explore: jax.Array  # [N] float32, uniform in [0, 1)
+    noise: jax.Array  # [N, L] float32, Gumbel: the largest is a uniform draw
+    keys: Key  # [N, 2], of core.step
+
+
 def dqn(env: core.Env, config: DQNConfig = DQNConfig()) -> Learner:
     """DQN for any gymnax environment with a single discrete action, masked ones included.
 
@@ -247,30 +261,43 @@ def dqn(env: core.Env, config: DQNConfig = DQNConfig()) -> Learner:
         """The mean of each action's return, [..., L]."""
         return values.mean(-1) if config.quantiles else values
 
-    def collect(
-        key: Key, envs: core.Envs, params: PyTree, epsilon: jax.Array | float, env_params: PyTree
-    ) -> tuple[core.Envs, Transition, core.Episodes]:
+    def chance(key: Key, num_actions: int) -> Chance:
         key_greedy, key_random, key_step = jax.random.split(key, 3)
+        return Chance(
+            jax.random.uniform(key_greedy, (config.num_envs,)),
+            jax.random.gumbel(key_random, (config.num_envs, num_actions)),
+            core.step_keys(key_step, config.num_envs),
+        )
+
+    def collect(
+        chance: Chance,
+        envs: core.Envs,
+        params: PyTree,
+        epsilon: jax.Array | float,
+        env_params: PyTree,
+    ) -> tuple[core.Envs, Transition, core.Episodes]:
         seen = core.view(env, envs, env_params)
         values = expected(network(env_params).apply(params, seen.observation))
         greedy = jnp.argmax(jnp.where(seen.legal, values, ILLEGAL), -1)
-        random = jax.random.categorical(key_random, jnp.where(seen.legal, 0.0, ILLEGAL))
-        explore = jax.random.uniform(key_greedy, greedy.shape) < epsilon
-        action = jnp.where(explore, random, greedy)
-        return core.step(env, key_step, envs, seen, action, env_params)
+        random = jnp.argmax(jnp.where(seen.legal, chance.noise, ILLEGAL), -1)
+        action = jnp.where(chance.explore < epsilon, random, greedy)
+        return core.step(env, chance.keys, envs, seen, action, env_params)
 
     def init(key: Key, hyperparams: DQNHyperparams, env_params: PyTree) -> DQNState:
         key, key_network, key_reset, key_warm_up = jax.random.split(key, 4)
         envs = core.reset(env, key_reset, env_params, config.num_envs)
         seen = core.view(env, envs, env_params)
-        params = network(env_params).init(key_network, seen.observation)
+        q = network(env_params)
+        params = q.init(key_network, seen.observation)
 
-        def explore(envs: core.Envs, key: Key) -> tuple[core.Envs, Transition]:
-            envs, transition, _ = collect(key, envs, params, 1.0, env_params)
+        def explore(envs: core.Envs, chance: Chance) -> tuple[core.Envs, Transition]:
+            envs, transition, _ = collect(chance, envs, params, 1.0, env_params)
             return envs, transition
 
         warm_up = -(-config.warm_up // config.num_envs)
-        envs, steps = jax.lax.scan(explore, envs, jax.random.split(key_warm_up, warm_up))
+        keys = jax.random.split(key_warm_up, warm_up)
+        chances = jax.vmap(chance, (0, None))(keys, q.num_actions)
+        envs, steps = jax.lax.scan(explore, envs, chances)
         room = config.buffer_size // config.num_envs - warm_up
         steps = jax.tree.map(
             lambda x: jnp.concatenate([x, jnp.zeros((room, *x.shape[1:]), x.dtype)]), steps
@@ -316,18 +343,18 @@ def dqn(env: core.Env, config: DQNConfig = DQNConfig()) -> Learner:
                 return quantile_loss(value, goal), jnp.abs(goal.mean(-1) - value.mean(-1)), value
             return optax.huber_loss(value, goal).mean(-1), jnp.abs(goal - value).mean(-1), value
 
-        def update(carry: Any, key: Key, written: jax.Array, steps: Transition) -> Any:
+        def update(carry: Any, drawn: jax.Array, written: jax.Array, steps: Transition) -> Any:
             params, target, opt_state, updates, priorities = carry
             buffer = Buffer(steps, written)
             importance: jax.Array | float = 1.0
             if config.prioritized:
-                number, probability = draw(key, priorities, config.batch_size)
+                number, probability = draw(drawn, priorities)
                 start, place = number // config.num_envs, number % config.num_envs
                 batch, discount = look_ahead(buffer, start, place, config.n_step, hyper.gamma)
                 beta = hyper.importance_start + progress * (1 - hyper.importance_start)
                 importance = (probability / probability.min()) ** -beta
             else:
-                batch, discount = sample(key, buffer, config.batch_size, config.n_step, hyper.gamma)
+                batch, discount = sample(drawn, buffer, config.n_step, hyper.gamma)
 
             def mean_loss(params: PyTree) -> Any:
                 losses, error, value = loss(params, target, batch, discount)
@@ -347,26 +374,37 @@ def dqn(env: core.Env, config: DQNConfig = DQNConfig()) -> Learner:
             carry = (params, target, opt_state, updates, priorities)
             return carry, {"q_loss": q_loss, "q_value": q_value}
 
-        def collect_and_update(carry: Any, key: Key) -> Any:
-            learning, envs, buffer = carry
+        def random(key: Key) -> tuple[Chance, jax.Array]:
+            """What a step draws, and its updates [updates, ...]."""
             key_collect, key_update = jax.random.split(key)
-            envs, transition, ended = collect(key_collect, envs, learning[0], epsilon, env_params)
-            buffer = write(buffer, transition, config.n_step)
-            # The steps stay out of the inner loop's carry, which only reads them.
+            shape = (config.updates_per_step, config.batch_size)
+            if config.prioritized:
+                drawn = jax.random.uniform(key_update, shape)
+            else:
+                drawn = jax.random.bits(key_update, (shape[0], 2, shape[1]))
+            return chance(key_collect, q.num_actions), drawn
+
+        def update_and_collect(carry: Any, random: tuple[Chance, jax.Array]) -> Any:
+            learning, envs, buffer = carry
+            chance, drawn = random
+            # The buffer is read before it is written, and what is written depends on what is read:
+            # XLA would otherwise copy it at every step. It stays out of the inner loop's carry.
             (*learning, priorities), metrics = jax.lax.scan(
-                lambda carry, key: update(carry, key, buffer.written, buffer.steps),
+                lambda carry, drawn: update(carry, drawn, buffer.written, buffer.steps),
                 (*learning, buffer.priorities),
-                jax.random.split(key_update, config.updates_per_step),
+                drawn,
             )
             buffer = Buffer(buffer.steps, buffer.written, priorities)
+            envs, transition, ended = collect(chance, envs, learning[0], epsilon, env_params)
+            buffer = write(buffer, transition, config.n_step)
             return (tuple(learning), envs, buffer), (ended, metrics)
 
         key, key_steps = jax.random.split(state.key)
         learning = (state.params, state.target, state.optimizer, state.updates)
         (learning, envs, buffer), (ended, metrics) = jax.lax.scan(
-            collect_and_update,
+            update_and_collect,
             (learning, state.envs, state.buffer),
-            jax.random.split(key_steps, config.num_steps),
+            jax.vmap(random)(jax.random.split(key_steps, config.num_steps)),
         )
         params, target, opt_state, updates = learning
         metrics = jax.tree.map(jnp.mean, metrics) | {"epsilon": epsilon}
@@ -391,7 +429,8 @@ def dqn(env: core.Env, config: DQNConfig = DQNConfig()) -> Learner:
 
         return Policy((), act)
 
-    return Learner(init, step, policy, config.num_envs * config.num_steps)
+    at_once = core.runs_at_once(config.batch_size, max(config.hidden, default=1))
+    return Learner(init, step, policy, config.num_envs * config.num_steps, at_once)
 
 
 def _optimizer(

@@ -4,7 +4,7 @@ Reads from top to bottom: configuration, state, one iteration = collect, advanta
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -17,9 +17,6 @@ from rlli_jax.errors import InputError
 from rlli_jax.learners import core
 from rlli_jax.learners.core import Key, Learner, Policy, PyTree, Situation
 from rlli_jax.learners.networks import Activation, Actor, Critic
-
-if TYPE_CHECKING:
-    import distrax
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -181,18 +178,26 @@ def ppo(env: core.Env, config: PPOConfig = PPOConfig()) -> Learner:
         hyper = state.hyperparams
         key, key_collect, key_update = jax.random.split(state.key, 3)
 
-        def act(carry: tuple[core.Envs, PyTree], key: Key) -> tuple[tuple, Any]:
+        def act(carry: tuple[core.Envs, PyTree], random: tuple[jax.Array, Key]) -> Any:
             envs, memory = carry
-            key_act, key_step = jax.random.split(key)
+            noise, keys = random
             seen = core.view(env, envs, env_params)
             features, memory = remember(state.params, memory, seen.observation)
-            policy = _policy(actor, state.params, features, seen.legal)
-            action, log_prob = policy.sample_and_log_prob(seed=key_act)
-            envs, transition, ended = core.step(env, key_step, envs, seen, action, env_params)
+            logits = actor.apply(state.params["actor"], features, seen.legal)
+            action = jnp.argmax(logits + noise, -1)  # a draw, by the Gumbel-max trick
+            log_prob, _ = log_prob_and_entropy(logits, action, len(heads))
+            envs, transition, ended = core.step(env, keys, envs, seen, action, env_params)
             return (envs, forget(memory, transition.done)), (transition, log_prob, memory, ended)
 
+        def random(key: Key) -> tuple[jax.Array, Key]:
+            key_act, key_step = jax.random.split(key)
+            noise = jax.random.gumbel(key_act, (config.num_envs, *heads, num_actions))
+            return noise, core.step_keys(key_step, config.num_envs)
+
+        heads, num_actions = actor.actions
+        keys = jax.random.split(key_collect, config.num_steps)
         (envs, memory), (steps, log_prob, memories, ended) = jax.lax.scan(
-            act, (state.envs, state.memory), jax.random.split(key_collect, config.num_steps)
+            act, (state.envs, state.memory), jax.vmap(random)(keys)
         )
 
         def unroll(params: PyTree, memory: PyTree, batch: Any) -> jax.Array:
@@ -252,8 +257,9 @@ def ppo(env: core.Env, config: PPOConfig = PPOConfig()) -> Learner:
 
         def loss(params: PyTree, memory: PyTree, batch: Batch) -> tuple[jax.Array, dict]:
             features = unroll(params, memory, batch)
-            policy = _policy(actor, params, features, batch.legal)
-            ratio = jnp.exp(policy.log_prob(batch.action) - batch.log_prob)
+            logits = actor.apply(params["actor"], features, batch.legal)
+            log_prob, entropy = log_prob_and_entropy(logits, batch.action, len(heads))
+            ratio = jnp.exp(log_prob - batch.log_prob)
             advantage = batch.advantage
             if config.normalize_advantage:
                 advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
@@ -263,7 +269,7 @@ def ppo(env: core.Env, config: PPOConfig = PPOConfig()) -> Learner:
             near = batch.value + jnp.clip(value - batch.value, -hyper.value_clip, hyper.value_clip)
             errors = jnp.maximum((value - batch.target) ** 2, (near - batch.target) ** 2)
             value_loss = 0.5 * errors.mean()
-            entropy = policy.entropy().mean()
+            entropy = entropy.mean()
             total = (
                 policy_loss
                 + hyper.value_coefficient * value_loss
@@ -311,15 +317,21 @@ def permutation(key: Key, n: int) -> jax.Array:
     return jnp.sort((bits & ~low) | jnp.arange(n, dtype=jnp.uint32)) & low
 
 
-def _policy(
-    actor: Actor, params: PyTree, observation: jax.Array, legal: jax.Array | None
-) -> "distrax.Distribution":
-    """The distribution over actions [..., *heads]; independent choices are one event."""
-    import distrax  # takes half a second, which a command that trains nothing need not wait
+def log_prob_and_entropy(
+    logits: jax.Array, action: jax.Array, heads: int
+) -> tuple[jax.Array, jax.Array]:
+    """Of independent categorical choices on the last ``heads`` axes of ``action``, taken together.
 
-    categorical = distrax.Categorical(actor.apply(params["actor"], observation, legal))
-    heads = len(actor.actions.heads)
-    return distrax.Independent(categorical, heads) if heads else categorical
+    [..., *heads, L], [..., *heads] -> [...], [...].
+    """
+    # XLA's CPU code is slow at sums over a short last axis: there few actions lead.
+    axis = 0 if logits.shape[-1] <= 8 else -1
+    log_probs = jax.nn.log_softmax(jnp.moveaxis(logits, -1, axis), axis)
+    chosen = jax.nn.one_hot(action, logits.shape[-1], dtype=bool, axis=axis)
+    log_prob = jnp.where(chosen, log_probs, 0).sum(axis)
+    entropy = -(jnp.exp(log_probs) * log_probs).sum(axis)
+    together = tuple(range(action.ndim - heads, action.ndim))
+    return log_prob.sum(together), entropy.sum(together)
 
 
 def _optimizer(hyperparams: PPOHyperparams, rate: jax.Array) -> optax.GradientTransformation:

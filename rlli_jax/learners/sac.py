@@ -325,9 +325,8 @@ def _soft_actor_critic(
         def update(carry: Any, key: Key, buffer: Buffer) -> Any:
             params, target, opt_state = carry
             key_sample, key_next, key_actor = jax.random.split(key, 3)
-            batch, discount = sample(
-                key_sample, buffer, config.batch_size, config.n_step, hyper.gamma
-            )
+            bits = jax.random.bits(key_sample, (2, config.batch_size))
+            batch, discount = sample(bits, buffer, config.n_step, hyper.gamma)
             temperature = jnp.exp(params.log_temperature)
             logits = logits_of(
                 target.actor, key_next, batch.next_observation, batch.next_legal, 1.0

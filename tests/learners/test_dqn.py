@@ -91,7 +91,8 @@ def filled_buffer(capacity, num_envs, steps, episode):
 def test_samples_are_n_step_transitions_of_one_episode(n_step, steps):
     capacity, gamma, episode = 8, 0.5, 4
     buffer = filled_buffer(capacity, 2, steps, episode)
-    batch, discount = sample(jax.random.key(0), buffer, 512, n_step, gamma)
+    bits = jax.random.bits(jax.random.key(0), (2, 512))
+    batch, discount = sample(bits, buffer, n_step, gamma)
     starts = np.asarray(batch.observation[:, 0]).astype(int)
     oldest = max(0, steps - capacity)
     assert set(starts) == set(range(oldest, steps - n_step + 1))
@@ -110,7 +111,7 @@ def test_samples_are_n_step_transitions_of_one_episode(n_step, steps):
 
 def test_samples_cover_the_buffer_uniformly():
     buffer = filled_buffer(8, 2, 8, 100)
-    batch, _ = sample(jax.random.key(0), buffer, 8_000, 1, 0.9)
+    batch, _ = sample(jax.random.bits(jax.random.key(0), (2, 8_000)), buffer, 1, 0.9)
     counts = np.bincount(np.asarray(batch.observation[:, 0]).astype(int), minlength=8)
     # Binomial with p = 1/8: five standard deviations around 1,000.
     assert (abs(counts - 1000) < 5 * np.sqrt(8000 * 7 / 64)).all()
@@ -118,7 +119,8 @@ def test_samples_cover_the_buffer_uniformly():
 
 def test_draws_are_in_proportion_to_priorities():
     power = jnp.zeros((2, 64, 64)).at[0, 0, 3].set(1.0).at[0, 5, 0].set(2.0).at[1, 63, 63].set(5.0)
-    number, probability = draw(jax.random.key(0), Priorities(power, jnp.float32(5)), 8_000)
+    uniform = jax.random.uniform(jax.random.key(0), (8_000,))
+    number, probability = draw(uniform, Priorities(power, jnp.float32(5)))
     values, counts = np.unique(number, return_counts=True)
     assert values.tolist() == [3, 5 * 64, 2 * 64 * 64 - 1]
     # Strata leave at most one draw to chance at each border.
