@@ -20,9 +20,9 @@ from rlli_jax.experiments.sweeps.devices import use_host_devices
 
 PAPER = {"users": 5, "requests": 6, "providers": 4, "samples": 8, "envs": 4096}
 GROWTH = {
-    "envs": [1, 16, 256, 4096, 65_536],
-    "users": [5, 50, 500, 5_000, 10_000],
-    "providers": [4, 16, 64, 256],
+    "envs": [4**i for i in range(9)],
+    "users": [5, 10, 50, 100, 500, 1_000, 5_000, 10_000],
+    "providers": [2**i for i in range(2, 9)],
 }
 
 
@@ -156,6 +156,7 @@ def main() -> None:
             for value in values:
                 size = PAPER | {name: value} | ({"envs": 1024} if name != "envs" else {})
                 rows.append({"part": name, **speed(size, options.repeats, 1_000_000)})
+                print(f"{name} {value}: {rows[-1]['median']:,.0f} steps/s", file=sys.stderr)
     print(measure.table(rows))
     print(f"{measure.versions('rlli_jax', 'jax', 'gymnax', 'gymnasium')}, {measure.device()}")
     if {"speed", "gymnasium"} <= set(options.part):

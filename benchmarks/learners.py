@@ -1,11 +1,13 @@
-"""How PPO and DQN grow with the number of runs, and their share of what the machine can multiply.
+"""How PPO and DQN grow, and their share of what the machine can multiply.
 
-    python benchmarks/learners.py [--part growth limit] [--runs 1 8 64 512 4096]
+    python benchmarks/learners.py [--part runs size limit] [--runs 1 2 4 ... 4096]
 
-``growth``: the paper's PPO on ProviderSelection, and DQN with a small buffer, over the runs that
-are trained side by side: time a step and memory. ``limit``: the products of PPO's rollout and
-update on CartPole-v1 (64 environments, 128 steps, 4 epochs), counted by hand, a second; over the
-rate at which this machine multiplies [2048, 64] by [64, 64] on as many devices at once.
+``runs``: the paper's PPO on ProviderSelection, and DQN with a small buffer, over the runs that are
+trained by one program, as a sweep trains them: time a step, memory, and by what factor time grows
+with each doubling. ``size``: that PPO over users K and providers L. ``limit``: the products of
+PPO's rollout and update on CartPole-v1 (64 environments, 128 steps, 4 epochs), counted by hand, a
+second; over the rate at which this machine multiplies [2048, 64] by [64, 64] on as many devices at
+once. Lines that are measured anew replace the old ones in the CSV, so it can be made in parts.
 """
 
 import argparse
@@ -27,6 +29,9 @@ def training(
     import jax
     import jax.numpy as jnp
 
+    from rlli_jax.experiments.training import START, TRAIN, compiler_options
+    from rlli_jax.learners.core import side_by_side
+
     hyper = jax.tree.map(jnp.asarray, hyper)
     keys = jax.random.split(jax.random.key(0), runs)
 
@@ -34,14 +39,19 @@ def training(
         return jax.vmap(learner.init, (0, None, None))(keys, hyper, params)
 
     def train(states: Any, params: Any) -> Any:
-        def iteration(_: int, states: Any) -> Any:
-            return jax.vmap(learner.step, (0, None))(states, params)[0]
+        def one(state: Any, params: Any) -> Any:
+            def iteration(_: int, state: Any) -> Any:
+                return learner.step(state, params)[0]
 
-        return jax.lax.fori_loop(0, iterations, iteration, states)
+            return jax.lax.fori_loop(0, iterations, iteration, state)
+
+        return side_by_side(one, (0, None), learner.at_once)(states, params)
 
     one = min(runs, jax.device_count())
-    states = measure.over_devices(init, devices=one)(keys, params)
-    jitted = measure.over_devices(train, donate=(0,), devices=one)
+    start = measure.over_devices(init, devices=one, options=compiler_options(START))
+    states = start(keys, params)
+    options = compiler_options(TRAIN)
+    jitted = measure.over_devices(train, donate=(0,), devices=one, options=options)
     program, seconds = measure.compiled(jitted, states, params)
 
     def call() -> None:
@@ -54,29 +64,48 @@ def training(
     return learner.env_steps * iterations * runs, wall, busy, seconds, size
 
 
-def growth(counts: list[int], repeats: int) -> list[dict[str, Any]]:
+def row(learner: str, varied: str, value: int, measured: tuple) -> dict[str, Any]:
+    work, wall, busy, seconds, size = measured
+    print(f"{learner}, {varied} {value}: {work / min(wall):,.0f} steps/s", file=sys.stderr)
+    return {
+        "learner": learner, "varied": varied, "value": value, "compile s": round(seconds, 1),
+        **{k: round(v) for k, v in measure.rates(work, wall).items()},
+        "per CPU second": round(work / min(busy)), "MB": round(size / 1e6, 2),
+    }  # fmt: skip
+
+
+def over_runs(counts: list[int], repeats: int) -> list[dict[str, Any]]:
     from rlli_jax.envs.provider_selection import ProviderSelection
     from rlli_jax.learners.dqn import DQNConfig, DQNHyperparams, dqn
     from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams, ppo
 
     env = ProviderSelection()
-    small = DQNConfig(num_envs=16, num_steps=40, buffer_size=4_096, batch_size=64)
+    small = DQNConfig(num_envs=16, num_steps=10, buffer_size=4_096, batch_size=64)
     cases = {
         "PPO": (ppo(env, PPOConfig(num_envs=16, num_steps=40)), PPOHyperparams()),
         "DQN": (dqn(env, small), DQNHyperparams()),
     }
+    return [
+        row(name, "runs", runs, training(
+            learner, hyper, env.default_params, runs, max(1, 128 // runs), repeats
+        ))
+        for name, (learner, hyper) in cases.items() for runs in counts
+    ]  # fmt: skip
+
+
+def over_size(repeats: int) -> list[dict[str, Any]]:
+    from environments import GROWTH, PAPER, environment
+
+    from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams, ppo
+
     rows = []
-    for name, (learner, hyper) in cases.items():
-        for runs in counts:
-            iterations = max(1, 64 // runs)
-            work, wall, busy, seconds, size = training(
-                learner, hyper, env.default_params, runs, iterations, repeats
-            )
-            rows.append({
-                "learner": name, "runs": runs, "compile s": round(seconds, 1),
-                **measure.rates(work, wall), "per CPU second": work / min(busy), "MB": size / 1e6,
-            })  # fmt: skip
-            print(rows[-1], file=sys.stderr, flush=True)
+    for varied in ("users", "providers"):
+        for value in GROWTH[varied]:
+            size = {k: v for k, v in PAPER.items() if k != "envs"} | {varied: value}
+            env = environment(**size)
+            learner = ppo(env, PPOConfig(num_envs=16, num_steps=40))
+            measured = training(learner, PPOHyperparams(), env.default_params, 8, 16, repeats)
+            rows.append(row("PPO", varied, value, measured))
     return rows
 
 
@@ -130,37 +159,59 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, (time_axis, memory_axis) = plt.subplots(1, 2, figsize=(7, 3), layout="constrained")
-    for name in dict.fromkeys(r["learner"] for r in rows):
-        mine = [r for r in rows if r["learner"] == name]
-        x = [r["runs"] for r in mine]
-        time_axis.plot(x, [1e6 / r["median"] for r in mine], "o-", label=name)
-        memory_axis.plot(x, [r["MB"] for r in mine], "o-", label=name)
-    time_axis.set(xscale="log", yscale="log", xlabel="runs", ylabel="microseconds a step")
-    memory_axis.set(xscale="log", yscale="log", xlabel="runs", ylabel="memory, MB")
-    time_axis.legend()
+    names = {"runs": "runs", "users": "users K", "providers": "providers L"}
+    figure, axes = plt.subplots(2, 3, figsize=(9, 5), layout="constrained", sharey="row")
+    for column, (varied, label) in enumerate(names.items()):
+        for name in ("PPO", "DQN"):
+            mine = [r for r in rows if (r["learner"], r["varied"]) == (name, varied)]
+            if mine:
+                x = [r["value"] for r in mine]
+                axes[0, column].plot(x, [1e6 / r["median"] for r in mine], "o-", label=name)
+                axes[1, column].plot(x, [r["MB"] for r in mine], "o-")
+        axes[1, column].set_xlabel(label)
+    axes[0, 0].set_ylabel("microseconds a step")
+    axes[1, 0].set_ylabel("memory, MB")
+    axes[0, 0].legend()
+    for axis in axes.flat:
+        axis.set(xscale="log", yscale="log")
     figure.savefig(path)
+
+
+def doublings(rows: list[dict[str, Any]]) -> None:
+    """Print the largest factor of time by which any doubling of the runs came."""
+    for name in ("PPO", "DQN"):
+        mine = [r for r in rows if (r["learner"], r["varied"]) == (name, "runs")]
+        factors = {
+            f"{a['value']} to {b['value']}": b["value"] / a["value"] * a["median"] / b["median"]
+            for a, b in itertools.pairwise(mine) if b["value"] == 2 * a["value"]
+        }  # fmt: skip
+        if factors:
+            worst = max(factors, key=lambda k: factors[k])
+            print(f"{name}: time grows most from {worst} runs, {factors[worst]:.2f} times")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--part", nargs="+", choices=("growth", "limit"), default=["limit", "growth"]
-    )
-    parser.add_argument("--runs", type=int, nargs="+", default=[1, 8, 64, 512, 4096])
+    parts = ("runs", "size", "limit")
+    parser.add_argument("--part", nargs="+", choices=parts, default=list(parts))
+    parser.add_argument("--runs", type=int, nargs="+", default=[2**i for i in range(13)])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     options = parser.parse_args()
     use_host_devices()
-    for part in options.part:
-        if part == "limit":
-            rows = limit([1, 32], options.repeats)
-        else:
-            rows = growth(options.runs, options.repeats)
-            options.output.mkdir(parents=True, exist_ok=True)
-            draw(rows, options.output / "learners_growth.svg")
+    if "limit" in options.part:
+        rows = limit([1, 32], options.repeats)
         print(measure.table(rows))
-        measure.keep(rows, options.output / f"learners_{part}.csv")
+        measure.keep(rows, options.output / "learners_limit.csv")
+    rows = over_runs(options.runs, options.repeats) if "runs" in options.part else []
+    rows += over_size(options.repeats) if "size" in options.part else []
+    if rows:
+        path = options.output / "learners_growth.csv"
+        rows = measure.merged(rows, path, ("learner", "varied", "value"))
+        measure.keep(rows, path)
+        print(measure.table(rows))
+        doublings(rows)
+        draw(rows, options.output / "learners_growth.svg")
     print(f"{measure.versions('rlli_jax', 'jax', 'gymnax')}, {measure.device()}")
 
 

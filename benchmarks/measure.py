@@ -43,7 +43,10 @@ def cpu() -> str:
 
 
 def over_devices(
-    function: Callable, donate: tuple[int, ...] = (), devices: int | None = None
+    function: Callable,
+    donate: tuple[int, ...] = (),
+    devices: int | None = None,
+    options: dict[str, Any] | None = None,
 ) -> Any:
     """Jit ``function(runs, common)``, its first argument and result split by device."""
     import jax
@@ -54,7 +57,7 @@ def over_devices(
     sharded = jax.shard_map(
         function, mesh=mesh, in_specs=(runs, PartitionSpec()), out_specs=runs, check_vma=False
     )
-    return jax.jit(sharded, donate_argnums=donate)
+    return jax.jit(sharded, donate_argnums=donate, compiler_options=options)
 
 
 def compiled(jitted: Any, *arguments: Any) -> tuple[Any, float]:

@@ -5,7 +5,7 @@
 Same network (two layers of 64), batch sizes, epochs, learning rates and number of environments.
 Each peer runs in an environment of its own, made below ``--cache`` if this one lacks it; rejax
 needs gymnax below 1.0. Every measurement is a process of its own. Several runs: ours are
-vmapped and split over one host device a core; rejax's are vmapped, which is its own way;
+split over one host device a core, as in a sweep; rejax's are vmapped, which is its own way;
 stable-baselines3 trains one run in each of as many processes as cores, one thread each.
 Compilation is timed apart. The codes take turns, ``--rounds`` times, for the speed of a machine
 drifts: a ratio is the median over rounds, each within one round. What is measured replaces its
@@ -65,6 +65,8 @@ def rlli_jax(algorithm: str, runs: int, steps: int, repeats: int) -> dict[str, A
     import jax
     import jax.numpy as jnp
 
+    from rlli_jax.experiments.training import TRAIN, compiler_options
+    from rlli_jax.learners.core import side_by_side
     from rlli_jax.learners.dqn import DQNConfig, DQNHyperparams, dqn
     from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams, ppo
 
@@ -81,16 +83,19 @@ def rlli_jax(algorithm: str, runs: int, steps: int, repeats: int) -> dict[str, A
         return jax.vmap(learner.init, (0, None, None))(keys, hyper, params)
 
     def train(states: Any, params: Any) -> Any:
-        def iteration(states: Any, _: None) -> Any:
-            states, metrics = jax.vmap(learner.step, (0, None))(states, params)
-            return states, metrics["episode_return"]
+        def one(state: Any, params: Any) -> Any:
+            def iteration(state: Any, _: None) -> Any:
+                state, metrics = learner.step(state, params)
+                return state, metrics["episode_return"]
 
-        states, returns = jax.lax.scan(iteration, states, None, iterations)
-        return states, returns.T
+            return jax.lax.scan(iteration, state, None, iterations)
+
+        return side_by_side(one, (0, None), learner.at_once)(states, params)
 
     keys = jax.random.split(jax.random.key(0), runs)
     state = measure.over_devices(init)(keys, params)
-    program, seconds = measure.compiled(measure.over_devices(train, donate=(0,)), state, params)
+    trained = measure.over_devices(train, donate=(0,), options=compiler_options(TRAIN))
+    program, seconds = measure.compiled(trained, state, params)
 
     def call() -> None:
         nonlocal state
