@@ -288,11 +288,14 @@ def policy_looks(policies: Sequence[Policy]) -> dict[str, Look]:
     colours = LEARNER_COLOURS | dict(zip(others, itertools.cycle(OTHER_COLOURS), strict=False))
     groups = settings(policies)
     fills = ((0.45, ""), (1.0, ""), (0.45, "////"), (0.45, "...."))
-    looks = {}
+    looks: dict[str, Look] = {}
     for policy in policies:
-        index = groups.index(setting(policy)) if policy.learned and len(groups) > 1 else 1
-        alpha, hatch = fills[index % len(fills)]
-        looks[policy.name] = Look(colours[policy.learner], alpha, hatch)
+        first = groups.index(setting(policy)) if policy.learned and len(groups) > 1 else 1
+        # Two variants of a learner in one setting: the second takes the next free fill.
+        turns = [fills[(first + i) % len(fills)] for i in range(len(fills))]
+        choices = [Look(colours[policy.learner], *fill) for fill in turns]
+        free = [look for look in choices if look not in looks.values()]
+        looks[policy.name] = (free or choices)[0]
     return looks
 
 

@@ -29,7 +29,7 @@ def sentence(config, *overrides):
     return message.removeprefix(str(config)).removeprefix(": ")
 
 
-@pytest.mark.parametrize("name", ["paper.yaml", "agiqa3k.yaml"])
+@pytest.mark.parametrize("name", ["paper.yaml", "memory.yaml", "agiqa3k.yaml"])
 def test_the_configs_that_come_along_are_valid_and_come_back_from_their_dump(name):
     study = load_config(CONFIGS / name)
     again = parse_config(yaml.safe_load(yaml.safe_dump(study.dump())), source="dump", folder=None)

@@ -1,5 +1,7 @@
 """Single figures: what is drawn is what the data say."""
 
+from dataclasses import replace
+
 import matplotlib
 import numpy as np
 import pytest
@@ -41,6 +43,14 @@ def test_bars_are_mean_qoe_and_ticks_each_users_optimum(run):
     np.testing.assert_allclose(ends, np.stack([ppo.qoe.mean(0) - half, ppo.qoe.mean(0) + half], 1))
     optimum = axes.collections[-1].get_segments()
     np.testing.assert_allclose([line[0, 1] for line in optimum], run.table.provider_values.max(1))
+
+
+def test_variants_of_one_learner_in_one_setting_look_different(run):
+    ppo, *others = run.policies
+    variants = [ppo, *(replace(ppo, name=f"variant {i}") for i in range(2)), *others]
+    looks = figures.policy_looks(variants)
+    assert len(set(looks.values())) == len(variants)
+    assert {looks[p.name].colour for p in variants[:3]} == {looks[ppo.name].colour}
 
 
 def test_choice_maps_show_shares_and_outline_the_best(run):
