@@ -1,8 +1,7 @@
 """Deep Q-learning (Mnih et al. 2015) and its options: double, dueling, n-step, prioritized, QR.
 
 The replay buffer is written outside of any condition and only read inside the update, and it is
-filled by a warm-up in ``init``; an update comes before the step that is written next. XLA then
-keeps it in place instead of copying it at every step.
+filled by a warm-up in ``init``: XLA then keeps it in place instead of copying it at every step.
 """
 
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ class DQNConfig:
 
     num_envs: Positive = 8  # environments side by side
     num_steps: Positive = 128  # steps of each environment in one iteration
-    updates_per_step: Positive = 1  # gradient steps before each step of the environments
+    updates_per_step: Positive = 1  # gradient steps after each step of the environments
     batch_size: Positive = 128
     buffer_size: Positive = 65_536  # transitions
     warm_up: Positive = 1_024  # transitions by random actions before learning starts
@@ -192,6 +191,15 @@ def draw(uniform: jax.Array, priorities: Priorities) -> tuple[jax.Array, jax.Arr
     return (a * WIDTH + b) * WIDTH + c, leaves[a, b, c] / trunk.sum()
 
 
+def read(ring: jax.Array, slot: jax.Array, env: jax.Array) -> jax.Array:
+    """``ring[slot, env]`` of a ring [T, N, ...]; slots [...], environments of the same shape."""
+    if ring.ndim > 2:
+        return ring[slot, env]
+    # By whole rows: XLA's CPU code would fuse reading single numbers with the write before, and
+    # then copy the ring at every step.
+    return jnp.take_along_axis(ring[slot], env[..., None], -1, mode="promise_in_bounds")[..., 0]
+
+
 def look_ahead(
     buffer: Buffer, start: jax.Array, env: jax.Array, n_step: int, gamma: float | jax.Array
 ) -> tuple[Transition, jax.Array]:
@@ -201,25 +209,26 @@ def look_ahead(
     first; ``next_observation`` and ``terminated`` are those of that last step.
     """
     capacity = len(buffer.steps.reward)
-    batch = jax.tree.map(lambda ring: ring[start, env], buffer.steps)
+    batch = jax.tree.map(lambda ring: read(ring, start, env), buffer.steps)
     if n_step == 1:
         return batch, jnp.full(start.shape, gamma)
 
     times = (start[:, None] + jnp.arange(n_step)) % capacity  # [B, n]
-    reward = buffer.steps.reward[times, env[:, None]]
-    done = buffer.steps.done[times, env[:, None]]
+    envs = jnp.broadcast_to(env[:, None], times.shape)
+    reward = read(buffer.steps.reward, times, envs)
+    done = read(buffer.steps.done, times, envs)
     before = jnp.cumsum(done, -1) - done  # episodes that ended earlier
     counts = before == 0  # [B, n], the steps within the first episode
     discounts = jnp.asarray(gamma) ** jnp.arange(n_step)
     length = counts.sum(-1)  # [B]
     last = times[jnp.arange(len(start)), length - 1]
-    end = buffer.steps
+    end = jax.tree.map(lambda ring: read(ring, last, env), buffer.steps)
     batch = batch.replace(
         reward=(reward * counts * discounts).sum(-1),
-        terminated=end.terminated[last, env],
-        done=end.done[last, env],
-        next_observation=end.next_observation[last, env],
-        next_legal=end.next_legal[last, env],
+        terminated=end.terminated,
+        done=end.done,
+        next_observation=end.next_observation,
+        next_legal=end.next_legal,
     )
     return batch, jnp.asarray(gamma) ** length
 
@@ -384,25 +393,24 @@ def dqn(env: core.Env, config: DQNConfig = DQNConfig()) -> Learner:
                 drawn = jax.random.bits(key_update, (shape[0], 2, shape[1]))
             return chance(key_collect, q.num_actions), drawn
 
-        def update_and_collect(carry: Any, random: tuple[Chance, jax.Array]) -> Any:
+        def collect_and_update(carry: Any, random: tuple[Chance, jax.Array]) -> Any:
             learning, envs, buffer = carry
             chance, drawn = random
-            # The buffer is read before it is written, and what is written depends on what is read:
-            # XLA would otherwise copy it at every step. It stays out of the inner loop's carry.
+            envs, transition, ended = collect(chance, envs, learning[0], epsilon, env_params)
+            buffer = write(buffer, transition, config.n_step)
+            # The steps stay out of the inner loop's carry, which only reads them.
             (*learning, priorities), metrics = jax.lax.scan(
                 lambda carry, drawn: update(carry, drawn, buffer.written, buffer.steps),
                 (*learning, buffer.priorities),
                 drawn,
             )
             buffer = Buffer(buffer.steps, buffer.written, priorities)
-            envs, transition, ended = collect(chance, envs, learning[0], epsilon, env_params)
-            buffer = write(buffer, transition, config.n_step)
             return (tuple(learning), envs, buffer), (ended, metrics)
 
         key, key_steps = jax.random.split(state.key)
         learning = (state.params, state.target, state.optimizer, state.updates)
         (learning, envs, buffer), (ended, metrics) = jax.lax.scan(
-            update_and_collect,
+            collect_and_update,
             (learning, state.envs, state.buffer),
             jax.vmap(random)(jax.random.split(key_steps, config.num_steps)),
         )

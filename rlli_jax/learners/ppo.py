@@ -237,23 +237,15 @@ def ppo(env: core.Env, config: PPOConfig = PPOConfig()) -> Learner:
         rate = hyper.learning_rate * (1 - hyper.anneal * jnp.minimum(progress, 1))
         optimizer = _optimizer(hyper, rate)
 
-        def shuffled(key: Key) -> tuple[PyTree, Batch]:
-            """Memories and minibatches, along the leading axis."""
-            if cell is None:
-                order = permutation(key, len(batch.log_prob)).reshape(config.num_minibatches, -1)
-                return (), jax.tree.map(lambda x: x[order], batch)
-            order = permutation(key, config.num_envs).reshape(config.num_minibatches, -1)
-            rows = jax.tree.map(lambda x: jnp.moveaxis(x[:, order], 1, 0), batch)
-            return state.memory[order], rows
-
-        def minibatch(carry: tuple[PyTree, Any], part: tuple[PyTree, Batch]) -> Any:
+        def minibatch(carry: tuple[PyTree, Any], order: jax.Array) -> Any:
             params, opt_state = carry
+            if cell is None:
+                part = (), jax.tree.map(lambda x: x[order], batch)
+            else:  # whole rows of steps, each from the memory at its start
+                part = state.memory[order], jax.tree.map(lambda x: x[:, order], batch)
             grads, metrics = jax.grad(loss, has_aux=True)(params, *part)
             updates, opt_state = optimizer.update(grads, opt_state)
             return (optax.apply_updates(params, updates), opt_state), metrics
-
-        def epoch(carry: tuple[PyTree, Any], key: Key) -> Any:
-            return jax.lax.scan(minibatch, carry, shuffled(key))
 
         def loss(params: PyTree, memory: PyTree, batch: Batch) -> tuple[jax.Array, dict]:
             features = unroll(params, memory, batch)
@@ -282,8 +274,13 @@ def ppo(env: core.Env, config: PPOConfig = PPOConfig()) -> Learner:
                 "clip_fraction": (jnp.abs(ratio - 1) > hyper.clip).mean(),
             }
 
+        rows = config.num_envs * (config.num_steps if cell is None else 1)
+        keys = jax.random.split(key_update, config.num_epochs)
+        orders = jax.vmap(permutation, (0, None))(keys, rows)
         (params, opt_state), metrics = jax.lax.scan(
-            epoch, (state.params, state.optimizer), jax.random.split(key_update, config.num_epochs)
+            minibatch,
+            (state.params, state.optimizer),
+            orders.reshape(config.num_epochs * config.num_minibatches, -1),
         )
         metrics = jax.tree.map(jnp.mean, metrics)
         metrics |= jax.tree.map(jnp.sum, ended).metrics()
