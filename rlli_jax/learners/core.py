@@ -43,7 +43,8 @@ class Learner(NamedTuple):
     step: Callable[[PyTree, PyTree], tuple[PyTree, dict[str, jax.Array]]]  # one iteration
     policy: Callable[[PyTree], Policy]  # state -> the greedy policy learned so far
     env_steps: int  # environment steps in one iteration, over all its parallel environments
-    # Runs that one CPU core should train side by side: more of them would leave its cache.
+    # Runs that one CPU core should train side by side. More would leave its cache, if updates are
+    # large; fewer are slower where updates are small and most of the time goes to starting them.
     at_once: int = 32
 
 

@@ -437,8 +437,7 @@ def dqn(env: core.Env, config: DQNConfig = DQNConfig()) -> Learner:
 
         return Policy((), act)
 
-    at_once = core.runs_at_once(config.batch_size, max(config.hidden, default=1))
-    return Learner(init, step, policy, config.num_envs * config.num_steps, at_once)
+    return Learner(init, step, policy, config.num_envs * config.num_steps)
 
 
 def _optimizer(
