@@ -65,13 +65,12 @@ def side_by_side(function: Callable, in_axes: Any, at_once: int) -> Callable:
     if jax.default_backend() != "cpu":
         return together
 
-    def nothing(x: Any) -> bool:
-        return x is None
+    mapped = jax.tree.map(lambda axis: axis is not None, in_axes, is_leaf=lambda x: x is None)
 
     def call(*args: PyTree) -> PyTree:
-        axes = jax.tree.leaves(jax.tree.broadcast(in_axes, args, is_leaf=nothing), is_leaf=nothing)
         leaves, structure = jax.tree.flatten(args)
-        split = {i: leaves[i] for i, axis in enumerate(axes) if axis is not None}
+        which = jax.tree.leaves(jax.tree.broadcast(mapped, args))
+        split = {i: x for i, x in enumerate(leaves) if which[i]}
         runs = len(next(iter(split.values())))
         size = max(n for n in range(1, min(at_once, runs) + 1) if runs % n == 0)
         if size == runs > 1:

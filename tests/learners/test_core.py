@@ -114,7 +114,7 @@ def test_runs_in_groups_are_those_of_vmap(at_once):
         }
 
     keys = jax.random.split(jax.random.key(0), 12)
-    states = {"x": jax.random.normal(keys[0], (12, 3)), "key": keys}
+    states = {"nothing": None, "x": jax.random.normal(keys[0], (12, 3)), "key": keys}
     params = {"w": jnp.arange(3.0), "shift": jnp.arange(12.0)}
     axes = (0, {"w": None, "shift": 0})
     expected = jax.vmap(run, axes)(states, params)
