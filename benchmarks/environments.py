@@ -51,6 +51,8 @@ def speed(size: dict[str, int], repeats: int, work: int = 4_000_000) -> dict[str
     import jax.numpy as jnp
     import numpy as np
 
+    from rlli_jax.experiments.training import TRAIN, compiler_options
+
     sizes = dict(size)
     envs = sizes.pop("envs")
     env = environment(**sizes)
@@ -78,7 +80,8 @@ def speed(size: dict[str, int], repeats: int, work: int = 4_000_000) -> dict[str
         jax.shard_map(
             rollout, mesh=mesh, in_specs=(spec("runs"), spec()), out_specs=spec("runs"),
             check_vma=False,
-        )
+        ),
+        compiler_options=compiler_options(TRAIN),
     )  # fmt: skip
     arguments = jax.random.split(jax.random.key(0), devices), env.default_params
     program, seconds = measure.compiled(jitted, *arguments)
