@@ -184,10 +184,12 @@ def _others(run: TeachingRun, case: str) -> str:
     }
     said = [f"{what} {_quoted(names)}" for what, names in groups.items() if names]
     teacher = _words(gain(run, case, silent, run.config["alone"]))
+    best = best_reading(run, case)
     return (
         f"Case {case}: a teacher that hears nothing gains {teacher} over the student alone. "
         + (f"Feedback {', '.join(said)}. " if said else "")
-        + f"The best reading of this run is “{best_reading(run, case)}”."
+        + f"The reading that does best in this run is “{best}”: "
+        + f"{_words(gain(run, case, best, silent))} over no feedback."
     )
 
 
@@ -346,10 +348,7 @@ def _curves(run: TeachingRun, metric: str, label: str) -> Figure:
             axes.fill_between(x, low, high, color=colour, alpha=0.09, linewidth=0)
         expert = run.task["expert_value"].get(metric)
         if expert is not None:
-            axes.axhline(expert, color=figures.INK, linewidth=0.8)
-            axes.annotate("expert", (1, expert), xycoords=("axes fraction", "data"),
-                          xytext=(0, -2), textcoords="offset points",
-                          ha="right", va="top", fontsize=7, color=figures.INK)  # fmt: skip
+            drawn["the expert"] = axes.axhline(expert, color=figures.INK, linewidth=0.8)
         axes.set_title(f"({case}) {_case_words(run, case)}")
         axes.set_xlabel("Iterations")
         axes.margins(x=0)

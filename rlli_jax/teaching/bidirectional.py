@@ -6,12 +6,14 @@ the situation s, a student P(a | x, s) acts, the TD error estimates the student'
 teacher hears whether its token was better or worse than the last one. The paper leaves open how the
 teacher hears it and what "the last one" is; every reading here is one choice of ``Method``.
 
-The texts are finite, so the teacher is a table that the compiled loop looks up. Whatever the
-feedback asks of log M(x | s) adds up in a table of the same shape, and after a round of iterations
-a few gradient steps on that table improve the language model's weights.
+The texts are finite, so the teacher is a table that the compiled loop looks up (``practice``).
+Whatever the feedback asks of log M(x | s) adds up in a table of the same shape, and after a round
+of iterations a few gradient steps on that table improve the language model's weights (``lessons``).
+The two sides meet in these tables only.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -24,11 +26,13 @@ from rlli_jax.errors import InputError
 from rlli_jax.learners import core
 from rlli_jax.learners.core import Key, PyTree
 from rlli_jax.learners.ppo import PPOHyperparams, advantages
+from rlli_jax.teaching.distinct import over_distinct
 from rlli_jax.teaching.objective import (
     Samples,
     adam,
     check_single_choice,
     distribution,
+    draw,
     ppo_loss,
     shuffle,
 )
@@ -154,6 +158,7 @@ class TeachingHyperparams:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
+    # At a constant rate: anneal and total_iterations have no effect.
     student: PPOHyperparams = PPOHyperparams(
         learning_rate=2e-2, anneal=0.0, gae_lambda=0.95, entropy_coefficient=1e-3
     )
@@ -176,24 +181,31 @@ class Said(NamedTuple):
     advice: jax.Array  # int32
 
 
-class TeachingState(struct.PyTreeNode):
-    """All that a run needs to go on."""
+class StudentState(struct.PyTreeNode):
+    """All that a student needs to go on."""
 
     key: Key  # []
-    student: dict[str, jax.Array]  # see ``student_scores``
+    params: dict[str, jax.Array]  # see ``student_scores``
     optimizer: optax.OptState
-    base: PyTree  # the teacher's weights at the start
-    adapted: PyTree  # its weights now, or its LoRA; None if it does not learn
-    # log M(x | s) at the temperature, [T, A]; [3 T, A], after each remark, of a teacher that does
-    # not learn.
-    table: jax.Array
-    teacher_optimizer: optax.OptState
     envs: core.Envs
     remark: jax.Array  # [N] int32, what the teacher hears next
     last: Said  # [N], of the step before
     in_text: Said  # [T], the last one about each text
     heard: jax.Array  # [T, 2] int32, how often the verdict about a text was worse, better
     choices: Choices
+    hyperparams: TeachingHyperparams
+
+
+class TeacherState(struct.PyTreeNode):
+    """All that a teacher needs to go on."""
+
+    key: Key  # []
+    base: PyTree  # the weights that a LoRA adapts; None without
+    adapted: PyTree  # its weights now, or its LoRA
+    optimizer: optax.OptState
+    # log M(x | s) at the temperature, [3 T, A], see ``tabulate``. Only the first T, of no remark,
+    # are kept up to date: whoever learns hears of its advice otherwise.
+    table: jax.Array
     hyperparams: TeachingHyperparams
 
 
@@ -265,26 +277,26 @@ class Round(NamedTuple):
     value: dict[str, jax.Array]  # exact, of the student at the end and the teacher it had
 
 
-class Teaching(NamedTuple):
-    """Pure functions of one training; vmap or map them over states."""
+class Practice(NamedTuple):
+    """Pure functions of a student's training; vmap or map them over states."""
 
-    init: Any  # key, teacher params, choices, hyperparams, env_params -> state
-    practise: Any  # state, env_params, iterations -> state, Asked, Round
-    teach: Any  # state, Asked -> state; what is asked is done, by teachers that learn
-    examine: Any  # state -> exact metrics of the teacher by itself
+    init: Any  # key, choices, hyperparams, env_params -> StudentState
+    run: Any  # state, the teacher's table, env_params, iterations -> state, Asked, Round
 
 
-def teaching(
-    task: Task,
-    teacher: Teacher,
-    config: TeachingConfig = TeachingConfig(),
-    *,
-    adapt: Adapt | None = None,
-) -> Teaching:
-    """The loop for one task: rounds of some iterations of the student, then one of the teacher.
+class Lessons(NamedTuple):
+    """Pure functions of a teacher's training; vmap or map them over states."""
 
-    ``adapt``: how the teacher's weights change (``Method.trains``). Every other choice of a method
-    is traced, as is the number of iterations, so methods that agree in it share one compilation.
+    # key, the language model's params, what it says (``tabulate``), hyperparams -> TeacherState
+    init: Any
+    run: Any  # state, Asked -> state; what is asked is done
+
+
+def practice(task: Task, config: TeachingConfig = TeachingConfig()) -> Practice:
+    """The student's loop for one task, with a teacher that is a table.
+
+    Every choice of a method is traced, as is the number of iterations, so all methods share one
+    compilation.
 
     Raises:
         InputError: the actions are not one choice a step with one phrase each.
@@ -293,38 +305,16 @@ def teaching(
     env, num_texts, num_advice = task.env, len(task.texts), len(task.advice)
     num_envs = config.num_envs
 
-    def weights(base: PyTree, adapted: PyTree) -> PyTree:
-        if adapt is None:
-            return base
-        return merge_lora(base, adapted) if adapt == "lora" else adapted
-
-    def tabulate(
-        base: PyTree, adapted: PyTree, hyper: TeachingHyperparams, remarks: bool = False
-    ) -> jax.Array:
-        table = teacher.table(weights(base, adapted), remarks=remarks)
-        return jax.nn.log_softmax(table / hyper.temperature)
-
     def init(
-        key: Key,
-        params: PyTree,
-        choices: Choices,
-        hyperparams: TeachingHyperparams,
-        env_params: PyTree,
-    ) -> TeachingState:
-        key, key_lora, key_reset = jax.random.split(key, 3)
-        student = init_student(num_texts, num_advice, hyperparams.trust * choices.teacher)
-        lora = adapt == "lora"
-        adapted = init_lora(key_lora, params, rank=config.lora_rank) if lora else params
-        adapted = None if adapt is None else adapted
+        key: Key, choices: Choices, hyperparams: TeachingHyperparams, env_params: PyTree
+    ) -> StudentState:
+        key, key_reset = jax.random.split(key)
+        params = init_student(num_texts, num_advice, hyperparams.trust * choices.teacher)
         said = Said(jnp.float32(0), jnp.int32(0), jnp.int32(0))
-        return TeachingState(
+        return StudentState(
             key=key,
-            student=student,
-            optimizer=adam(1.0, 1.0).init(student),
-            base=params,
-            adapted=adapted,
-            table=tabulate(params, adapted, hyperparams, remarks=adapt is None),
-            teacher_optimizer=adam(1.0, 1.0).init(adapted),
+            params=params,
+            optimizer=adam(1.0, 1.0).init(params),
             envs=core.reset(env, key_reset, env_params, num_envs),
             remark=jnp.full(num_envs, NO_REMARK),
             last=jax.tree.map(lambda x: jnp.full(num_envs, x), said),
@@ -343,20 +333,31 @@ def teaching(
         gain = jnp.where(choices.random, jnp.where(coin, 1, -1) * jnp.abs(gain), gain)
         return jnp.where(choices.random, coin, gain >= 0), gain  # a tie is better
 
-    def collect(state: TeachingState, env_params: PyTree, key: Key) -> Any:
+    def collect(state: StudentState, table: jax.Array, env_params: PyTree, key: Key) -> Any:
         """Act for ``num_steps``: what the loop carries on, and what happened."""
-        student, choices, gamma = state.student, state.choices, state.hyperparams.student.gamma
+        student, choices, gamma = state.params, state.choices, state.hyperparams.student.gamma
 
-        def act(carry: Any, key: Key) -> Any:
+        # Drawn for all steps at once: many numbers take hardly longer than a few.
+        shape = (config.num_steps, num_envs)
+        key_advice, key_act, key_step, key_coin = jax.random.split(key, 4)
+        chance = (
+            jax.random.uniform(key_advice, shape),
+            jax.random.uniform(key_act, shape),
+            jax.random.split(key_step, config.num_steps),
+            jax.random.bernoulli(key_coin, shape=shape),
+        )
+
+        def act(carry: Any, chance: Any) -> Any:
             envs, remark, last, in_text = carry
-            key_advice, key_act, key_step, key_coin = jax.random.split(key, 4)
+            chance_advice, chance_act, key_step, coin = chance
             text = envs.observation
             row = jnp.where(choices.prompt, remark * num_texts, 0) + text
-            advice = jax.random.categorical(key_advice, state.table[row])
+            advice = draw(jnp.exp(table[row]), chance_advice)
             advice = jnp.where(choices.teacher, advice, 0)
             seen = core.view(env, envs, env_params)
             policy = distribution(student_scores(student, text, advice), seen.legal)
-            action, log_prob = policy.sample_and_log_prob(seed=key_act)
+            action = draw(policy.probs, chance_act)
+            log_prob = policy.log_prob(action)
             envs, step, ended = core.step(env, key_step, envs, seen, action, env_params)
             # Line 5: the TD error estimates the advantage.
             next_text = step.next_observation[:, 0].astype(jnp.int32)
@@ -367,16 +368,15 @@ def teaching(
             known = jax.tree.map(lambda x: x[text], in_text)
             rival = jax.tree.map(lambda a, b: jnp.where(choices.same_state, a, b), known, last)
             gain = td_error - jnp.where(choices.expected, 0, rival.advantage)
-            coin = jax.random.bernoulli(key_coin, shape=(num_envs,))
             remark = jnp.where(judge(choices, gain, coin)[0], POSITIVE, NEGATIVE)
             in_text = jax.tree.map(lambda memory, x: memory.at[text].set(x), in_text, now)
             record = (step, advice, log_prob, value, next_value, ended, now, rival, gain, coin)
             return (envs, remark, now, in_text), record
 
         carry = (state.envs, state.remark, state.last, state.in_text)
-        return jax.lax.scan(act, carry, jax.random.split(key, config.num_steps))
+        return jax.lax.scan(act, carry, chance)
 
-    def improve(state: TeachingState, samples: Samples, key: Key) -> Any:
+    def improve(state: StudentState, samples: Samples, key: Key) -> Any:
         """One PPO update of the student: its parameters and its optimizer's state."""
         hyper = state.hyperparams.student
         optimizer = adam(hyper.max_grad_norm, hyper.learning_rate)
@@ -395,7 +395,7 @@ def teaching(
         def epoch(carry: Any, key: Key) -> Any:
             return jax.lax.scan(minibatch, carry, shuffle(key, samples, config.num_minibatches))
 
-        start = (state.student, state.optimizer)
+        start = (state.params, state.optimizer)
         return jax.lax.scan(epoch, start, jax.random.split(key, config.num_epochs))[0]
 
     def ask(
@@ -415,11 +415,11 @@ def teaching(
         )
 
     def iterate(
-        state: TeachingState, asked: Asked, env_params: PyTree
-    ) -> tuple[TeachingState, Asked, Any]:
+        state: StudentState, asked: Asked, table: jax.Array, env_params: PyTree
+    ) -> tuple[StudentState, Asked, Any]:
         hyper, choices = state.hyperparams.student, state.choices
         key, key_collect, key_update = jax.random.split(state.key, 3)
-        (envs, remark, last, in_text), record = collect(state, env_params, key_collect)
+        (envs, remark, last, in_text), record = collect(state, table, env_params, key_collect)
         step, advice, log_prob, value, next_value, ended, now, rival, gain, coin = record
         advantage = advantages(
             step.reward, value, next_value, step.terminated, step.done,
@@ -429,55 +429,26 @@ def teaching(
             now.text, advice, step.legal, step.action, log_prob, value, advantage,
             advantage + value,
         )  # fmt: skip
-        student, optimizer = improve(state, samples, key_update)
+        params, optimizer = improve(state, samples, key_update)
         verdict = judge(choices, jnp.where(choices.gae, advantage, gain), coin)
-        if adapt is not None:
-            asked = ask(asked, choices, state.table, now, rival, verdict)
         better = verdict[0]
         state = state.replace(
-            key=key, student=student, optimizer=optimizer,
+            key=key, params=params, optimizer=optimizer,
             envs=envs, remark=remark, last=last, in_text=in_text,
             heard=state.heard.at[now.text, better.astype(jnp.int32)].add(1),
         )  # fmt: skip
         followed = (step.action == advice).mean()
+        asked = ask(asked, choices, table, now, rival, verdict)
         return state, asked, (jax.tree.map(jnp.sum, ended), followed, better.mean())
 
-    def teach(state: TeachingState, asked: Asked) -> TeachingState:
-        """A few gradient steps of the teacher towards what was asked of it."""
-        if adapt is None:
-            return state
-        hyper, old, wish = state.hyperparams, state.table, asked.of_visit()
-        optimizer = adam(hyper.teacher_max_grad_norm, hyper.teacher_learning_rate)
-        key, key_texts = jax.random.split(state.key)
-
-        def loss(adapted: PyTree, text: jax.Array) -> jax.Array:
-            scores = teacher.scores(weights(state.base, adapted), text)
-            new = jax.nn.log_softmax(scores / hyper.temperature)
-            return teacher_loss(new, old[text], wish[text], hyper.teacher_kl)
-
-        def descend(carry: Any, key: Key) -> Any:
-            adapted, opt_state = carry
-            text = jax.random.categorical(key, jnp.log(asked.visits), shape=(config.teacher_texts,))
-            grads = jax.grad(loss)(adapted, text)
-            updates, opt_state = optimizer.update(grads, opt_state)
-            return (optax.apply_updates(adapted, updates), opt_state), None
-
-        start = (state.adapted, state.teacher_optimizer)
-        keys = jax.random.split(key_texts, config.teacher_steps)
-        adapted, opt_state = jax.lax.scan(descend, start, keys)[0]
-        return state.replace(
-            key=key, adapted=adapted, teacher_optimizer=opt_state,
-            table=tabulate(state.base, adapted, hyper),
-        )  # fmt: skip
-
-    def practise(
-        state: TeachingState, env_params: PyTree, iterations: int | jax.Array
-    ) -> tuple[TeachingState, Asked, Round]:
+    def run(
+        state: StudentState, table: jax.Array, env_params: PyTree, iterations: int | jax.Array
+    ) -> tuple[StudentState, Asked, Round]:
         """Some iterations of the student with the teacher as it is."""
 
         def body(_: Any, carry: Any) -> Any:
             state, asked, total = carry
-            state, asked, new = iterate(state, asked, env_params)
+            state, asked, new = iterate(state, asked, table, env_params)
             return state, asked, jax.tree.map(jnp.add, total, new)
 
         total = (core.Episodes(jnp.float32(0), jnp.int32(0)), jnp.float32(0), jnp.float32(0))
@@ -487,30 +458,99 @@ def teaching(
             ended.metrics()["episode_return"],
             jnp.where(state.choices.teacher, followed / iterations, jnp.nan),
             positive / iterations,
-            task.value(together(state)),
+            task.value(together(state, table)),
         )
         return state, asked, result
 
-    def together(state: TeachingState) -> jax.Array:
+    def together(state: StudentState, table: jax.Array) -> jax.Array:
         """The policy [T, A] of teacher, hearing no remark, and student."""
         texts, advices = jnp.arange(num_texts)[:, None], jnp.arange(num_advice)[None]
-        scores = student_scores(state.student, texts, advices)
+        scores = student_scores(state.params, texts, advices)
         acts = distribution(scores, task.legal[:, None]).probs  # [T, advice, A]
-        advised = (jnp.exp(state.table[:num_texts])[..., None] * acts).sum(1)
+        advised = (jnp.exp(table[:num_texts])[..., None] * acts).sum(1)
         return jnp.where(state.choices.teacher, advised, acts[:, 0])
 
-    def examine(state: TeachingState) -> dict[str, jax.Array]:
-        """The teacher by itself, hearing no remark.
+    return Practice(init, run)
 
-        ``advice`` [T, A]: how likely it says each; ``accuracy``: the expert's probability of its
-        likeliest advice, mean over the texts acted on; ``return`` and so on: exact, of obeying it.
-        """
-        table = state.table[:num_texts]
-        right = task.expert[jnp.arange(num_texts), table.argmax(1)]
-        obeyed = task.value(distribution(table, task.legal).probs)
-        return obeyed | {
-            "advice": jnp.exp(table),
-            "accuracy": (right * task.acted_on).sum() / task.acted_on.sum(),
-        }
 
-    return Teaching(init, practise, teach, examine)
+def _log_m(scores: jax.Array, hyperparams: TeachingHyperparams) -> jax.Array:
+    return jax.nn.log_softmax(scores / hyperparams.temperature)
+
+
+def tabulate(teacher: Teacher, params: PyTree, hyperparams: TeachingHyperparams) -> jax.Array:
+    """All that a teacher may say, log M(x | s) after each remark, [3 T, A]."""
+    count = len(teacher.remarked.ids)
+    read = over_distinct(partial(teacher.scores, remarked=True), count)
+    return _log_m(read(params, jnp.arange(count)), hyperparams)
+
+
+def lessons(
+    task: Task,
+    teacher: Teacher,
+    config: TeachingConfig = TeachingConfig(),
+    *,
+    adapt: Adapt = "full",
+) -> Lessons:
+    """The side of a teacher that learns; ``adapt``: how its weights change."""
+    num_texts = len(task.texts)
+    read = over_distinct(teacher.scores, num_texts)
+
+    def weights(base: PyTree, adapted: PyTree) -> PyTree:
+        return adapted if base is None else merge_lora(base, adapted)
+
+    def init(
+        key: Key, params: PyTree, table: jax.Array, hyperparams: TeachingHyperparams
+    ) -> TeacherState:
+        key, key_lora = jax.random.split(key)
+        base, adapted = None, params
+        if adapt == "lora":
+            base, adapted = params, init_lora(key_lora, params, rank=config.lora_rank)
+        return TeacherState(
+            key=key,
+            base=base,
+            adapted=adapted,
+            optimizer=adam(1.0, 1.0).init(adapted),
+            table=table,
+            hyperparams=jax.tree.map(jnp.asarray, hyperparams),
+        )
+
+    def run(state: TeacherState, asked: Asked) -> TeacherState:
+        """A few gradient steps of the teacher towards what was asked of it."""
+        hyper, old, wish = state.hyperparams, state.table, asked.of_visit()
+        optimizer = adam(hyper.teacher_max_grad_norm, hyper.teacher_learning_rate)
+        key, key_texts = jax.random.split(state.key)
+
+        def loss(adapted: PyTree, text: jax.Array) -> jax.Array:
+            new = _log_m(teacher.scores(weights(state.base, adapted), text), hyper)
+            return teacher_loss(new, old[text], wish[text], hyper.teacher_kl)
+
+        def descend(carry: Any, key: Key) -> Any:
+            adapted, opt_state = carry
+            text = jax.random.categorical(key, jnp.log(asked.visits), shape=(config.teacher_texts,))
+            grads = jax.grad(loss)(adapted, text)
+            updates, opt_state = optimizer.update(grads, opt_state)
+            return (optax.apply_updates(adapted, updates), opt_state), None
+
+        start = (state.adapted, state.optimizer)
+        keys = jax.random.split(key_texts, config.teacher_steps)
+        adapted, opt_state = jax.lax.scan(descend, start, keys)[0]
+        scores = read(weights(state.base, adapted), jnp.arange(num_texts))
+        table = old.at[:num_texts].set(_log_m(scores, hyper))
+        return state.replace(key=key, adapted=adapted, optimizer=opt_state, table=table)
+
+    return Lessons(init, run)
+
+
+def examine(task: Task, table: jax.Array) -> dict[str, jax.Array]:
+    """A teacher by itself, hearing no remark; ``table`` as in ``TeacherState``.
+
+    ``advice`` [T, A]: how likely it says each; ``accuracy``: the expert's probability of its
+    likeliest advice, mean over the texts acted on; ``return`` and so on: exact, of obeying it.
+    """
+    table = table[: len(task.texts)]
+    right = task.expert[jnp.arange(len(task.texts)), table.argmax(1)]
+    obeyed = task.value(distribution(table, task.legal).probs)
+    return obeyed | {
+        "advice": jnp.exp(table),
+        "accuracy": (right * task.acted_on).sum() / task.acted_on.sum(),
+    }

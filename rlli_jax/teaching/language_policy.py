@@ -22,11 +22,13 @@ from rlli_jax.errors import InputError
 from rlli_jax.learners import core
 from rlli_jax.learners.core import Key, Learner, Policy, PyTree, Situation
 from rlli_jax.learners.ppo import PPOHyperparams, advantages
+from rlli_jax.teaching.distinct import over_distinct
 from rlli_jax.teaching.objective import (
     Samples,
     adam,
     check_single_choice,
     distribution,
+    draw,
     ppo_loss,
     shuffle,
 )
@@ -74,6 +76,7 @@ class LanguagePolicyState:
     params: PyTree  # {"model", "value"}
     optimizer: optax.OptState
     envs: core.Envs
+    iteration: jax.Array  # [] int32
     hyperparams: PPOHyperparams
 
 
@@ -91,14 +94,14 @@ def language_policy(
     candidates = model.candidates(task.advice)
     head = ValueHead(config.value_width)
     env = task.env
-    # No more distinct texts than samples, and no more than there are.
-    most = min(config.num_envs * config.num_steps // config.num_minibatches, len(task.texts))
 
-    def read(params: PyTree, index: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
-        """Scores [C, A] and values [C] of some texts, or of all."""
-        asked = prompts if index is None else prompts.take(index)
+    def read(params: PyTree, texts: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Scores [C, A] and values [C] of some texts."""
+        asked = prompts.take(texts)
         scores = score(model.config, params["model"], asked, candidates, config.scoring)
         return scores.candidates, head.apply(params["value"], scores.hidden)
+
+    read_each = over_distinct(read, len(task.texts))
 
     def init(key: Key, hyperparams: PPOHyperparams, env_params: PyTree) -> LanguagePolicyState:
         key, key_head, key_reset = jax.random.split(key, 3)
@@ -111,6 +114,7 @@ def language_policy(
             params=params,
             optimizer=adam(1.0, 1.0).init(params),
             envs=core.reset(env, key_reset, env_params, config.num_envs),
+            iteration=jnp.int32(0),
             hyperparams=jax.tree.map(jnp.asarray, hyperparams),
         )
 
@@ -119,7 +123,7 @@ def language_policy(
     ) -> tuple[LanguagePolicyState, dict[str, jax.Array]]:
         hyper = state.hyperparams
         key, key_collect, key_update = jax.random.split(state.key, 3)
-        table, values = read(state.params)
+        table, values = read_each(state.params, jnp.arange(len(task.texts)))
 
         envs, (steps, log_prob, ended) = rollout(
             env, table, state.envs, key_collect, env_params, config.num_steps
@@ -143,8 +147,7 @@ def language_policy(
         )
 
         def loss(params: PyTree, samples: Samples, first: jax.Array) -> Any:
-            distinct, row = jnp.unique(samples.text, size=most, fill_value=0, return_inverse=True)
-            scores, value = (x[row] for x in read(params, distinct))
+            scores, value = read_each(params, samples.text)
             # The first step starts from the rollout's parameters, so its own log-probabilities are
             # the rollout's, which were computed in a batch of another size and rounded otherwise.
             own = jax.lax.stop_gradient(
@@ -158,7 +161,9 @@ def language_policy(
             )
             return total, (losses, rounding)
 
-        optimizer = adam(hyper.max_grad_norm, hyper.learning_rate)
+        progress = state.iteration / hyper.total_iterations
+        rate = hyper.learning_rate * (1 - hyper.anneal * jnp.minimum(progress, 1))
+        optimizer = adam(hyper.max_grad_norm, rate)
 
         def minibatch(carry: Any, batch: Any) -> Any:
             params, opt_state = carry
@@ -187,7 +192,8 @@ def language_policy(
             "first_ratio_error": losses.ratio_error[0, 0],
             "rollout_error": rounding[0, 0],
         } | jax.tree.map(jnp.sum, ended).metrics()
-        return LanguagePolicyState(key, params, opt_state, envs, hyper), metrics
+        state = LanguagePolicyState(key, params, opt_state, envs, state.iteration + 1, hyper)
+        return state, metrics
 
     def policy(state: LanguagePolicyState) -> Policy:
         table = policy_table(task, model, state.params["model"], config.scoring)
@@ -209,15 +215,18 @@ def rollout(
     and the episodes that ended.
     """
 
-    def act(envs: core.Envs, key: Key) -> tuple[core.Envs, Any]:
-        key_act, key_step = jax.random.split(key)
+    def act(envs: core.Envs, chance: tuple[Key, jax.Array]) -> tuple[core.Envs, Any]:
+        key, chance_act = chance
         seen = core.view(env, envs, env_params)
         policy = distribution(table[envs.observation], seen.legal)
-        action, log_prob = policy.sample_and_log_prob(seed=key_act)
-        envs, step, ended = core.step(env, key_step, envs, seen, action, env_params)
-        return envs, (step, log_prob, ended)
+        action = draw(policy.probs, chance_act)
+        envs, step, ended = core.step(env, key, envs, seen, action, env_params)
+        return envs, (step, policy.log_prob(action), ended)
 
-    return jax.lax.scan(act, envs, jax.random.split(key, num_steps))
+    # Drawn for all steps at once: many numbers take hardly longer than a few.
+    key_act, key_step = jax.random.split(key)
+    chance = jax.random.uniform(key_act, (num_steps, *envs.observation.shape))
+    return jax.lax.scan(act, envs, (jax.random.split(key_step, num_steps), chance))
 
 
 def policy_table(

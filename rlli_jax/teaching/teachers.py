@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from rlli_jax.errors import InputError
+from rlli_jax.teaching.quick import quick_jit
 from rlli_jax.teaching.t5 import (
     Candidates,
     LanguageModel,
@@ -44,16 +45,13 @@ class Teacher(NamedTuple):
     remarked: Prompts  # [3 * T, S'], in the order of REMARKS
     candidates: Candidates  # A
 
-    def scores(self, params: Any, texts: jax.Array) -> jax.Array:
-        """Scores of each advice about some texts, after no remark, [len(texts), A]."""
-        prompts = self.prompts.take(texts)
-        return score(self.model.config, params, prompts, self.candidates).candidates
+    def scores(self, params: Any, texts: jax.Array, *, remarked: bool = False) -> jax.Array:
+        """Scores of each advice about some texts, [len(texts), A].
 
-    def table(self, params: Any, *, remarks: bool = False) -> jax.Array:
-        """Log-probabilities of each advice, [T, A], or [3 * T, A] with remarks."""
-        prompts = self.remarked if remarks else self.prompts
-        scores = score(self.model.config, params, prompts, self.candidates)
-        return jax.nn.log_softmax(scores.candidates)
+        ``texts``: their numbers, or with ``remarked`` remark x T + text.
+        """
+        prompts = (self.remarked if remarked else self.prompts).take(texts)
+        return score(self.model.config, params, prompts, self.candidates).candidates
 
 
 def teacher(task: Task, model: LanguageModel) -> Teacher:
@@ -115,9 +113,11 @@ def stand_in_teachers(
         optax.adam(optax.cosine_decay_schedule(learning_rate, steps)),
     )
 
-    def train(key: jax.Array) -> tuple[Any, jax.Array]:
-        key_model, key_known, key_train = jax.random.split(key, 3)
-        params = init_params(key_model, model.config)
+    key_model, key_known, key_train = jax.vmap(lambda key: jax.random.split(key, 3))(keys).T
+    drawn = [init_params(key, model.config) for key in key_model]
+
+    def train(start: tuple[Any, jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
+        params, key_known, key_train = start
         known = jax.random.permutation(key_known, acted_on)[:count]
         taught = jnp.zeros(len(task.texts), bool).at[known].set(True)
         if not count:
@@ -137,8 +137,10 @@ def stand_in_teachers(
             updates, state = optimizer.update(jax.grad(loss)(params), state, params)
             return (optax.apply_updates(params, updates), state), None
 
-        start = (params, optimizer.init(params))
-        return jax.lax.scan(step, start, jax.random.split(key_train, steps))[0][0], taught
+        carry = (params, optimizer.init(params))
+        return jax.lax.scan(step, carry, jax.random.split(key_train, steps))[0][0], taught
 
-    params, taught = jax.jit(lambda keys: jax.lax.map(train, keys))(keys)
+    params, taught = quick_jit(lambda start: jax.lax.map(train, start))(
+        (jax.tree.map(lambda *x: jnp.stack(x), *drawn), key_known, key_train)
+    )
     return StandIns(asked, params, taught)

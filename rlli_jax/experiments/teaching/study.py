@@ -11,9 +11,11 @@ with the next one.
 import os
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,11 +34,24 @@ from rlli_jax.experiments.teaching.config import (
     StandIn,
     TeachingStudy,
 )
-from rlli_jax.teaching.bidirectional import Adapt, Choices, Method, TeachingConfig, teaching
+from rlli_jax.teaching.bidirectional import (
+    Adapt,
+    Asked,
+    Choices,
+    Lessons,
+    Method,
+    Practice,
+    TeachingConfig,
+    examine,
+    lessons,
+    practice,
+    tabulate,
+)
 from rlli_jax.teaching.language_policy import language_policy, policy_table
+from rlli_jax.teaching.quick import quick_jit
 from rlli_jax.teaching.t5 import LanguageModel, load_t5, tiny_t5
 from rlli_jax.teaching.tasks import Task, go_to_red_ball, provider_selection
-from rlli_jax.teaching.teachers import StandIns, stand_in_teachers, teacher
+from rlli_jax.teaching.teachers import REMARKS, StandIns, stand_in_teachers, teacher
 
 
 def build_task(study: TeachingStudy) -> Task:
@@ -79,6 +94,9 @@ def carry_out(study: TeachingStudy, path: Path, console: Console) -> None:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
             running = []
+            practices = _Once(partial(_compile_practice, study, task))
+            longest = max(study.cases.values(), key=lambda case: case.iterations)
+            pool.submit(practices, study.loop(longest))  # while the teachers are made
             file = path / "language_policy.npz"
             if study.language_policy is not None and not file.exists():
                 key_model, key_learner = jax.random.split(key_policy)
@@ -91,16 +109,23 @@ def carry_out(study: TeachingStudy, path: Path, console: Console) -> None:
             seconds = time.perf_counter() - start
             console.print(f"{teachers.teacher.model.name}: {seconds:.1f} s", highlight=False)
             _describe(study, task, teachers, path)
-            programs = _Programs(study, task, teachers)
+            programs = _Programs(
+                study, task, teachers, _first_tables(study, teachers), practices,
+                _Once(partial(_compile_lessons, study, task, teachers)),
+                quick_jit(jax.vmap(partial(examine, task))),
+            )  # fmt: skip
             # The same for every method, so that they can be compared seed by seed.
-            keys = jax.random.split(key_run, study.seeds)
+            keys = jax.random.split(key_run, (study.seeds, 2))
+            jobs = [
+                (block, method, path / "methods" / case / f"{name}.npz")
+                for case, block in study.cases.items()
+                for name, method in study.methods.items()
+            ]
             # Long ones first, so that no core is idle at the end.
-            for case, block in sorted(study.cases.items(), key=lambda item: -item[1].iterations):
-                for name, method in study.methods.items():
-                    file = path / "methods" / case / f"{name}.npz"
-                    if not file.exists():
-                        job = (programs, block, method, keys, file)
-                        running.append(pool.submit(_run_method, *job))
+            jobs.sort(key=lambda job: (job[0].iterations, job[1].trains is not None), reverse=True)
+            for block, method, file in jobs:
+                if not file.exists():
+                    running.append(pool.submit(_run_method, programs, block, method, keys, file))
             for done in as_completed(running):
                 console.print(done.result(), highlight=False, markup=False)
         except BaseException:
@@ -128,76 +153,119 @@ def _describe(study: TeachingStudy, task: Task, teachers: StandIns, path: Path) 
     write_json(path / "task.json", content)
 
 
-class _Programs:
-    """Compiled rounds, one for each shape and way in which teachers' weights change."""
+class _Once:
+    """A function whose result for each argument is made by the first who asks; others wait."""
 
-    def __init__(self, study: TeachingStudy, task: Task, teachers: StandIns) -> None:
-        self.study, self.task, self.teachers = study, task, teachers
+    def __init__(self, make: Callable[[Any], Any]) -> None:
+        self._make = make
         self._guard = threading.Lock()
-        self._locks: dict[Any, threading.Lock] = {}
-        self._compiled: dict[Any, tuple[Any, Any, Any]] = {}
+        self._made: dict[Any, Future] = {}
 
-    def get(self, method: Method, case: CaseBlock) -> tuple[Any, Any, Any]:
-        """init, round and examine, vmapped over seeds; compiled by the first who asks."""
-        config = self.study.loop(case)
-        kind = (config, method.trains)
+    def __call__(self, argument: Any) -> Any:
         with self._guard:
-            lock = self._locks.setdefault(kind, threading.Lock())
-        with lock:
-            if kind not in self._compiled:
-                self._compiled[kind] = self._compile(method.choices, *kind)
-        return self._compiled[kind]
+            first = argument not in self._made
+            future = self._made.setdefault(argument, Future())
+        if first:
+            try:
+                future.set_result(self._make(argument))
+            except BaseException as error:
+                future.set_exception(error)
+        return future.result()
 
-    def _compile(
-        self, choices: Choices, config: TeachingConfig, adapt: Adapt | None
-    ) -> tuple[Any, Any, Any]:
-        loop = teaching(self.task, self.teachers.teacher, config, adapt=adapt)
-        hyperparams, env_params = self.study.hyperparams, self.task.env_params
 
-        @jax.jit
-        def init(keys: jax.Array, weights: Any, choices: Choices) -> Any:
-            start = jax.vmap(lambda key, w: loop.init(key, w, choices, hyperparams, env_params))
-            return start(keys, weights)
+def _first_tables(study: TeachingStudy, teachers: StandIns) -> jax.Array:
+    """log M [seeds, 3 T, A] of teachers that have heard nothing."""
 
-        def round_(states: Any, env_params: Any, iterations: jax.Array) -> Any:
-            practise = jax.vmap(loop.practise, (0, None, None))
-            states, asked, result = practise(states, env_params, iterations)
-            # One language model after the other: a CPU's caches hold one, not all.
-            return jax.lax.map(lambda x: loop.teach(*x), (states, asked)), result
+    def one(params: Any) -> jax.Array:
+        return tabulate(teachers.teacher, params, study.hyperparams)
 
-        over_seeds = jax.jit(round_, donate_argnums=0)
-        keys = jax.random.split(jax.random.key(0), self.study.seeds)
-        example = jax.eval_shape(init, keys, self.teachers.params, choices)
-        return (
-            init,
-            over_seeds.lower(example, env_params, jnp.int32(1)).compile(),
-            jax.jit(jax.vmap(loop.examine)),
-        )
+    return quick_jit(partial(jax.lax.map, one))(teachers.params)
+
+
+def _compile_practice(study: TeachingStudy, task: Task, config: TeachingConfig) -> Practice:
+    """Vmapped over seeds; ``run`` reuses the memory of its states."""
+    one = practice(task, config)
+    keys, choices = jax.random.split(jax.random.key(0), study.seeds), Method().choices
+    texts, advice = len(task.texts), len(task.advice)
+
+    def start(keys: jax.Array, choices: Choices, env_params: Any) -> Any:
+        init = jax.vmap(one.init, (0, None, None, None))
+        return init(keys, choices, study.hyperparams, env_params)
+
+    init = quick_jit(start).lower(keys, choices, task.env_params).compile()
+    run = quick_jit(jax.vmap(one.run, (0, 0, None, None)), donate_argnums=0)
+    states = jax.eval_shape(start, keys, choices, task.env_params)
+    tables = jax.ShapeDtypeStruct((study.seeds, len(REMARKS) * texts, advice), jnp.float32)
+    return Practice(init, run.lower(states, tables, task.env_params, jnp.int32(1)).compile())
+
+
+def _compile_lessons(study: TeachingStudy, task: Task, teachers: StandIns, adapt: Adapt) -> Lessons:
+    """Mapped over seeds, one language model after the other: a CPU's caches hold one, not all."""
+    one = lessons(task, teachers.teacher, study.config, adapt=adapt)
+
+    def start(keys: jax.Array, params: Any, tables: jax.Array) -> Any:
+        return jax.lax.map(lambda x: one.init(*x, study.hyperparams), (keys, params, tables))
+
+    def run(states: Any, asked: Any) -> Any:
+        return jax.lax.map(lambda x: one.run(*x), (states, asked))
+
+    asked = Asked.nothing(len(task.texts), len(task.advice))
+    asked = jax.tree.map(lambda x: jnp.broadcast_to(x, (study.seeds, *x.shape)), asked)
+    keys = jax.random.split(jax.random.key(0), study.seeds)
+    tables = jnp.zeros((study.seeds, len(REMARKS) * len(task.texts), len(task.advice)))
+    init = quick_jit(start).lower(keys, teachers.params, tables).compile()
+    states = jax.eval_shape(start, keys, teachers.params, tables)
+    return Lessons(init, quick_jit(run, donate_argnums=0).lower(states, asked).compile())
+
+
+class _Programs(NamedTuple):
+    """What all methods share."""
+
+    study: TeachingStudy
+    task: Task
+    teachers: StandIns
+    tables: jax.Array  # what the teachers say at first, log M [seeds, 3 T, A]
+    practice: Callable[[TeachingConfig], Practice]
+    lessons: Callable[[Adapt], Lessons]
+    examine: Callable[[jax.Array], dict[str, jax.Array]]
 
 
 def _run_method(
     programs: _Programs, case: CaseBlock, method: Method, keys: jax.Array, file: Path
 ) -> str:
-    """Train one method on all seeds and write its file; a line to show."""
-    init, over_seeds, examine = programs.get(method, case)
-    # A copy, since every round reuses the memory of its state.
-    state = jax.tree.map(jnp.copy, init(keys, programs.teachers.params, method.choices))
-    before = jax.device_get(examine(state)) if method.teacher else {}
+    """Train one method on all seeds and write its file; a line to show.
+
+    keys: [seeds, 2], of student and teacher.
+    """
+    env_params, tables = programs.task.env_params, programs.tables
+    practised = programs.practice(programs.study.loop(case))
+    # Copies, since every round reuses the memory of its states.
+    student = jax.tree.map(jnp.copy, practised.init(keys[:, 0], method.choices, env_params))
+    if method.trains:
+        taught = programs.lessons(method.trains)
+        teachers = taught.init(keys[:, 1], programs.teachers.params, tables)
+        teachers = jax.tree.map(jnp.copy, teachers)
+    before = jax.device_get(programs.examine(tables)) if method.teacher else {}
     start = time.perf_counter()
     rounds = []
     for _ in range(case.iterations // case.teacher_every):
-        state, metrics = over_seeds(state, programs.task.env_params, jnp.int32(case.teacher_every))
+        student, asked, metrics = practised.run(
+            student, tables, env_params, jnp.int32(case.teacher_every)
+        )
+        if method.trains:
+            teachers = taught.run(teachers, asked)
+            tables = teachers.table
         rounds.append(metrics)
     rounds = jax.device_get(rounds)
     seconds = time.perf_counter() - start
-    after = jax.device_get(examine(state)) if method.trains else before
+    after = jax.device_get(programs.examine(tables)) if method.trains else before
     result = {
         "iterations": np.arange(1, len(rounds) + 1) * case.teacher_every,
         "episode_return": np.stack([r.episode_return for r in rounds], 1),  # [seeds, rounds]
         "followed": np.stack([r.followed for r in rounds], 1),
         "positive": np.stack([r.positive for r in rounds], 1),
         "seconds": np.array(seconds),
-        "heard": np.asarray(state.heard),  # [seeds, T, 2]
+        "heard": np.asarray(student.heard),  # [seeds, T, 2]
     }
     for name in rounds[0].value:
         result[name] = np.stack([r.value[name] for r in rounds], 1)
@@ -222,12 +290,14 @@ def _run_policy(
         table = policy_table(task, model, state.params["model"], block.config.scoring)
         return state, task.value(table) | {"episode_return": metrics["episode_return"]}
 
-    compiled = jax.jit(step, donate_argnums=0)
+    init, compiled = quick_jit(learner.init), quick_jit(step, donate_argnums=0)
+    hyperparams: Any = block.hyperparams
+    hyperparams = hyperparams.replace(total_iterations=block.iterations)
     curves = []
     start = time.perf_counter()
     for seed_key in jax.random.split(key, block.seeds):
         # A copy, since every step reuses the memory of its state.
-        state = jax.tree.map(jnp.copy, learner.init(seed_key, block.hyperparams, task.env_params))
+        state = jax.tree.map(jnp.copy, init(seed_key, hyperparams, task.env_params))
         metrics = []
         for _ in range(block.iterations):
             state, new = compiled(state, task.env_params)

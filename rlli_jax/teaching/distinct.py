@@ -1,0 +1,75 @@
+"""Read each distinct text of a batch once, however many samples are about it.
+
+A language model's gradient is what an update costs. Of a large batch of samples it need run over
+the distinct texts only, whose number is known only while the program runs; so texts are read in
+groups of a fixed size, as many groups as there is need for.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from rlli_jax.learners.core import PyTree
+
+GROUP = 64  # texts; what a tiny model computes for so many fits a CPU core's cache
+
+Read = Callable[[PyTree, jax.Array], PyTree]
+
+
+def over_distinct(read: Read, num_texts: int, group: int = GROUP) -> Read:
+    """What ``read`` gives for every sample, though it is asked about each distinct text once.
+
+    ``read`` and the result: (params, numbers of texts int32 [B]) -> leaves [B, ...]. Differentiable
+    in ``params``; with more than one group, the backward pass computes the forward one anew, so
+    that its memory is that of one group.
+    """
+
+    def call(params: PyTree, text: jax.Array) -> PyTree:
+        most = min(text.size, num_texts)
+        size = min(group, most)
+        groups = -(-most // size)
+        # Those in use come first.
+        distinct, row = jnp.unique(text, size=groups * size, fill_value=0, return_inverse=True)
+        if groups == 1:
+            table = read(params, distinct)
+        else:
+            used = row.max() // size + 1
+            table = _read_groups(read, params, distinct.reshape(groups, size), used)
+        return jax.tree.map(lambda x: x[row], table)
+
+    return call
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _read_groups(read: Read, params: PyTree, groups: jax.Array, used: jax.Array) -> PyTree:
+    """``read`` for groups of texts [G, size], ``used`` of them -> leaves [G * size, ...]."""
+    like = jax.eval_shape(read, params, groups[0])
+    table = jax.tree.map(lambda x: jnp.zeros((len(groups), *x.shape), x.dtype), like)
+
+    def one(i: jax.Array, table: PyTree) -> PyTree:
+        return jax.tree.map(lambda x, y: x.at[i].set(y), table, read(params, groups[i]))
+
+    table = jax.lax.fori_loop(0, used, one, table)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), table)
+
+
+def _forward(read: Read, params: PyTree, groups: jax.Array, used: jax.Array) -> tuple[PyTree, Any]:
+    return _read_groups(read, params, groups, used), (params, groups, used)
+
+
+def _backward(read: Read, kept: Any, cotangent: PyTree) -> tuple[PyTree, None, None]:
+    params, groups, used = kept
+    cotangent = jax.tree.map(lambda x: x.reshape(*groups.shape, *x.shape[1:]), cotangent)
+
+    def one(i: jax.Array, total: PyTree) -> PyTree:
+        _, pull = jax.vjp(lambda params: read(params, groups[i]), params)
+        (gradient,) = pull(jax.tree.map(lambda x: x[i], cotangent))
+        return jax.tree.map(jnp.add, total, gradient)
+
+    return jax.lax.fori_loop(0, used, one, jax.tree.map(jnp.zeros_like, params)), None, None
+
+
+_read_groups.defvjp(_forward, _backward)
