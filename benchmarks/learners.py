@@ -74,7 +74,7 @@ def row(learner: str, varied: str, value: int, measured: tuple) -> dict[str, Any
     }  # fmt: skip
 
 
-def over_runs(counts: list[int], repeats: int) -> list[dict[str, Any]]:
+def over_runs(learners: list[str], counts: list[int], repeats: int) -> list[dict[str, Any]]:
     from rlli_jax.envs.provider_selection import ProviderSelection
     from rlli_jax.learners.dqn import DQNConfig, DQNHyperparams, dqn
     from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams, ppo
@@ -85,12 +85,14 @@ def over_runs(counts: list[int], repeats: int) -> list[dict[str, Any]]:
         "PPO": (ppo(env, PPOConfig(num_envs=16, num_steps=40)), PPOHyperparams()),
         "DQN": (dqn(env, small), DQNHyperparams()),
     }
-    return [
-        row(name, "runs", runs, training(
-            learner, hyper, env.default_params, runs, max(1, 128 // runs), repeats
-        ))
-        for name, (learner, hyper) in cases.items() for runs in counts
-    ]  # fmt: skip
+    rows = []
+    for name in learners:
+        learner, hyper = cases[name]
+        for runs in counts:
+            iterations = max(1, 128 // runs)
+            measured = training(learner, hyper, env.default_params, runs, iterations, repeats)
+            rows.append(row(name, "runs", runs, measured))
+    return rows
 
 
 def over_size(repeats: int) -> list[dict[str, Any]]:
@@ -194,6 +196,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parts = ("runs", "size", "limit")
     parser.add_argument("--part", nargs="+", choices=parts, default=list(parts))
+    parser.add_argument("--learners", nargs="+", choices=("PPO", "DQN"), default=["PPO", "DQN"])
     parser.add_argument("--runs", type=int, nargs="+", default=[2**i for i in range(13)])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
@@ -203,8 +206,11 @@ def main() -> None:
         rows = limit([1, 32], options.repeats)
         print(measure.table(rows))
         measure.keep(rows, options.output / "learners_limit.csv")
-    rows = over_runs(options.runs, options.repeats) if "runs" in options.part else []
-    rows += over_size(options.repeats) if "size" in options.part else []
+    rows = []
+    if "runs" in options.part:
+        rows += over_runs(options.learners, options.runs, options.repeats)
+    if "size" in options.part:
+        rows += over_size(options.repeats)
     if rows:
         path = options.output / "learners_growth.csv"
         rows = measure.merged(rows, path, ("learner", "varied", "value"))
