@@ -33,7 +33,7 @@ from rlli_jax.teaching.language_policy import (
     rollout,
 )
 from rlli_jax.teaching.t5 import LanguageModel, T5Config, score, tiny_t5
-from rlli_jax.teaching.t5.model import init_params
+from rlli_jax.teaching.t5.model import draw_params
 from rlli_jax.teaching.tasks import Task, go_to_red_ball
 
 STEPS, EPOCHS, VALUE_WIDTH = 40, 4, 64
@@ -79,7 +79,7 @@ def random_model(task: Task, size: str) -> LanguageModel:
     config = T5Config(
         **SHAPES[size], feed_forward_proj="gated-gelu", tie_head=False, scale_decoder_outputs=False
     )
-    params = init_params(jax.random.key(0), config)
+    params = draw_params(jax.random.key(0), config)
     return LanguageModel(size, config, params, tiny.tokenizer)
 
 

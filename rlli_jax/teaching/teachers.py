@@ -22,7 +22,7 @@ from rlli_jax.teaching.t5 import (
     score,
     tiny_t5,
 )
-from rlli_jax.teaching.t5.model import init_params
+from rlli_jax.teaching.t5.model import draw_params
 from rlli_jax.teaching.tasks import Task
 
 # What a teacher hears before its next advice; by number. Algorithm 1, lines 7 and 9.
@@ -114,7 +114,7 @@ def stand_in_teachers(
     )
 
     key_model, key_known, key_train = jax.vmap(lambda key: jax.random.split(key, 3))(keys).T
-    drawn = [init_params(key, model.config) for key in key_model]
+    drawn = [draw_params(key, model.config) for key in key_model]
 
     def train(start: tuple[Any, jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
         params, key_known, key_train = start

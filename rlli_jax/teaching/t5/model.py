@@ -10,7 +10,7 @@ reproducible between rollout and update.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Literal
 
 import flax.linen as nn
@@ -258,14 +258,18 @@ def _bias(visible: jax.Array) -> jax.Array:
     return jnp.where(visible, 0.0, MASKED)
 
 
-# Runs once and is hardly worth compiling: at this level it takes a third of the time.
-@partial(jax.jit, static_argnames="config", compiler_options={"xla_backend_optimization_level": 0})
 def init_params(key: jax.Array, config: T5Config) -> dict:
     """Random parameters as T5 draws them: a nested dict of float32 arrays."""
     one = jnp.zeros(1, jnp.int32)
     return T5(config).init(
         key, one[None], jnp.ones((1, 1), bool), one, one, jnp.ones((1, 1), bool)
     )["params"]
+
+
+# The same, compiled; what runs once is hardly worth optimising.
+draw_params = jax.jit(
+    init_params, static_argnames="config", compiler_options={"xla_backend_optimization_level": 0}
+)
 
 
 class ValueHead(nn.Module):

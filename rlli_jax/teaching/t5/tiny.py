@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import jax
 
 from rlli_jax.teaching.t5.language_model import LanguageModel
-from rlli_jax.teaching.t5.model import T5Config, init_params
+from rlli_jax.teaching.t5.model import T5Config, draw_params
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -66,4 +66,4 @@ def tiny_t5(
         scale_decoder_outputs=False,
         n_positions=MAX_TOKENS,
     )
-    return LanguageModel("tiny T5 (random weights)", config, init_params(key, config), tokenizer)
+    return LanguageModel("tiny T5 (random weights)", config, draw_params(key, config), tokenizer)
