@@ -32,6 +32,7 @@ from rlli_jax.teaching.language_policy import (
     language_policy,
     rollout,
 )
+from rlli_jax.teaching.quick import quick_jit
 from rlli_jax.teaching.t5 import LanguageModel, T5Config, score, tiny_t5
 from rlli_jax.teaching.t5.model import draw_params
 from rlli_jax.teaching.tasks import Task, go_to_red_ball
@@ -101,7 +102,7 @@ def compiled(task: Task, model: LanguageModel, setup: Setup, repeats: int) -> di
     key = jax.random.key(1)
 
     def collecting(steps: int) -> float:
-        @jax.jit
+        @quick_jit
         def collect(params: Any, start: core.Envs) -> Any:
             table = score(model.config, params, prompts, candidates).candidates
             return rollout(task.env, table, start, key, task.env_params, steps)
@@ -117,7 +118,7 @@ def compiled(task: Task, model: LanguageModel, setup: Setup, repeats: int) -> di
     )  # fmt: skip
     learner = language_policy(task, model, config)
     state = learner.init(key, LAMOREL, task.env_params)
-    whole = seconds(jax.jit(learner.step), state, task.env_params, repeats=repeats)
+    whole = seconds(quick_jit(learner.step), state, task.env_params, repeats=repeats)
     minibatch = (whole - collecting(config.num_steps)) / setup.timed
     return speeds(setup.envs * STEPS, collecting(STEPS), minibatch * EPOCHS * setup.minibatches)
 

@@ -526,7 +526,7 @@ def lessons(
 
         def descend(carry: Any, key: Key) -> Any:
             adapted, opt_state = carry
-            text = jax.random.categorical(key, jnp.log(asked.visits), shape=(config.teacher_texts,))
+            text = draw(asked.visits, jax.random.uniform(key, (config.teacher_texts,)))
             grads = jax.grad(loss)(adapted, text)
             updates, opt_state = optimizer.update(grads, opt_state)
             return (optax.apply_updates(adapted, updates), opt_state), None

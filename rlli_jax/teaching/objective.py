@@ -42,13 +42,13 @@ def distribution(scores: jax.Array, legal: jax.Array) -> distrax.Categorical:
     return distrax.Categorical(jnp.where(legal, scores, ILLEGAL))
 
 
-def draw(probs: jax.Array, chance: jax.Array) -> jax.Array:
-    """One choice for each row of probabilities [..., A], by a number [...] uniform in [0, 1).
+def draw(weights: jax.Array, chance: jax.Array) -> jax.Array:
+    """One choice for each row of weights [..., A], by a number [...] uniform in [0, 1).
 
     Costs one random number where the Gumbel trick takes one for each choice: on a CPU, chance is
-    most of what a step costs. Whatever has probability 0 is never chosen.
+    most of what a step costs. Whatever has weight 0 is never chosen.
     """
-    cumulative = jnp.cumsum(probs, -1)
+    cumulative = jnp.cumsum(weights, -1)
     return (cumulative <= chance[..., None] * cumulative[..., -1:]).sum(-1)
 
 
