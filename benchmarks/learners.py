@@ -168,10 +168,10 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             mine = [r for r in rows if (r["learner"], r["varied"]) == (name, varied)]
             if mine:
                 x = [r["value"] for r in mine]
-                axes[0, column].plot(x, [1e6 / r["median"] for r in mine], "o-", label=name)
+                axes[0, column].plot(x, [1e6 / r["per CPU second"] for r in mine], "o-", label=name)
                 axes[1, column].plot(x, [r["MB"] for r in mine], "o-")
         axes[1, column].set_xlabel(label)
-    axes[0, 0].set_ylabel("microseconds a step")
+    axes[0, 0].set_ylabel("CPU microseconds a step")
     axes[1, 0].set_ylabel("memory, MB")
     axes[0, 0].legend()
     for axis in axes.flat:
@@ -180,16 +180,16 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def doublings(rows: list[dict[str, Any]]) -> None:
-    """Print the largest factor of time by which any doubling of the runs came."""
+    """Print the largest factor of CPU time by which any doubling of the runs came."""
     for name in ("PPO", "DQN"):
         mine = [r for r in rows if (r["learner"], r["varied"]) == (name, "runs")]
         factors = {
-            f"{a['value']} to {b['value']}": b["value"] / a["value"] * a["median"] / b["median"]
+            f"{a['value']} to {b['value']}": 2 * a["per CPU second"] / b["per CPU second"]
             for a, b in itertools.pairwise(mine) if b["value"] == 2 * a["value"]
         }  # fmt: skip
         if factors:
             worst = max(factors, key=lambda k: factors[k])
-            print(f"{name}: time grows most from {worst} runs, {factors[worst]:.2f} times")
+            print(f"{name}: CPU time grows most from {worst} runs, {factors[worst]:.2f} times")
 
 
 def main() -> None:
