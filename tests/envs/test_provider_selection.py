@@ -201,6 +201,36 @@ def test_tables_of_one_shape_share_a_compilation_and_vmap():
     assert np.allclose(together[2], rewards)
 
 
+@pytest.mark.parametrize("limit", [10**6, 4], ids=["terminated", "truncated"])
+@pytest.mark.parametrize("assignment", ["sequential", "joint"])
+def test_step_is_step_env_and_the_next_episode(assignment, limit):
+    env = make(assignment=assignment)
+    params = env.default_params.replace(max_steps_in_episode=limit)
+    last = min(2 * K if assignment == "sequential" else 2, limit)
+    both = jax.jit(lambda *args: (env.step(*args), env.step_env(*args)))
+    _, state = env.reset_env(jax.random.key(0), params)
+    for i in range(last):
+        action = jnp.zeros_like(state.action) + i % L
+        arguments = jax.random.key(i), state, action, params
+        (seen, state, reward, terminated, truncated, info), alone = both(*arguments)
+        chex.assert_trees_all_equal(
+            (info["final_observation"], reward, terminated), (alone[0], alone[2], alone[3])
+        )
+        assert bool(info["terminated"]) == bool(terminated)
+        assert bool(truncated) == bool(info["truncated"]) == (i + 1 == limit)
+        if i + 1 < last:
+            chex.assert_trees_all_equal((seen, state), alone[:2])
+    assert bool(terminated | truncated)
+    keys = jax.random.split(jax.random.key(1), 1000)
+    step = jax.vmap(lambda key: env.step(key, *arguments[1:])[:2])
+    seen, state = step(keys)
+    assert abs(state.request.mean() - 0.5) < 0.06  # of R = 2 requests; sd 0.016
+    begun = jax.vmap(lambda request: env._start(request, params))(state.request)
+    chex.assert_trees_all_equal(state, begun)
+    observed = jax.vmap(env.observe, (None, 0, None, None))(keys[0], begun, None, params)
+    chex.assert_trees_all_equal(seen, observed)
+
+
 def test_is_registered_with_gymnax():
     env, params = gymnax.make("ProviderSelection-v0", assignment="joint")
     observation, state = env.reset(jax.random.key(0), params)
