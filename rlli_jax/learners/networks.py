@@ -1,6 +1,7 @@
 """The networks of the learners, in flax.linen."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -53,6 +54,35 @@ class Dense(nn.Dense):
     dot_general: Any = dot_general
 
 
+def orthogonal(gain: float = 1.0) -> Callable[..., jax.Array]:
+    """``nn.initializers.orthogonal`` for kernels [in, out], by Gram-Schmidt instead of LAPACK.
+
+    On a CPU, LAPACK's QR under ``vmap`` waits inside XLA's pool of threads for threads of the same
+    pool: with as many devices as cores, programs wait for each other forever (jax 0.10). A larger
+    pool (``PJRT_NPROC``) would help, but makes training up to half as fast.
+    """
+
+    def init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+        rows, columns = shape
+        given = jax.random.normal(key, (max(shape), min(shape)), dtype)
+
+        def without(basis: jax.Array, vector: jax.Array) -> jax.Array:
+            exact = jax.lax.Precision.HIGHEST
+            return vector - jnp.dot(
+                basis, jnp.dot(basis.T, vector, precision=exact), precision=exact
+            )
+
+        def column(i: jax.Array, basis: jax.Array) -> jax.Array:
+            # Once more, for what rounding left (Giraud et al. 2005: twice is enough).
+            vector = without(basis, without(basis, given[:, i]))
+            return basis.at[:, i].set(vector / jnp.linalg.norm(vector))
+
+        basis = jax.lax.fori_loop(0, min(shape), column, jnp.zeros_like(given))
+        return gain * (basis if rows >= columns else basis.T)
+
+    return init
+
+
 class MLP(nn.Module):
     """Dense layers with orthogonal initialisation (gain sqrt 2, then ``output_gain``)."""
 
@@ -65,9 +95,9 @@ class MLP(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., features] -> [..., output]."""
         for width in self.hidden:
-            x = Dense(width, kernel_init=nn.initializers.orthogonal(np.sqrt(2)))(x)
+            x = Dense(width, kernel_init=orthogonal(np.sqrt(2)))(x)
             x = ACTIVATIONS[self.activation](x)
-        return Dense(self.output, kernel_init=nn.initializers.orthogonal(self.output_gain))(x)
+        return Dense(self.output, kernel_init=orthogonal(self.output_gain))(x)
 
 
 class Shared(nn.Module):
@@ -87,14 +117,14 @@ class Shared(nn.Module):
         """What is known of each action [..., L, features] and else [..., more] -> [..., L]."""
         rest = jnp.broadcast_to(rest[..., None, :], (*rows.shape[:-1], rest.shape[-1]))
         x = jnp.concatenate([rows, rest], -1)
-        init = nn.initializers.orthogonal(np.sqrt(2))
+        init = orthogonal(np.sqrt(2))
         shape = (rows.shape[-2], self.hidden[0])
         known: jax.Array | float = self.param("known", nn.initializers.zeros, shape)
         for width in self.hidden:
             pooled = Dense(width, use_bias=False, kernel_init=init)(x.mean(-2, keepdims=True))
             x = ACTIVATIONS[self.activation](Dense(width, kernel_init=init)(x) + pooled + known)
             known = 0.0
-        return Dense(1, kernel_init=nn.initializers.orthogonal(self.output_gain))(x).squeeze(-1)
+        return Dense(1, kernel_init=orthogonal(self.output_gain))(x).squeeze(-1)
 
 
 class Actor(nn.Module):

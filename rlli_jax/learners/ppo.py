@@ -16,7 +16,7 @@ from pydantic import Field
 from rlli_jax.errors import InputError
 from rlli_jax.learners import core
 from rlli_jax.learners.core import Key, Learner, Policy, PyTree, Situation
-from rlli_jax.learners.networks import Activation, Actor, Critic
+from rlli_jax.learners.networks import Activation, Actor, Critic, orthogonal
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -135,7 +135,7 @@ def ppo(env: core.Env, config: PPOConfig = PPOConfig()) -> Learner:
     clipped by their global norm. An action of several choices has a factored categorical policy.
     """
 
-    cell = nn.GRUCell(config.memory) if config.memory else None
+    cell = nn.GRUCell(config.memory, recurrent_kernel_init=orthogonal()) if config.memory else None
     split = core.by_action(env) if config.shared else None
 
     def networks(env_params: PyTree) -> tuple[Actor, Critic]:

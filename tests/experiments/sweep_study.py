@@ -78,7 +78,7 @@ def start_sweep(config: Path, output: Path, **options: Any) -> subprocess.Popen[
     """``rlli sweep CONFIG --output OUTPUT --resume`` in a process with ``devices`` devices."""
     options = {"devices": 1, "checkpoint_seconds": 0.0, "engine": "local"} | options
     options |= {"config": str(config), "output": str(output), "cache": str(config.parent / "xla")}
-    environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "PJRT_NPROC")}
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, json.dumps(options)],
         stdout=subprocess.PIPE,

@@ -171,7 +171,7 @@ def test_ctrl_c_is_one_sentence_and_loses_at_most_a_chunk(tmp_path, finished, co
         _, errors = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 130
+    assert process.returncode == 130, errors
     sentences = [line for line in errors.splitlines() if line.strip()]
     assert sentences == [
         f"rlli: stopped. {path} keeps everything up to the last checkpoint; go on with "

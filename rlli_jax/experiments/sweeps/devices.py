@@ -18,7 +18,3 @@ def use_host_devices(count: int | None = None) -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if _FLAG not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {_FLAG}={count}".strip()
-    # The devices share one pool of threads, and a program holds its thread while it waits for
-    # its own parts: with no more threads than devices they wait for each other forever.
-    os.environ.setdefault("PJRT_NPROC", str(4 * count))
-    os.environ.setdefault("NPROC", str(4 * count))  # its name in older versions of JAX
