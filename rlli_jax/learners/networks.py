@@ -1,7 +1,6 @@
 """The networks of the learners, in flax.linen."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Literal
 
 import flax.linen as nn
