@@ -1,6 +1,7 @@
 """The networks of the learners, in flax.linen."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -66,10 +67,8 @@ def orthogonal(gain: float = 1.0) -> Callable[..., jax.Array]:
         given = jax.random.normal(key, (max(shape), min(shape)), dtype)
 
         def without(basis: jax.Array, vector: jax.Array) -> jax.Array:
-            exact = jax.lax.Precision.HIGHEST
-            return vector - jnp.dot(
-                basis, jnp.dot(basis.T, vector, precision=exact), precision=exact
-            )
+            dot = partial(jnp.dot, precision=jax.lax.Precision.HIGHEST)
+            return vector - dot(basis, dot(basis.T, vector))
 
         def column(i: jax.Array, basis: jax.Array) -> jax.Array:
             # Once more, for what rounding left (Giraud et al. 2005: twice is enough).
