@@ -10,6 +10,7 @@ import shutil
 import time
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,11 +72,16 @@ class Checkpoints:
 
     def save(self, iteration: int, content: PyTree) -> None:
         """Keep a checkpoint, then drop the older ones. It is renamed into place when whole."""
-        self._checkpointer.save(self._folder / str(iteration), _without_keys(content))
-        self._checkpointer.wait_until_finished()
+        # Not in the main thread: asyncio, which orbax runs on, takes Ctrl-C there and can lose it.
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(self._write, self._folder / str(iteration), content).result()
         for older in self._folder.glob("*"):
             if older.name.isdigit() and int(older.name) < iteration:
                 shutil.rmtree(older)
+
+    def _write(self, path: Path, content: PyTree) -> None:
+        self._checkpointer.save(path, _without_keys(content))
+        self._checkpointer.wait_until_finished()
 
     def restore(self, iteration: int, like: PyTree) -> PyTree:
         """The checkpoint of an iteration, with the shapes and types of ``like``.

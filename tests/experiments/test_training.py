@@ -1,5 +1,9 @@
 """Training in chunks with checkpoints: nothing that a run ends with depends on how it got there."""
 
+import asyncio
+import os
+import signal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -153,6 +157,23 @@ def test_a_learner_goes_on_bit_for_bit(tmp_path, make, config, hyperparams):
         np.testing.assert_array_equal(numbers(a), numbers(b))
     for name, values in whole.metrics.items():
         np.testing.assert_array_equal(values, result.metrics[name])
+
+
+def test_ctrl_c_while_a_checkpoint_is_written_is_not_lost(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+    save = checkpoints._checkpointer.save
+
+    async def ctrl_c():
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def interrupted(*arguments):
+        save(*arguments)
+        asyncio.run(ctrl_c())
+
+    monkeypatch.setattr(checkpoints._checkpointer, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.save(3, {"x": jnp.ones(2)})
+    assert checkpoints.latest() == 3
 
 
 def test_only_the_newest_checkpoint_stays(tmp_path):
