@@ -1,6 +1,7 @@
 """What several rooms share: one small study, carried out once, and one cache of its programs."""
 
 import os
+import signal
 import sys
 
 import jax
@@ -8,6 +9,15 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from rlli_jax import cli
+
+
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C works, though a shell may have started the tests in its background, where it does
+    not: this process would hand that on to its own."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -161,6 +161,7 @@ def test_killed_in_the_middle_it_ends_where_an_uninterrupted_run_ends(
     assert (path / "policies" / "PPO" / "summary.json").read_bytes() == ppo  # not trained again
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_is_one_sentence_and_loses_at_most_a_chunk(tmp_path, finished, compilations):
     config, uninterrupted = finished
     path = tmp_path / "run"

@@ -159,16 +159,17 @@ def test_a_learner_goes_on_bit_for_bit(tmp_path, make, config, hyperparams):
         np.testing.assert_array_equal(values, result.metrics[name])
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_while_a_checkpoint_is_written_is_not_lost(tmp_path, monkeypatch):
     checkpoints = Checkpoints(tmp_path)
     save = checkpoints._checkpointer.save
 
-    async def ctrl_c():
+    async def stop():
         os.kill(os.getpid(), signal.SIGINT)
 
     def interrupted(*arguments):
         save(*arguments)
-        asyncio.run(ctrl_c())
+        asyncio.run(stop())
 
     monkeypatch.setattr(checkpoints._checkpointer, "save", interrupted)
     with pytest.raises(KeyboardInterrupt):
