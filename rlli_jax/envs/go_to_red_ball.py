@@ -17,6 +17,8 @@ import numpy as np
 from flax import struct
 from gymnax.environments import environment, spaces
 
+from rlli_jax.envs.chance import index_below
+
 MISSION = "go to the red ball"
 ACTIONS = ("turn left", "turn right", "go forward", "pick up", "drop", "toggle", "done")
 MAX_STEPS = 64
@@ -239,8 +241,8 @@ class GoToRedBall(environment.Environment[EnvState, EnvParams]):
         # One draw of two numbers: on a CPU, chance is most of what a step costs. To 2^-23 uniform.
         chance_pose, chance_ball = jax.random.uniform(key, (2,))
         starts = params.tables.start_states
-        pose = (chance_pose * starts.shape[0]).astype(jnp.int32)
-        ball = (chance_ball * params.tables.start_count[pose]).astype(jnp.int32)
+        pose = index_below(starts.shape[0], chance_pose)
+        ball = index_below(params.tables.start_count[pose], chance_ball)
         state = EnvState(time=jnp.int32(0), state=starts[pose, ball])
         return self.get_obs(state, params), state
 

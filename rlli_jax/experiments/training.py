@@ -5,7 +5,6 @@ progress and keeps a checkpoint, which holds the whole state and the metrics so 
 to a crash is at most one chunk.
 """
 
-import os
 import shutil
 import time
 import zlib
@@ -23,6 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from rlli_jax.errors import InputError
+from rlli_jax.learners.compiling import compiler_options
 from rlli_jax.learners.core import Env, Evaluation, Learner, PyTree, evaluate, side_by_side
 
 Metrics = dict[str, np.ndarray]  # each [seeds, iterations] float32
@@ -39,13 +39,6 @@ START = {
     "xla_cpu_use_fusion_emitters": False,
     "xla_llvm_disable_expensive_passes": True,
 }
-
-
-def compiler_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Those of XLA's options that apply: on a CPU, and not set by the user in ``XLA_FLAGS``."""
-    if jax.default_backend() != "cpu":
-        return {}
-    return {k: v for k, v in options.items() if f"--{k}=" not in os.environ.get("XLA_FLAGS", "")}
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,26 @@ def action_shape(env: Env, params: PyTree) -> ActionShape:
     )
 
 
+def single_choice(env: Env, params: PyTree, learner: str) -> ActionShape:
+    """The actions, for a ``learner`` that makes one choice a step. Raises InputError for more."""
+    actions = action_shape(env, params)
+    if actions.heads:
+        raise InputError(
+            f"{learner} needs a single discrete action, but {env.name} takes {actions.heads[0]} "
+            "choices at once (assignment joint); use PPO, or assignment sequential."
+        )
+    return actions
+
+
+def check_buffer(buffer_size: int, num_envs: int) -> None:
+    """Raise InputError unless a ring of ``buffer_size`` holds whole steps of all environments."""
+    if buffer_size % num_envs:
+        raise InputError(
+            f"buffer_size = {buffer_size} is no multiple of num_envs = {num_envs}; choose one that "
+            "is."
+        )
+
+
 def legal_actions(env: Env, state: PyTree, params: PyTree) -> jax.Array:
     """Which actions can be chosen, [*heads, L] bool: the environment's word, else all."""
     if hasattr(env, "legal_actions"):

@@ -43,11 +43,7 @@ class DQNConfig:
     activation: Activation = "relu"
 
     def __post_init__(self) -> None:
-        if self.buffer_size % self.num_envs:
-            raise InputError(
-                f"buffer_size = {self.buffer_size} is no multiple of num_envs = {self.num_envs}; "
-                "choose one that is."
-            )
+        core.check_buffer(self.buffer_size, self.num_envs)
         if not self.num_envs * self.n_step <= self.warm_up <= self.buffer_size:
             raise InputError(
                 f"warm_up = {self.warm_up} must lie between num_envs x n_step = "
@@ -258,12 +254,7 @@ def dqn(env: core.Env, config: DQNConfig = DQNConfig()) -> Learner:
     """
 
     def network(env_params: PyTree) -> QNetwork:
-        heads, n = core.action_shape(env, env_params)
-        if heads:
-            raise InputError(
-                f"DQN needs a single discrete action, but {env.name} takes {heads[0]} choices at "
-                "once (assignment joint); use PPO, or assignment sequential."
-            )
+        n = core.single_choice(env, env_params, "DQN").n
         return QNetwork(n, config.hidden, config.activation, config.dueling, config.quantiles)
 
     def expected(values: jax.Array) -> jax.Array:

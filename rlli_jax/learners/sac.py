@@ -50,11 +50,7 @@ class SACConfig:
     activation: Activation = "relu"
 
     def __post_init__(self) -> None:
-        if self.buffer_size % self.num_envs:
-            raise InputError(
-                f"buffer_size = {self.buffer_size} is no multiple of num_envs = {self.num_envs}; "
-                "choose one that is."
-            )
+        core.check_buffer(self.buffer_size, self.num_envs)
         if not self.num_envs * self.n_step <= self.warm_up <= self.buffer_size:
             raise InputError(
                 f"warm_up = {self.warm_up} must lie between num_envs x n_step = "
@@ -238,12 +234,7 @@ def _soft_actor_critic(
     """The learner for an actor; ``make_actor`` gives its init and its logits for L actions."""
 
     def networks(env_params: PyTree) -> tuple[Callable[..., PyTree], Logits, QNetwork]:
-        heads, n = core.action_shape(env, env_params)
-        if heads:
-            raise InputError(
-                f"SAC needs a single discrete action, but {env.name} takes {heads[0]} choices at "
-                "once (assignment joint); use PPO, or assignment sequential."
-            )
+        n = core.single_choice(env, env_params, "SAC").n
         return *make_actor(n), QNetwork(n, config.hidden, config.activation, dueling=False)
 
     def collect(

@@ -48,11 +48,7 @@ class VineConfig:
     shared: bool = False
 
     def __post_init__(self) -> None:
-        if self.buffer_size % self.num_envs:
-            raise InputError(
-                f"buffer_size = {self.buffer_size} is no multiple of num_envs = {self.num_envs}; "
-                "choose one that is."
-            )
+        core.check_buffer(self.buffer_size, self.num_envs)
 
 
 @struct.dataclass
@@ -110,12 +106,7 @@ def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
     blocks = config.buffer_size // config.num_envs
 
     def network(env_params: PyTree) -> Actor:
-        actions = core.action_shape(env, env_params)
-        if actions.heads:
-            raise InputError(
-                f"vine needs a single discrete action, but {env.name} takes {actions.heads[0]} "
-                "choices at once (assignment joint); use PPO, or assignment sequential."
-            )
+        actions = core.single_choice(env, env_params, "vine")
         if actions.n < config.branches:
             raise InputError(
                 f"branches = {config.branches}, but {env.name} has {actions.n} actions; try no "

@@ -16,6 +16,7 @@ import numpy as np
 from flax import struct
 from gymnax.environments import environment, spaces
 
+from rlli_jax.envs.chance import index_below
 from rlli_jax.envs.edge_market.communication import (
     NEVER,
     Link,
@@ -637,7 +638,7 @@ def draw_task(chance: jax.Array, arrival: jax.Array, params: EnvParams) -> Task:
         draw = chance[3]
     return Task(
         arrival=arrival,
-        demand=params.demands[_index(chance[0], params.demands.shape[0])],
+        demand=params.demands[index_below(params.demands.shape[0], chance[0])],
         user=user,
         request=request,
         draw=draw,
@@ -674,11 +675,6 @@ def most_running(params: EnvParams) -> int:
 def _whole(duration: jax.Array) -> jax.Array:
     """Whole seconds: the clock is, and the runtimes of AGOD come out whole but for rounding."""
     return jnp.round(duration).astype(jnp.int32)
-
-
-def _index(chance: jax.Array, count: int) -> jax.Array:
-    """An index below ``count``; min, as float32 rounding may lift chance * count to count."""
-    return jnp.minimum((chance * count).astype(jnp.int32), count - 1)
 
 
 def _next(

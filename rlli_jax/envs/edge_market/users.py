@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from rlli_jax.envs.chance import index_below
 from rlli_jax.envs.edge_market.tasks import Task
 from rlli_jax.errors import InputError
 from rlli_jax.oracle import QoETable
@@ -121,9 +122,7 @@ def sampled_qoe(users: Users, task: Task, provider: jax.Array) -> jax.Array:
     """QoE of the task's own sample of the judge at a provider with a rating, float32 []."""
     cell = task.user, task.request, provider
     count = users.count[cell]
-    # min: float32 rounding may lift draw * count to count itself.
-    sample = jnp.minimum((task.draw * count).astype(jnp.int32), count - 1)
-    return users.qoe[(*cell, sample)]
+    return users.qoe[(*cell, index_below(count, task.draw))]
 
 
 def felt(
