@@ -113,15 +113,16 @@ class Shared(nn.Module):
     @nn.compact
     def __call__(self, rows: jax.Array, rest: jax.Array) -> jax.Array:
         """What is known of each action [..., L, features] and else [..., more] -> [..., L]."""
-        rest = jnp.broadcast_to(rest[..., None, :], (*rows.shape[:-1], rest.shape[-1]))
-        x = jnp.concatenate([rows, rest], -1)
+        x = rows
         init = orthogonal(np.sqrt(2))
         shape = (rows.shape[-2], self.hidden[0])
         known: jax.Array | float = self.param("known", nn.initializers.zeros, shape)
         for width in self.hidden:
-            pooled = Dense(width, use_bias=False, kernel_init=init)(x.mean(-2, keepdims=True))
-            x = ACTIVATIONS[self.activation](Dense(width, kernel_init=init)(x) + pooled + known)
-            known = 0.0
+            # What is the same for every action goes through a layer once.
+            common = Dense(width, kernel_init=init)(jnp.concatenate([x.mean(-2), rest], -1))
+            each = Dense(width, use_bias=False, kernel_init=init)(x)
+            x = ACTIVATIONS[self.activation](each + common[..., None, :] + known)
+            known, rest = 0.0, rest[..., :0]
         return Dense(1, kernel_init=orthogonal(self.output_gain))(x).squeeze(-1)
 
 

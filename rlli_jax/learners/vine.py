@@ -9,6 +9,7 @@ any of its states, which is what gymnax's are.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import jax
@@ -33,6 +34,9 @@ class VineConfig:
 
     num_envs: Positive = 128  # environments side by side, each branched once an iteration
     num_steps: Positive = 8  # steps of each environment between two branchings
+    # Each environment begins with a random number of random steps below this, so that they do not
+    # go through their episodes in step: about the length of an episode.
+    spread: Positive = 1
     branches: Annotated[int, Field(ge=2)] = 4  # actions tried in a state, the best one included
     length: Positive = 60  # steps of a branch, its first action included
     updates: Positive = 16  # gradient steps in one iteration
@@ -46,6 +50,9 @@ class VineConfig:
     # Whether one network (networks.Shared) scores every action from what the observation tells of
     # it, instead of one output for each; for environments that have by_action.
     shared: bool = False
+    # Whether the environment tells what each action pays at once (value), so that the network has
+    # to learn only what follows.
+    paid: bool = False
 
     def __post_init__(self) -> None:
         core.check_buffer(self.buffer_size, self.num_envs)
@@ -78,7 +85,7 @@ class Branches:
     observation: jax.Array  # [..., size] float32
     action: jax.Array  # [..., K] int32, those tried
     legal: jax.Array  # [..., K] bool; an illegal one stands where there were too few
-    value: jax.Array  # [..., K] float32, return of the branch
+    value: jax.Array  # [..., K] float32, return of the branch, less what is known to be paid first
 
 
 @struct.dataclass
@@ -102,6 +109,10 @@ def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
             f"{env.name} cannot draw anew what nobody may know of a state (redraw), which futures "
             "need; set futures to 0."
         )
+    if config.paid and not hasattr(env, "value"):
+        raise InputError(
+            f"{env.name} does not tell what each action pays at once (value); set paid to false."
+        )
     split = core.by_action(env) if config.shared else None
     blocks = config.buffer_size // config.num_envs
 
@@ -113,6 +124,15 @@ def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
                 "more than it has."
             )
         return Actor(actions, config.hidden, config.activation, split)
+
+    def paid(env_state: PyTree, env_params: PyTree) -> jax.Array | float:
+        """What each action pays at once, as far as that is known, [L]."""
+        return env.value(env_state, env_params) if config.paid else 0.0
+
+    def scores(network_params: PyTree, seen: Situation) -> jax.Array:
+        """What the policy maximises, for one environment, [L]."""
+        follows = network(seen.params).apply(network_params, seen.observation, seen.legal)
+        return follows + paid(seen.state, seen.params)
 
     def rollout(
         network_params: PyTree,
@@ -131,15 +151,35 @@ def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
             )
             done = terminated | env.is_truncated(env_state, env_params)
             seen = core.situation(env, observation, env_state, env_params)
-            score = network(env_params).apply(network_params, seen.observation, seen.legal)
+            score = scores(network_params, seen)
             carry = env_state, jnp.argmax(score), jnp.where(done, 0.0, worth * gamma)
             return carry, worth * reward
 
         return jax.lax.scan(one, (env_state, action, jnp.float32(1)), keys)[1].sum()
 
+    def start(key: Key, env_params: PyTree) -> core.Envs:
+        """The environments, each some random steps after its reset."""
+        key_reset, key_age, key_walk = jax.random.split(key, 3)
+        envs = core.reset(env, key_reset, env_params, config.num_envs)
+        age = jax.random.randint(key_age, (config.num_envs,), 0, config.spread)
+
+        def walk(i: jax.Array, envs: core.Envs) -> core.Envs:
+            key_action, key_step = jax.random.split(jax.random.fold_in(key_walk, i))
+            seen = core.view(env, envs, env_params)
+            chance = jax.random.uniform(key_action, seen.legal.shape)
+            action = jnp.argmax(jnp.where(seen.legal, chance, -1.0), -1)
+            moved, _, _ = core.step(env, key_step, envs, seen, action, env_params)
+
+            def choose(moves: jax.Array, *both: core.Envs) -> core.Envs:
+                return jax.tree.map(partial(jnp.where, moves), *both)
+
+            return jax.vmap(choose)(i < age, moved, envs)
+
+        return jax.lax.fori_loop(0, config.spread - 1, walk, envs)
+
     def init(key: Key, hyperparams: VineHyperparams, env_params: PyTree) -> VineState:
         key, key_network, key_reset = jax.random.split(key, 3)
-        envs = core.reset(env, key_reset, env_params, config.num_envs)
+        envs = start(key_reset, env_params)
         seen = core.view(env, envs, env_params)
         params = network(env_params).init(key_network, seen.observation, seen.legal)
         tried = (config.buffer_size, config.branches)
@@ -155,14 +195,16 @@ def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
 
     def step(state: VineState, env_params: PyTree) -> tuple[VineState, dict[str, jax.Array]]:
         hyper = state.hyperparams
-        scores = network(env_params).apply
+        actor = network(env_params)
         progress = jnp.minimum(state.iteration / hyper.total_iterations, 1)
         key, key_walk, key_branch, key_learn = jax.random.split(state.key, 4)
 
         def walk(envs: core.Envs, key: Key) -> tuple[core.Envs, core.Episodes]:
             key_explore, key_noise, key_step = jax.random.split(key, 3)
             seen = core.view(env, envs, env_params)
-            score = scores(state.policy, seen.observation, seen.legal)
+            score = jax.vmap(
+                lambda seen, legal, at: scores(state.policy, Situation(seen, legal, at, env_params))
+            )(seen.observation, seen.legal, seen.state)
             explore = jax.random.uniform(key_explore, score.shape[:1]) < hyper.exploration
             noise = hyper.temperature * jax.random.gumbel(key_noise, score.shape)
             action = jnp.argmax(score + noise * explore[:, None], -1)
@@ -172,7 +214,7 @@ def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
         def branch(key: Key, env_state: PyTree, observation: jax.Array) -> Branches:
             key_noise, key_future = jax.random.split(key)
             seen = core.situation(env, observation, env_state, env_params)
-            score = scores(state.policy, seen.observation, seen.legal)
+            score = scores(state.policy, seen)
             # Gumbel noise draws without repetition (Kool et al. 2019, arXiv 1903.06059).
             noisy = score + hyper.temperature * jax.random.gumbel(key_noise, score.shape)
             _, action = jax.lax.top_k(noisy.at[jnp.argmax(score)].set(jnp.inf), config.branches)
@@ -180,11 +222,13 @@ def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
             value = jax.vmap(rollout, (None, None, None, 0, None, None))(
                 state.policy, env_params, env_state, action, keys, hyper.gamma
             )
+            value -= jnp.broadcast_to(paid(env_state, env_params), score.shape)[action]
             return Branches(seen.observation, action, seen.legal[action], value)
 
         def loss(params: PyTree, batch: Branches) -> jax.Array:
             """Squared error of the differences between the actions tried in a state."""
-            score = jnp.take_along_axis(scores(params, batch.observation, None), batch.action, -1)
+            follows = actor.apply(params, batch.observation, None)
+            score = jnp.take_along_axis(follows, batch.action, -1)
             error = score - batch.value
             count = jnp.maximum(batch.legal.sum(-1, keepdims=True), 1)
             error -= (error * batch.legal).sum(-1, keepdims=True) / count
@@ -192,7 +236,9 @@ def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
 
         envs, ended = jax.lax.scan(walk, state.envs, jax.random.split(key_walk, config.num_steps))
         keys = jax.random.split(key_branch, config.num_envs)
-        new = jax.vmap(branch)(keys, envs.state, envs.observation)
+        rows = config.branches * (actor.actions.n if config.shared else 1)
+        at_once = core.runs_at_once(rows, max(config.hidden, default=1))
+        new = core.side_by_side(branch, (0, 0, 0), at_once)(keys, envs.state, envs.observation)
         place = state.iteration % blocks * config.num_envs
         buffer = jax.tree.map(
             lambda ring, x: jax.lax.dynamic_update_slice_in_dim(ring, x, place, 0),
@@ -239,7 +285,7 @@ def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
 
     def policy(state: VineState) -> Policy:
         def act(key: Key, seen: Situation, carry: Any) -> tuple[jax.Array, Any]:
-            score = network(seen.params).apply(state.policy, seen.observation, seen.legal)
+            score = scores(state.policy, seen)
             if config.futures:
                 return look_ahead(key, state, seen, score), carry
             return jnp.argmax(score, -1), carry
@@ -247,4 +293,4 @@ def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
         return Policy((), act)
 
     env_steps = config.num_envs * (config.num_steps + config.branches * config.length)
-    return Learner(init, step, policy, env_steps)
+    return Learner(init, step, policy, env_steps, at_once=1)

@@ -1,5 +1,7 @@
 """The vine learner: a delayed reward, masks, actions of one state told apart despite luck."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,18 +69,46 @@ def test_an_iteration_counts_the_steps_of_branches_too():
     assert vine(HiddenSign(), SMALL).env_steps == 16 * (2 + 2 * 3)
 
 
-def test_a_shared_network_learns_in_the_edge_market():
-    env = EdgeMarket(
+@pytest.fixture(scope="module")
+def market():
+    return EdgeMarket(
         make_params(sample_fleet(1, 3), horizon=20_000, runtime=(0, 20, 0)),
         mask=True,
         observation=("providers", "task", "utility"),
     )
-    config = VineConfig(
-        num_envs=16, num_steps=2, branches=3, length=3, updates=4, batch_size=64, buffer_size=256,
-        hidden=(8,), shared=True,
-    )  # fmt: skip
-    _, _, metrics = train(env, config, HYPER, 20)
+
+
+MARKET = replace(SMALL, branches=3, hidden=(8,), shared=True)
+
+
+def test_a_shared_network_learns_in_the_edge_market(market):
+    _, _, metrics = train(market, MARKET, HYPER, 20)
     assert metrics["loss"][-1] < metrics["loss"][0] / 2
+
+
+def test_what_is_known_to_be_paid_is_not_learned(market):
+    """Branches of one task bring what it pays: nothing is left to learn, and who pays most acts."""
+    _, state, _ = train(market, replace(MARKET, length=1, paid=True), iterations=1)
+    tried = jax.tree.map(lambda x: np.asarray(x[:16]), state.buffer)
+    assert np.allclose(tried.value[tried.legal], 0, atol=1e-6)
+    room = tried.legal.all(1)
+    assert room.any()
+    pays = tried.observation[room, -3:]
+    assert tried.action[room, 0].tolist() == pays.argmax(1).tolist()
+    with pytest.raises(InputError, match="set paid to false"):
+        vine(HiddenSign(), VineConfig(paid=True))
+
+
+def test_environments_need_not_go_in_step(market):
+    def times(spread):
+        learner = vine(market, replace(MARKET, spread=spread))
+        state = jax.jit(learner.init)(jax.random.key(0), HYPER, market.default_params)
+        return np.asarray(state.envs.state.time)
+
+    assert times(1).tolist() == [0] * 16
+    apart = times(9)
+    assert set(apart.tolist()) <= set(range(9))
+    assert len(set(apart.tolist())) >= 5
 
 
 @pytest.mark.parametrize(
