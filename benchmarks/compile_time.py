@@ -32,7 +32,7 @@ def worker(cache: str, name: str, seeds: int) -> dict[str, float]:
     from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams, ppo
 
     jax.config.update("jax_compilation_cache_dir", cache)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     env = ProviderSelection()
     learner, hyper = {
         "ppo": lambda: (ppo(env, PPOConfig(num_envs=16, num_steps=40)), PPOHyperparams()),

@@ -19,6 +19,8 @@ from typing import Any
 
 import measure
 
+from rlli_jax.experiments.sweeps.devices import use_host_devices
+
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -84,11 +86,7 @@ def train(seeds: int) -> dict[str, Any]:
 
 def main() -> None:
     options = arguments()
-    # Read when jax starts, so it is set before jax is imported.
-    os.environ["XLA_FLAGS"] = (
-        os.environ.get("XLA_FLAGS", "")
-        + f" --xla_force_host_platform_device_count={options.devices}"
-    )
+    use_host_devices(options.devices)
     import jax
     import jax.numpy as jnp
     import numpy as np

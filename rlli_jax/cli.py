@@ -434,8 +434,8 @@ def _cache_compilations() -> None:
 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlli_jax" / "xla"
     jax.config.update("jax_compilation_cache_dir", str(cache))
-    # JAX keeps only what took a second; what starts and evaluates a learner takes half of that.
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    # JAX keeps only what took a second; together the small programs of a study take three.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def main() -> None:

@@ -205,13 +205,13 @@ def view(env: Env, envs: Envs, params: PyTree) -> Situation:
     return jax.vmap(situation, (None, 0, 0, None))(env, envs.observation, envs.state, params)
 
 
-def step_keys(key: Key, num_envs: int) -> Key:
-    """What ``step`` draws its random numbers from, [N, 2]: of the step, of the next episode.
+def step_keys(key: Key, *shape: int) -> Key:
+    """What ``step`` draws its random numbers from, [..., N, 2]: of the step, of the next episode.
 
-    On a CPU a few random numbers take as long as many: a loop over steps is faster if it draws
-    those of all its steps before it starts.
+    On a CPU a few random numbers take as long as many, and to compile each draw takes a while: a
+    loop over steps is faster if one draw before it starts serves all its steps.
     """
-    return jax.vmap(jax.random.split)(jax.random.split(key, num_envs))
+    return jax.random.split(key, (*shape, 2))
 
 
 def step(
@@ -277,9 +277,9 @@ def evaluate(env: Env, policy: Policy, key: Key, params: PyTree, episodes: int) 
     carry = jax.tree.map(lambda x: jnp.broadcast_to(x, (episodes, *jnp.shape(x))), policy.initial)
 
     def play(
-        key: Key, observation: jax.Array, state: PyTree, carry: PyTree
+        keys: Key, observation: jax.Array, state: PyTree, carry: PyTree
     ) -> tuple[jax.Array, PyTree, PyTree, jax.Array, jax.Array, PyTree]:
-        key_act, key_step = jax.random.split(key)
+        key_act, key_step = keys
         seen = situation(env, observation, state, params)
         action, carry = policy.act(key_act, seen, carry)
         count = env.statistics(state, action, params) if hasattr(env, "statistics") else {}
@@ -290,7 +290,7 @@ def evaluate(env: Env, policy: Policy, key: Key, params: PyTree, episodes: int) 
     def body(loop: tuple) -> tuple:
         key, observation, state, carry, active, returns, lengths, statistics = loop
         key, key_step = jax.random.split(key)
-        keys = jax.random.split(key_step, episodes)
+        keys = jax.random.split(key_step, (episodes, 2))
         observation, state, carry, reward, done, count = jax.vmap(play)(
             keys, observation, state, carry
         )
@@ -303,7 +303,7 @@ def evaluate(env: Env, policy: Policy, key: Key, params: PyTree, episodes: int) 
         )  # fmt: skip
 
     count = jax.eval_shape(
-        jax.vmap(play), jax.random.split(key, episodes), observation, state, carry
+        jax.vmap(play), jax.random.split(key, (episodes, 2)), observation, state, carry
     )[-1]
     statistics = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), count)
     start = (

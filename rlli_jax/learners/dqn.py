@@ -238,11 +238,11 @@ def quantile_loss(predicted: jax.Array, goal: jax.Array) -> jax.Array:
 
 
 class Chance(NamedTuple):
-    """All that is random in one step of N environments, drawn ahead: see ``core.step_keys``."""
+    """All that is random in steps of N environments, drawn ahead: see ``core.step_keys``."""
 
-    explore: jax.Array  # [N] float32, uniform in [0, 1)
-    noise: jax.Array  # [N, L] float32, Gumbel: the largest is a uniform draw
-    keys: Key  # [N, 2], of core.step
+    explore: jax.Array  # [..., N] float32, uniform in [0, 1)
+    noise: jax.Array  # [..., N, L] float32, Gumbel: the largest is a uniform draw
+    keys: Key  # [..., N, 2], of core.step
 
 
 def dqn(env: core.Env, config: DQNConfig = DQNConfig()) -> Learner:
@@ -261,12 +261,13 @@ def dqn(env: core.Env, config: DQNConfig = DQNConfig()) -> Learner:
         """The mean of each action's return, [..., L]."""
         return values.mean(-1) if config.quantiles else values
 
-    def chance(key: Key, num_actions: int) -> Chance:
+    def chance(key: Key, steps: int, num_actions: int) -> Chance:
         key_greedy, key_random, key_step = jax.random.split(key, 3)
+        shape = steps, config.num_envs
         return Chance(
-            jax.random.uniform(key_greedy, (config.num_envs,)),
-            jax.random.gumbel(key_random, (config.num_envs, num_actions)),
-            core.step_keys(key_step, config.num_envs),
+            jax.random.uniform(key_greedy, shape),
+            jax.random.gumbel(key_random, (*shape, num_actions)),
+            core.step_keys(key_step, *shape),
         )
 
     def collect(
@@ -295,9 +296,7 @@ def dqn(env: core.Env, config: DQNConfig = DQNConfig()) -> Learner:
             return envs, transition
 
         warm_up = -(-config.warm_up // config.num_envs)
-        keys = jax.random.split(key_warm_up, warm_up)
-        chances = jax.vmap(chance, (0, None))(keys, q.num_actions)
-        envs, steps = jax.lax.scan(explore, envs, chances)
+        envs, steps = jax.lax.scan(explore, envs, chance(key_warm_up, warm_up, q.num_actions))
         room = config.buffer_size // config.num_envs - warm_up
         steps = jax.tree.map(
             lambda x: jnp.concatenate([x, jnp.zeros((room, *x.shape[1:]), x.dtype)]), steps
@@ -374,16 +373,6 @@ def dqn(env: core.Env, config: DQNConfig = DQNConfig()) -> Learner:
             carry = (params, target, opt_state, updates, priorities)
             return carry, {"q_loss": q_loss, "q_value": q_value}
 
-        def random(key: Key) -> tuple[Chance, jax.Array]:
-            """What a step draws, and its updates [updates, ...]."""
-            key_collect, key_update = jax.random.split(key)
-            shape = (config.updates_per_step, config.batch_size)
-            if config.prioritized:
-                drawn = jax.random.uniform(key_update, shape)
-            else:
-                drawn = jax.random.bits(key_update, (shape[0], 2, shape[1]))
-            return chance(key_collect, q.num_actions), drawn
-
         def collect_and_update(carry: Any, random: tuple[Chance, jax.Array]) -> Any:
             learning, envs, buffer = carry
             chance, drawn = random
@@ -398,12 +387,17 @@ def dqn(env: core.Env, config: DQNConfig = DQNConfig()) -> Learner:
             buffer = Buffer(buffer.steps, buffer.written, priorities)
             return (tuple(learning), envs, buffer), (ended, metrics)
 
-        key, key_steps = jax.random.split(state.key)
+        key, key_collect, key_update = jax.random.split(state.key, 3)
+        shape = config.num_steps, config.updates_per_step  # of what the updates draw
+        if config.prioritized:
+            drawn = jax.random.uniform(key_update, (*shape, config.batch_size))
+        else:
+            drawn = jax.random.bits(key_update, (*shape, 2, config.batch_size))
         learning = (state.params, state.target, state.optimizer, state.updates)
         (learning, envs, buffer), (ended, metrics) = jax.lax.scan(
             collect_and_update,
             (learning, state.envs, state.buffer),
-            jax.vmap(random)(jax.random.split(key_steps, config.num_steps)),
+            (chance(key_collect, config.num_steps, q.num_actions), drawn),
         )
         params, target, opt_state, updates = learning
         metrics = jax.tree.map(jnp.mean, metrics) | {"epsilon": epsilon}

@@ -16,7 +16,7 @@ from rlli_jax.envs.provider_selection import ProviderSelection
 from rlli_jax.errors import InputError
 from rlli_jax.learners.core import ActionShape
 from rlli_jax.learners.networks import ILLEGAL, Actor
-from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams, advantages, permutation, ppo
+from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams, advantages, permutations, ppo
 
 SMALL = PPOConfig(num_envs=4, num_steps=8, num_minibatches=2, num_epochs=2, hidden=(8,))
 
@@ -137,13 +137,13 @@ def test_memory_starts_anew_with_each_episode_and_its_gradient_sees_the_first_ra
 
 
 @pytest.mark.parametrize("n", [1, 5, 64, 70_000])
-def test_a_permutation_holds_every_number_once(n):
-    order = permutation(jax.random.key(0), n)
-    assert np.array_equal(np.sort(order), np.arange(n))
+def test_permutations_hold_every_number_once(n):
+    orders = permutations(jax.random.key(0), 2, n)
+    assert np.array_equal(np.sort(orders), np.broadcast_to(np.arange(n), (2, n)))
 
 
 def test_every_permutation_is_as_likely():
-    orders = jax.vmap(lambda key: permutation(key, 3))(jax.random.split(jax.random.key(0), 6000))
+    orders = permutations(jax.random.key(0), 6000, 3)
     counts = np.unique(np.asarray(orders), axis=0, return_counts=True)[1]
     assert len(counts) == 6
     assert (abs(counts - 1000) < 5 * np.sqrt(6000 * 5 / 36)).all()

@@ -55,8 +55,9 @@ def run_sweep(
             plan = make_plan(sweep)
         _restore_chunks(plan, path)
         console.print(
-            f"{len(sweep.points)} points x {len(sweep.policies)} policies x {sweep.study.seeds} "
-            f"seeds; {len(plan)} runs differ, in {len(plan.groups)} groups, each compiled once",
+            f"points x policies x seeds: {len(sweep.points)} x {len(sweep.policies)} x "
+            f"{sweep.study.seeds}; runs that differ: {len(plan)}; groups, each compiled once: "
+            f"{len(plan.groups)}",
             highlight=False,
         )
         ready = _prepare(plan, path, console)
