@@ -1,9 +1,10 @@
 """Soft actor-critic for discrete actions, and D2SAC, whose actor is a diffusion model.
 
 SAC: Christodoulou 2019 (arXiv 1910.07207): two critics, targets in expectation over the policy,
-a fixed or a learned temperature. D2SAC: Du et al., "Diffusion-based reinforcement learning for
-edge-enabled AI-generated content services", IEEE TMC 23(9), 2024: the actor makes its logits from
-noise in a few denoising steps. The two learners share all but the actor.
+a fixed or a learned temperature; here the critics' loss is Huber's, as DQN's is. D2SAC: Du et al.,
+"Diffusion-based reinforcement learning for edge-enabled AI-generated content services", IEEE TMC
+23(9), 2024: the actor makes its logits from noise in a few denoising steps. The two learners share
+all but the actor.
 """
 
 from collections.abc import Callable
@@ -47,6 +48,7 @@ class SACConfig:
     n_step: Positive = 1
     learn_temperature: bool = False
     hidden: tuple[Positive, ...] = (64, 64)
+    critic_hidden: tuple[Positive, ...] | None = None  # None: as hidden, which is the actor's
     activation: Activation = "relu"
 
     def __post_init__(self) -> None:
@@ -235,7 +237,8 @@ def _soft_actor_critic(
 
     def networks(env_params: PyTree) -> tuple[Callable[..., PyTree], Logits, QNetwork]:
         n = core.single_choice(env, env_params, "SAC").n
-        return *make_actor(n), QNetwork(n, config.hidden, config.activation, dueling=False)
+        hidden = config.hidden if config.critic_hidden is None else config.critic_hidden
+        return *make_actor(n), QNetwork(n, hidden, config.activation, dueling=False)
 
     def collect(
         key: Key, envs: core.Envs, actor: PyTree | None, env_params: PyTree
@@ -303,8 +306,8 @@ def _soft_actor_critic(
         def critic_loss(critics: PyTree, batch: Transition, goal: jax.Array) -> Any:
             values = jax.vmap(critic.apply, (0, None))(critics, batch.observation)  # [2, B, L]
             value = jnp.take_along_axis(values, batch.action[None, :, None], -1).squeeze(-1)
-            error = 0.5 * ((value - goal) ** 2).mean(-1).sum()
-            return error, value.mean()
+            # Not squared: rare large losses (a crash) would outweigh what else tells actions apart.
+            return optax.huber_loss(value, goal).mean(-1).sum(), value.mean()
 
         def actor_loss(
             actor: PyTree, key: Key, batch: Transition, values: jax.Array, temperature: jax.Array
@@ -400,7 +403,8 @@ def _soft_actor_critic(
 
         return Policy((), act)
 
-    return Learner(init, step, policy, config.num_envs * config.num_steps)
+    # One run at a time: side by side, D2SAC's updates leave a CPU core's cache.
+    return Learner(init, step, policy, config.num_envs * config.num_steps, at_once=1)
 
 
 def _distribution(logits: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -117,7 +117,7 @@ def test_a_sweep_traces_once_targets_follow_by_tau_and_a_delayed_actor_waits():
     env = ProviderSelection()
     config = D2SACConfig(
         num_envs=4, num_steps=2, batch_size=8, buffer_size=32, warm_up=8, hidden=(4,),
-        denoising_steps=2, time_embedding=4,
+        critic_hidden=(6,), denoising_steps=2, time_embedding=4,
     )  # fmt: skip
     learner, params = d2sac(env, config), env.default_params
     swept = SACHyperparams(
@@ -129,6 +129,7 @@ def test_a_sweep_traces_once_targets_follow_by_tau_and_a_delayed_actor_waits():
     axes = fixed.replace(temperature=0, tau=0, actor_delay=0)
     init = jax.jit(jax.vmap(learner.init, (None, axes, None)))
     first = init(jax.random.key(1), swept, params)
+    assert {x.shape[-1] for x in jax.tree.leaves(first.params.critics)} == {6, env.num_actions}
     chex.clear_trace_counter()
     step = jax.jit(jax.vmap(chex.assert_max_traces(learner.step, n=1), (0, None)))
     state, metrics = step(first, params)
