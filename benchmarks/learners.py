@@ -90,7 +90,8 @@ def over_runs(learners: list[str], counts: list[int], repeats: int) -> list[dict
     for name in learners:
         learner, hyper = cases[name]
         for runs in counts:
-            iterations = max(1, 128 // runs)
+            # A call takes the states of its groups of runs in and out once: not for a step or two.
+            iterations = max(1_280 // learner.env_steps, 128 // runs)
             measured = training(learner, hyper, env.default_params, runs, iterations, repeats)
             rows.append(row(name, "runs", runs, measured))
     return rows

@@ -9,9 +9,8 @@ split over one host device a core, as in a sweep; rejax's are vmapped, which is 
 stable-baselines3 trains one run in each of as many processes as cores, one thread each.
 Compilation is timed apart. The codes take turns, ``--rounds`` times, for the speed of a machine
 drifts: a ratio is the median over rounds, each within one round. What is measured replaces its
-lines in ``peers.csv`` and leaves the others, so the table can be made in parts. Differences that
-remain: ours and rejax's DQN choose by double Q-learning, stable-baselines3's does not; rejax and
-ours keep a float32 network update for each.
+lines in ``peers.csv`` and leaves the others, so the table can be made in parts. DQN is that of the
+peer: rejax learns by double Q-learning, stable-baselines3 by the targets of Mnih et al. 2015.
 """
 
 import argparse
@@ -35,10 +34,14 @@ PACKAGES = {
 PPO = {"num_envs": 64, "num_steps": 128, "num_minibatches": 4, "num_epochs": 4}
 DQN = {"num_envs": 10, "batch_size": 128, "buffer_size": 131_070, "warm_up": 1_000}
 TARGET_STEPS = 2_000  # environment steps between copies of the target network
+ALGORITHMS = {
+    "ppo": tuple(PACKAGES), "double dqn": ("rejax",), "dqn": ("stable-baselines3",),
+}  # fmt: skip
 # Environment steps of one repeat, for each run: about a second of a quiet core or more.
 STEPS = {
     ("rlli_jax", "ppo"): (163_840, 16_384), ("rlli_jax", "dqn"): (40_000, 4_000),
-    ("rejax", "ppo"): (163_840, 16_384), ("rejax", "dqn"): (10_000, 500),
+    ("rlli_jax", "double dqn"): (40_000, 4_000),
+    ("rejax", "ppo"): (163_840, 16_384), ("rejax", "double dqn"): (10_000, 500),
     ("stable-baselines3", "ppo"): (16_384, 16_384), ("stable-baselines3", "dqn"): (5_000, 5_000),
 }  # fmt: skip
 
@@ -46,8 +49,7 @@ STEPS = {
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--runs", type=int, nargs="+", default=[1, 32])
-    parser.add_argument("--algorithms", nargs="+", choices=("ppo", "dqn"), default=["ppo", "dqn"])
-    parser.add_argument("--peers", nargs="*", choices=tuple(PACKAGES), default=list(PACKAGES))
+    parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=list(ALGORITHMS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=3, help="in each round")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
@@ -75,7 +77,7 @@ def rlli_jax(algorithm: str, runs: int, steps: int, repeats: int) -> dict[str, A
     if algorithm == "ppo":
         learner, hyper = ppo(env, PPOConfig(**PPO)), PPOHyperparams()
     else:
-        learner = dqn(env, DQNConfig(**DQN, num_steps=100))
+        learner = dqn(env, DQNConfig(**DQN, num_steps=100, double=algorithm == "double dqn"))
         hyper = DQNHyperparams(target_period=TARGET_STEPS // DQN["num_envs"])
     hyper = jax.tree.map(jnp.asarray, hyper)
     iterations = steps // learner.env_steps
@@ -222,7 +224,7 @@ def measured(name: str, algorithm: str, runs: int, repeats: int, cache: Path) ->
 
 def compared(algorithm: str, runs: int, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Lines of the table: ours, then each peer."""
-    codes = ["rlli_jax", *options.peers]
+    codes = ["rlli_jax", *ALGORITHMS[algorithm]]
     rounds: dict[str, list[dict[str, Any]]] = {code: [] for code in codes}
     for _ in range(options.rounds):
         for code in codes:
@@ -239,7 +241,7 @@ def compared(algorithm: str, runs: int, options: argparse.Namespace) -> list[dic
         speed = [x for result in results for x in result["wall"]]
         faster = ratio(code, "wall")
         rows.append({
-            "algorithm": algorithm.upper(), "code": code, "runs": runs,
+            "algorithm": algorithm.upper().replace("DOUBLE", "double"), "code": code, "runs": runs,
             "compile s": round(min(result["compile"] for result in results), 2),
             "min": round(min(speed)), "median": round(statistics.median(speed)),
             "max": round(max(speed)),
