@@ -403,7 +403,7 @@ def _soft_actor_critic(
 
         return Policy((), act)
 
-    # One run at a time: side by side, D2SAC's updates leave a CPU core's cache.
+    # An update is large enough that several runs side by side gain nothing on a CPU core.
     return Learner(init, step, policy, config.num_envs * config.num_steps, at_once=1)
 
 
