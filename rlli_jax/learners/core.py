@@ -21,12 +21,12 @@ Env: TypeAlias = "environment.Environment"
 
 
 class Situation(NamedTuple):
-    """What a policy may look at; a learned one looks at the first two only."""
+    """What a policy may look at; a network looks at the first two only."""
 
     observation: jax.Array  # [size] float32, flattened
     legal: jax.Array  # [*heads, L] bool
-    state: PyTree  # the environment's state, for reference policies
-    params: PyTree  # the environment's parameters, for reference policies
+    state: PyTree  # the environment's state, for what it knows by itself and reference policies
+    params: PyTree  # the environment's parameters, likewise
 
 
 class Policy(NamedTuple):
