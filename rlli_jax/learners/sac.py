@@ -403,8 +403,7 @@ def _soft_actor_critic(
 
         return Policy((), act)
 
-    # An update is large enough that several runs side by side gain nothing on a CPU core.
-    return Learner(init, step, policy, config.num_envs * config.num_steps, at_once=1)
+    return Learner(init, step, policy, config.num_envs * config.num_steps)
 
 
 def _distribution(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
