@@ -384,6 +384,9 @@ def _convergence(run: MarketRun) -> Figure:
         if value >= axes.get_ylim()[0]:
             level(axes, name, value, (0, (4, 2)), value)
     axes.margins(x=0)
+    ends = [p.curve.env_steps[-1] for p in learned if p.curve is not None]
+    if max(ends) > 20 * min(ends):  # on a linear axis the short ones would be one upright line
+        axes.set_xscale("log")
     axes.set_xlabel("Environment steps of a seed")
     axes.xaxis.set_major_formatter(lambda value, _: quantity(value))
     axes.set_ylabel("Return of an episode")
