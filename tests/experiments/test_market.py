@@ -1,6 +1,7 @@
 """Studies of the edge market: the run directory, resuming, the report, mistakes in the input."""
 
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -145,6 +146,15 @@ def test_report_states_what_the_files_hold(finished):
         "load",
     }
     assert "stand-in" not in page
+
+
+def test_a_report_needs_no_policy_that_learns(finished, tmp_path):
+    path = shutil.copytree(finished, tmp_path / "tiny")
+    shutil.rmtree(path / "figures", ignore_errors=True)
+    for name in ("LinUCB", "PPO"):
+        shutil.rmtree(path / "policies" / name)
+    assert "Greedy" in render(path).read_text()
+    assert {p.stem for p in (path / "figures").glob("*.svg")} == {"returns", "load"}
 
 
 def test_steps_to_a_goal_are_those_of_the_smoothed_curve(finished):
