@@ -279,8 +279,8 @@ def select(
         raise InputError(f"--persona {persona}: give five numbers, such as 4,3,2,4,2.") from None
     chosen = serving.select(run, traits, policy)
     print(
-        f"{chosen.provider}: predicted QoE {chosen.qoe:.2f} (such predictions are off by "
-        f"{chosen.error:.2f} on average for the run's users); chosen by {chosen.policy}"
+        f"{chosen.provider}: predicted QoE {chosen.qoe:.2f} ({chosen.left_out}); chosen by "
+        f"{chosen.policy}"
     )
     for provider, qoe in sorted(chosen.predictions.items(), key=lambda item: -item[1]):
         print(f"  {provider:20} {qoe:.2f}")

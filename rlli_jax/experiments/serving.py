@@ -6,13 +6,14 @@ CUDA and TPU, for any number of observations at once.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import export
 from scipy.interpolate import RBFInterpolator
+from scipy.spatial import KDTree
 
 from rlli_jax.envs.provider_selection import EnvParams, ProviderSelection, make_params
 from rlli_jax.errors import InputError
@@ -27,6 +28,7 @@ from rlli_jax.personas import TRAIT_NAMES, TRAITS, Population
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 NEIGHBOURS = 50  # users that a prediction rests on
+LEFT_OUT = 1_000  # users left out in turn; of more, so many drawn at random
 LOWEST, HIGHEST = 1.0, 5.0  # of a trait
 
 
@@ -197,6 +199,26 @@ def _entries(trained: TrainedPolicy) -> list[str]:
     return [entry for part in trained.env.observation for entry in parts[part]]
 
 
+class LeftOut(NamedTuple):
+    """How far off the QoE of a user is who is predicted by the others."""
+
+    error: float  # mean absolute error over users and providers; NaN for a single user
+    standard_error: float  # of that mean, over users
+    users: int  # left out in turn: all, or a random sample of LEFT_OUT
+    of: int  # the run's users
+
+    def __str__(self) -> str:
+        if self.of < 2:
+            return "how far such predictions are off cannot be told from one user"
+        users = f"all {self.of:,}" if self.users == self.of else f"{self.users:,} of {self.of:,}"
+        drawn = "" if self.users == self.of else ", drawn at random"
+        return (
+            f"such predictions are off by {self.error:.3f} on average, standard error "
+            f"{self.standard_error:.2g}, over {users} users of the run{drawn}, each left out in "
+            "turn"
+        )
+
+
 @dataclass(frozen=True)
 class Selection:
     """The provider that a policy gives a user, with what the user is likely to think of it."""
@@ -204,7 +226,7 @@ class Selection:
     policy: str
     provider: str
     qoe: float  # predicted, 0 to 1
-    error: float  # mean absolute error of such predictions for the run's users; NaN for one user
+    left_out: LeftOut
     predictions: dict[str, float]  # of every provider
 
 
@@ -213,7 +235,8 @@ def select(run: str | Path, traits: tuple[float, ...], name: str | None = None) 
 
     The policy is asked as at the start of an episode. The QoE is interpolated between the run's
     users by their traits (radial basis functions of the distance; exact at each of them), mean
-    over requests; its error is that of leaving out each user in turn.
+    over requests; its error is that of leaving out each user in turn, or each of a random sample
+    of ``LEFT_OUT`` where there are more.
 
     Args:
         traits: Big Five in the order O, C, E, A, N, each from 1 to 5.
@@ -266,10 +289,26 @@ def _choices(trained: TrainedPolicy, persona: np.ndarray) -> np.ndarray:
 
 def _interpolate(known: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Values [K, L] at traits [K, 5] -> at traits [n, 5], [n, L] within [0, 1]."""
-    # Users with the same traits are one, or there would be no interpolant.
-    traits, place = np.unique(np.asarray(known, np.float64), axis=0, return_inverse=True)
-    place = place.reshape(-1)
-    mean = np.stack([values[place == i].mean(0) for i in range(len(traits))])
+    traits, _, total, count = _by_traits(known, values)
+    return _surface(traits, total / count[:, None], wanted)
+
+
+def _by_traits(known: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Users with the same traits as one, or there would be no interpolant.
+
+    Traits [U, 5], each user's row in them [K], sums of values [U, L] and numbers of users [U].
+    """
+    traits, row, count = np.unique(
+        np.asarray(known, np.float64), axis=0, return_inverse=True, return_counts=True
+    )
+    row = row.reshape(-1)
+    total = np.zeros((len(traits), values.shape[1]))
+    np.add.at(total, row, values)
+    return traits, row, total, count
+
+
+def _surface(traits: np.ndarray, mean: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Interpolate values [U, L] at distinct traits [U, 5] -> at traits [n, 5], [n, L]."""
     if len(traits) == 1:
         return np.repeat(mean, len(wanted), 0)
     neighbours = min(NEIGHBOURS, len(traits))
@@ -277,15 +316,22 @@ def _interpolate(known: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> n
     return np.asarray(surface(wanted)).clip(0, 1)
 
 
-def _left_out(known: np.ndarray, values: np.ndarray) -> float:
-    """Mean absolute error over users and providers, each user predicted by the others."""
+def _left_out(known: np.ndarray, values: np.ndarray) -> LeftOut:
+    """The error of predicting each user, or each of a random sample, from all the others."""
     if len(known) < 2:
-        return float("nan")
-    errors = [
-        np.abs(
-            _interpolate(np.delete(known, k, 0), np.delete(values, k, 0), known[k : k + 1])[0]
-            - values[k]
-        ).mean()
-        for k in range(min(len(known), NEIGHBOURS))
-    ]
-    return float(np.mean(errors))
+        return LeftOut(float("nan"), float("nan"), 0, len(known))
+    traits, row, total, count = _by_traits(known, values)
+    tree = KDTree(traits)
+    users = np.random.default_rng(0).permutation(len(known))[:LEFT_OUT]
+    errors = np.empty(len(users))
+    for i, user in enumerate(users):
+        # Only near users matter, so the others need not be looked at again for each one.
+        _, near = tree.query(known[user], min(NEIGHBOURS + 1, len(traits)))
+        near = np.atleast_1d(near)
+        own = near == row[user]
+        others = count[near] - own
+        mean = (total[near] - own[:, None] * values[user])[others > 0] / others[others > 0, None]
+        predicted = _surface(traits[near[others > 0]], mean, known[user : user + 1])[0]
+        errors[i] = np.abs(predicted - values[user]).mean()
+    spread = errors.std(ddof=1) / np.sqrt(len(errors))
+    return LeftOut(float(errors.mean()), float(spread), len(users), len(known))

@@ -10,6 +10,7 @@ import pytest
 from tiny_study import LEARNED, PROVIDERS, carry_out, write_config, write_pictures
 
 from rlli_jax.errors import InputError
+from rlli_jax.experiments import serving
 from rlli_jax.experiments.serving import export_policy, load_policy, select
 from rlli_jax.learners.core import situation
 from rlli_jax.oracle import QoETable
@@ -112,7 +113,48 @@ def test_a_known_user_is_predicted_exactly_and_others_in_between(run):
         np.testing.assert_allclose([predicted[p] for p in PROVIDERS], row, atol=1e-5)
     selection = select(run, PERSONA)
     assert 0 <= selection.qoe <= 1
-    assert 0 < selection.error < 1
+    assert 0 < selection.left_out.error < 1
+    assert selection.left_out[2:] == (5, 5)
+
+
+def people(size):
+    """Traits [K, 5] with some people alike, and values [K, 2] that are noise after the first 50."""
+    generator = np.random.default_rng(1)
+    traits = generator.uniform(1, 5, (size, 5))
+    traits[:: size // 4] = traits[0]
+    values = np.repeat(traits.mean(1, keepdims=True) / 5, 2, 1)
+    values[50:] = generator.random((size - 50, 2))
+    return traits, values
+
+
+def test_every_user_is_left_out_in_turn_and_predicted_by_the_others():
+    traits, values = people(70)
+    errors = []
+    for k in range(70):
+        others = np.delete(traits, k, 0), np.delete(values, k, 0)
+        predicted = serving._interpolate(*others, traits[k : k + 1])[0]
+        errors.append(np.abs(predicted - values[k]).mean())
+    found = serving._left_out(traits, values)
+    assert found.error == pytest.approx(np.mean(errors), abs=1e-9)
+    assert found.error > 1.2 * np.mean(errors[:50])  # the first 50 are no sample of all
+    assert found.standard_error == pytest.approx(np.std(errors, ddof=1) / 70**0.5)
+    assert "over all 70 users of the run" in str(found)
+
+
+def test_of_many_users_a_random_sample_is_left_out_and_its_size_is_said(monkeypatch):
+    traits, values = people(400)
+    every = serving._left_out(traits, values)
+    monkeypatch.setattr(serving, "LEFT_OUT", 100)
+    found = serving._left_out(traits, values)
+    assert found[2:] == (100, 400)
+    assert abs(found.error - every.error) < 3 * found.standard_error
+    assert "over 100 of 400 users of the run, drawn at random" in str(found)
+
+
+def test_a_single_user_tells_nothing_of_the_error():
+    found = serving._left_out(np.full((1, 5), 3.0), np.full((1, 2), 0.5))
+    assert np.isnan(found.error)
+    assert "cannot be told from one user" in str(found)
 
 
 @pytest.mark.parametrize(
