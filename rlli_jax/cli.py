@@ -152,7 +152,7 @@ def personas(
     people = Population.from_csv(csv) if csv else Population.sample(size, group=group, seed=seed)
     table = Table("user", *TRAIT_NAMES)
     for persona in people.personas:
-        table.add_row(escape(persona.name), *(f"{trait:.2f}" for trait in persona.traits))
+        table.add_row(escape(persona.name), *(f"{trait:.2f}" for trait in persona.known_traits))
     console = Console()
     console.print(table)
     if prompts:

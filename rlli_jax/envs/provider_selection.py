@@ -41,7 +41,7 @@ class EnvParams(environment.EnvParams):
     qoe: jax.Array  # [K, R, L, S] float32 in [0, 1], the valid samples of a cell first
     count: jax.Array  # [K, R, L] int32, valid samples in each cell; 0 is a hole
     mean: jax.Array  # [K, R, L] float32, mean over the valid samples, 0 in a hole
-    personas: jax.Array  # [K, 5] float32, Big Five on the 1-5 scale
+    personas: jax.Array | None  # [K, 5] float32, Big Five on the 1-5 scale; None: unknown
     request_features: jax.Array  # [R, F] float32
     rounds: int | jax.Array  # [] int32, how often every user is served before the episode ends
     # A step limit that truncates; the default is never reached.
@@ -58,7 +58,7 @@ def make_params(
 
     Args:
         table: QoE [K, R, L, S] with its validity mask.
-        personas: Big Five [K, 5] on the 1-5 scale; the neutral midpoint if absent.
+        personas: Big Five [K, 5] on the 1-5 scale; None if they are unknown.
         request_features: [R, F], what the observation tells of a request; one-hot if absent.
         rounds: how often every user is served in an episode, at least 1.
 
@@ -66,11 +66,10 @@ def make_params(
         InputError: if the shapes disagree, or a user could be served by no provider.
     """
     users, requests = table.qoe.shape[:2]
-    personas = np.full((users, 5), _MIDPOINT) if personas is None else np.asarray(personas)
     features = np.eye(requests) if request_features is None else np.asarray(request_features)
-    if personas.shape != (users, 5):
+    if personas is not None and np.shape(personas) != (users, 5):
         raise InputError(
-            f"The table has {users} users but the personas have shape {personas.shape}; "
+            f"The table has {users} users but the personas have shape {np.shape(personas)}; "
             f"give one Big Five vector for each user, shape ({users}, 5)."
         )
     if features.ndim != 2 or len(features) != requests:
@@ -86,7 +85,7 @@ def make_params(
         qoe=jnp.asarray(np.take_along_axis(table.qoe, first, -1), jnp.float32),
         count=jnp.asarray(table.valid.sum(-1), jnp.int32),
         mean=jnp.asarray(table.mean, jnp.float32),
-        personas=jnp.asarray(personas, jnp.float32),
+        personas=None if personas is None else jnp.asarray(personas, jnp.float32),
         request_features=jnp.asarray(features, jnp.float32),
         rounds=rounds,
     )
@@ -105,6 +104,12 @@ def demonstration_table() -> QoETable:
         judge="made-up numbers for demonstration",
         stand_in=True,
     )
+
+
+def demonstration_personas() -> np.ndarray:
+    """Made-up Big Five vectors [5, 5] of the users of :func:`demonstration_table`."""
+    user, trait = np.arange(5)[:, None], np.arange(5)[None, :]
+    return 3 + 1.5 * np.cos(2 * np.pi * (user - trait) / 5)
 
 
 class ProviderSelection(environment.Environment[EnvState, EnvParams]):
@@ -142,7 +147,8 @@ class ProviderSelection(environment.Environment[EnvState, EnvParams]):
         """Fix what decides shapes; ``params`` become the default ones.
 
         Raises:
-            InputError: for an unknown assignment or observation part, or a part twice.
+            InputError: for an unknown assignment or observation part, a part twice, or the part
+                ``persona`` where the personas are unknown.
         """
         super().__init__()
         if assignment not in get_args(Assignment):
@@ -162,9 +168,23 @@ class ProviderSelection(environment.Environment[EnvState, EnvParams]):
             )
         self.assignment = assignment
         self.observation = tuple(part for part in known if part in observation)
-        self._params = make_params(demonstration_table()) if params is None else params
+        if params is None:
+            params = make_params(demonstration_table(), demonstration_personas())
+        self._params = params
+        if "persona" in self.observation:
+            self._require_personas(params)
         if assignment == "shared":
             self.check_shared(self._params)
+
+    @staticmethod
+    def _require_personas(params: EnvParams) -> jax.Array:
+        """The personas, or InputError where they are unknown."""
+        if params.personas is None:
+            raise InputError(
+                "The observation part persona needs personas, but those of the users are unknown; "
+                "give them to make_params, or observe user instead."
+            )
+        return params.personas
 
     @staticmethod
     def check_shared(params: EnvParams) -> None:
@@ -287,7 +307,7 @@ class ProviderSelection(environment.Environment[EnvState, EnvParams]):
             "action": lambda: jax.nn.one_hot(state.action, num_providers),
             "reward": lambda: state.reward,
             "user": lambda: jax.nn.one_hot(users, num_users),
-            "persona": lambda: (params.personas[users] - _MIDPOINT) / _HALF_RANGE,
+            "persona": lambda: (self._require_personas(params)[users] - _MIDPOINT) / _HALF_RANGE,
             "request": lambda: params.request_features[state.request],
         }
         return jnp.concatenate([parts[part]().reshape(-1) for part in self.observation])

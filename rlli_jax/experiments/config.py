@@ -316,6 +316,11 @@ class EvaluationBlock(Block):
     human: Recorded | None = None
 
 
+UNKNOWN_TRAITS = (
+    "persona is the users' personality, of which recorded scores alone tell nothing; remove it"
+)
+
+
 class StudyConfig(Block):
     """A whole study."""
 
@@ -331,6 +336,14 @@ class StudyConfig(Block):
     environment: EnvironmentBlock = EnvironmentBlock()
     policies: Annotated[dict[str, AnyPolicy], Field(min_length=1)]
     evaluation: EvaluationBlock = EvaluationBlock()
+
+    @property
+    def knows_traits(self) -> bool:
+        """Whether the users' personalities are known.
+
+        A file of scores does not tell them, and a calibrated judge is nobody in particular.
+        """
+        return self.population is not None and self.table.calibrate is None
 
     @model_validator(mode="after")
     def _consistent(self) -> "StudyConfig":
@@ -366,6 +379,8 @@ class StudyConfig(Block):
                     f"{key}.observation: user needs environment.assignment sequential; the others "
                     "serve all users at once"
                 )
+            if "persona" in policy.observation and not self.knows_traits:
+                raise ValueError(f"{key}.observation: {UNKNOWN_TRAITS}")
             if "request" in policy.observation and self.table.held_out_requests:
                 raise ValueError(
                     f"{key}.observation: request is the number of a request, which tells nothing "

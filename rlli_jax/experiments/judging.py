@@ -48,7 +48,7 @@ def judge(config: StudyConfig, path: Path, console: Console) -> Problem:
 
 def _read_problem(config: StudyConfig, path: Path) -> Problem:
     table = QoETable.load(path / "table.npz")
-    population = Population.from_csv(path / "population.csv")
+    population = Population.from_csv(path / "population.csv", traits=config.knows_traits)
     catalog = load_catalog(config.catalog)
     return split(config, population, catalog, table)
 

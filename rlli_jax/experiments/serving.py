@@ -76,7 +76,7 @@ def load_policy(run: str | Path, name: str | None = None) -> TrainedPolicy:
     chosen = max(knowing or objectives, key=lambda n: float(objectives[n].mean()))
     block = learned[chosen]
     table = QoETable.load(path / "table.npz")
-    population = Population.from_csv(path / "population.csv")
+    population = Population.from_csv(path / "population.csv", traits=config.knows_traits)
     train = table
     if config.table.held_out_requests:
         _, train = table.split_requests(config.table.held_out_requests, config.table.split_seed)
@@ -251,7 +251,12 @@ def select(run: str | Path, traits: tuple[float, ...], name: str | None = None) 
             f"the order {', '.join(TRAIT_NAMES)}."
         )
     trained = load_policy(run, name)
-    env = trained.env
+    env, known = trained.env, trained.population.traits
+    if known is None:
+        raise InputError(
+            f"the users of {run} are known by name only, so nothing can be said of a persona; "
+            "that takes a study whose users' personalities are known."
+        )
     if env.assignment != "sequential" or "persona" not in env.observation:
         raise InputError(
             f"the policy {trained.name!r} of {run} cannot choose by persona: that takes an "
@@ -264,7 +269,7 @@ def select(run: str | Path, traits: tuple[float, ...], name: str | None = None) 
         )
     choices = _choices(trained, persona)
     chosen = trained.table.providers[int(np.bincount(choices).argmax())]
-    known, values = trained.population.traits, trained.table.provider_values
+    values = trained.table.provider_values
     wanted = _interpolate(known, values, persona[None])[0].tolist()
     predicted = dict(zip(trained.table.providers, wanted, strict=True))
     return Selection(trained.name, chosen, predicted[chosen], _left_out(known, values), predicted)
@@ -273,6 +278,7 @@ def select(run: str | Path, traits: tuple[float, ...], name: str | None = None) 
 def _choices(trained: TrainedPolicy, persona: np.ndarray) -> np.ndarray:
     """The provider that the user gets for each request, [R], with all rated ones on offer."""
     env, params = trained.env, trained.params
+    assert params.personas is not None
     # The first user of an episode is the one that is asked about.
     params = params.replace(personas=params.personas.at[0].set(jnp.asarray(persona)))
     _, start = env.reset_env(jax.random.key(0), params)

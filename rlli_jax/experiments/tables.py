@@ -28,7 +28,7 @@ from rlli_jax.judges import Answer, Judge, PaidJudge, Scale, named_scale
 from rlli_jax.oracle import Budget, QoETable, Questions, ask, build_questions, open_store
 from rlli_jax.oracle.reliability import Reliability, reliability, shrink
 from rlli_jax.oracle.table import OnMissing
-from rlli_jax.personas import Persona, Population
+from rlli_jax.personas import Population
 
 if TYPE_CHECKING:  # it brings optimisers and data frames, which few studies need
     from rlli_jax.oracle.calibration import Calibration, CurvePoint
@@ -210,7 +210,7 @@ def build_problem(config: StudyConfig, console: Console | None = None) -> Proble
     if config.table.calibrate is not None:
         calibrated = _calibrated(config.table, config.table.calibrate, inquiry.catalog, table)
         table = calibrated.found.table
-        population = Population(tuple(Persona(name, (3.0,) * 5) for name in table.users))
+        population = Population.named(table.users)
     problem = split(config, population, inquiry.catalog, table)
     return replace(problem, reliability=measured, calibration=calibrated)
 

@@ -208,12 +208,13 @@ class PsychometricJudge:
 
     def _persona_term(self, persona: Persona, picture: Picture) -> float:
         norm = pooled_norm()
-        z = (np.array(persona.traits) - norm.mean) / norm.sd
+        z = (np.array(persona.known_traits) - norm.mean) / norm.sd
         return float(z @ self._weights @ self._x(picture))
 
     def _rater_noise(self, persona: Persona, picture: Picture, sample: int) -> float:
         """Standard normal from a hash: the same on every platform, in every order."""
-        key = [self._seed, persona.name, [float(t) for t in persona.traits], picture.digest, sample]
+        traits = [float(trait) for trait in persona.known_traits]
+        key = [self._seed, persona.name, traits, picture.digest, sample]
         digest = hashlib.sha256(json.dumps(key).encode()).digest()
         # 52 bits and a half, so that the float is exact and strictly between 0 and 1.
         uniform = ((int.from_bytes(digest[:8], "big") >> 12) + 0.5) / 2**52

@@ -27,13 +27,12 @@ import pandas as pd
 from rlli_jax.catalog import Catalog
 from rlli_jax.errors import InputError
 from rlli_jax.judges import Answer, Invalid, JudgeIdentity, Question, Rated, Scale
-from rlli_jax.personas import Persona, Population
+from rlli_jax.personas import Population
 
 Columns: TypeAlias = Mapping[str, str | Sequence[str]]
 Key: TypeAlias = tuple[str, str, str, int]  # user, request, provider, sample
 
 ROLES = ("user", "request", "provider", "image", "score", "logits", "sample")
-NEUTRAL_TRAIT = 3.0
 
 
 @dataclass(frozen=True)
@@ -57,11 +56,10 @@ class RecordedJudge:
     def population(self) -> Population:
         """The recorded users as a population.
 
-        A file of scores knows no Big Five vectors: every trait is the neutral midpoint of the 1-5
-        scale (3), a placeholder and not a measurement. Only the name decides an answer.
+        A file of scores knows no Big Five vectors, so their personalities are unknown. Only the
+        name decides an answer.
         """
-        traits = (NEUTRAL_TRAIT,) * 5
-        return Population(tuple(Persona(name, traits) for name in self.users))
+        return Population.named(self.users)
 
     def rate(self, questions: Sequence[Question]) -> list[Answer]:
         """The recorded rating of each question, or Invalid("no recorded score").

@@ -6,7 +6,7 @@ import csv
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any, Literal, TypeAlias, get_args
@@ -33,8 +33,9 @@ LOW, HIGH = 1.0, 5.0  # ends of the scale of every trait
 class Persona:
     """One user's Big Five vector u_k = [o, c, e, a, n] (Eq. 1), each trait on the 1-5 scale.
 
-    ``wording`` is how language models are told of it: ``full`` by 52 graded adjectives, ``brief``
-    by one for each trait, at a fifth of the tokens.
+    ``traits`` is None for a user whose personality nobody has measured. ``wording`` is how
+    language models are told of it: ``full`` by 52 graded adjectives, ``brief`` by one for each
+    trait, at a fifth of the tokens.
 
     Raises:
         InputError: the name is empty, there are not five traits, one is not from 1 to 5, or there
@@ -42,36 +43,47 @@ class Persona:
     """
 
     name: str
-    traits: tuple[float, float, float, float, float]
+    traits: tuple[float, float, float, float, float] | None = None
     wording: Wording = "full"
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
             raise InputError(f"A persona has the name {self.name!r}; give one that is not empty.")
         object.__setattr__(self, "name", self.name.strip())
-        if len(self.traits) != len(TRAITS):
-            raise InputError(
-                f"Persona {self.name!r} has {len(self.traits)} traits; give the five "
-                f"{' '.join(TRAITS)}, in this order."
+        if self.traits is not None:
+            if len(self.traits) != len(TRAITS):
+                raise InputError(
+                    f"Persona {self.name!r} has {len(self.traits)} traits; give the five "
+                    f"{' '.join(TRAITS)}, in this order."
+                )
+            checked = (
+                _trait(value, f"Persona {self.name!r}, trait {trait!r}")
+                for trait, value in zip(TRAITS, self.traits, strict=True)
             )
-        checked = (
-            _trait(value, f"Persona {self.name!r}, trait {trait!r}")
-            for trait, value in zip(TRAITS, self.traits, strict=True)
-        )
-        object.__setattr__(self, "traits", tuple(checked))
+            object.__setattr__(self, "traits", tuple(checked))
         if self.wording not in get_args(Wording):
             raise InputError(
                 f"Persona {self.name!r} has the wording {self.wording!r}; choose one of "
                 f"{', '.join(get_args(Wording))}."
             )
 
+    @property
+    def known_traits(self) -> tuple[float, float, float, float, float]:
+        """The traits. Raises :class:`InputError` if nobody has measured them."""
+        if self.traits is None:
+            raise InputError(
+                f"The personality of {self.name!r} is unknown, but is asked for; give the five "
+                f"traits {' '.join(TRAITS)} of every user."
+            )
+        return self.traits
+
 
 @dataclass(frozen=True)
 class Population:
-    """K personas with distinct names.
+    """K personas with distinct names, whose traits are known of all or of none.
 
     Raises:
-        InputError: there is no persona, or two have the same name.
+        InputError: there is no persona, two have the same name, or traits are known of some only.
     """
 
     personas: tuple[Persona, ...]  # K
@@ -85,6 +97,17 @@ class Population:
             raise InputError(
                 f"{count} personas of the population are named {name!r}; give each its own name."
             )
+        unknown = [persona.name for persona in self.personas if persona.traits is None]
+        if 0 < len(unknown) < len(self.personas):
+            raise InputError(
+                f"The traits of {len(unknown)} of {len(self.personas)} personas are unknown, "
+                f"{unknown[0]!r} the first; give those of all, or of none."
+            )
+
+    @classmethod
+    def named(cls, names: Iterable[str]) -> Population:
+        """People of whom nothing is known but their names."""
+        return cls(tuple(Persona(name) for name in names))
 
     def worded(self, wording: Wording) -> Population:
         """The same people, described to language models in the other wording."""
@@ -99,15 +122,20 @@ class Population:
         return tuple(persona.name for persona in self.personas)
 
     @property
-    def traits(self) -> np.ndarray:
-        """Traits of the K personas: float32 [K, 5] on the 1-5 scale, in order O C E A N."""
-        return np.array([persona.traits for persona in self.personas], dtype=np.float32)
+    def traits(self) -> np.ndarray | None:
+        """Traits of the K personas: float32 [K, 5] on the 1-5 scale, in order O C E A N.
+
+        None if they are unknown.
+        """
+        traits = [persona.traits for persona in self.personas if persona.traits is not None]
+        return np.array(traits, dtype=np.float32) if traits else None
 
     @classmethod
-    def from_csv(cls, path: str | PathLike[str]) -> Population:
+    def from_csv(cls, path: str | PathLike[str], *, traits: bool = True) -> Population:
         """Read a CSV file with the columns name, O, C, E, A and N, one persona a line.
 
-        The columns may stand in any order; other columns are ignored.
+        The columns may stand in any order; other columns are ignored. Without ``traits`` the
+        names alone are read, and the personalities are unknown.
 
         Raises:
             InputError: the file cannot be read, lacks a column or any persona, repeats a name, or
@@ -127,7 +155,8 @@ class Population:
             ) from error
         if not columns:
             raise InputError(f"{path} is empty; its first line must be name,{','.join(TRAITS)}.")
-        for column in ("name", *TRAITS):
+        wanted = TRAITS if traits else ()
+        for column in ("name", *wanted):
             if columns.count(column) != 1:
                 found = "has no" if column not in columns else "repeats the"
                 raise InputError(
@@ -150,14 +179,16 @@ class Population:
                     f"{path}, line {line}, column 'name': {name!r} stands on an earlier line too; "
                     "give each persona its own name."
                 )
-            o, c, e, a, n = (
-                _trait(cells[trait], f"{path}, line {line}, column {trait!r}") for trait in TRAITS
-            )
-            personas[name] = Persona(name, (o, c, e, a, n))
+            values = [
+                _trait(cells[trait], f"{path}, line {line}, column {trait!r}") for trait in wanted
+            ]
+            personas[name] = Persona(name, tuple(values) if traits else None)  # type: ignore[arg-type]
         return cls(tuple(personas.values()))
 
     def to_csv(self, path: str | PathLike[str]) -> None:
-        """Write name,O,C,E,A,N; ``from_csv`` reads exactly this population back.
+        """Write name,O,C,E,A,N, or name alone where the traits are unknown.
+
+        ``from_csv`` reads exactly this population back, told ``traits=False`` of names alone.
 
         Raises:
             InputError: the file cannot be written.
@@ -165,8 +196,8 @@ class Population:
         try:
             with open(path, "w", encoding="utf-8", newline="") as file:
                 writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(("name", *TRAITS))
-                writer.writerows((persona.name, *persona.traits) for persona in self.personas)
+                writer.writerow(("name", *(TRAITS if self.traits is not None else ())))
+                writer.writerows((p.name, *(p.traits or ())) for p in self.personas)
         except OSError as error:
             raise InputError(_cannot_open(path, error)) from error
 

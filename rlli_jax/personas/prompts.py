@@ -102,7 +102,7 @@ def persona_text(persona: Persona) -> str:
     pair for each trait. The name is left out on purpose: it says nothing of the personality, and
     people with the same levels are to be the same question.
     """
-    levels = [trait_level(*pair) for pair in zip(TRAITS, persona.traits, strict=True)]
+    levels = [trait_level(*pair) for pair in zip(TRAITS, persona.known_traits, strict=True)]
     if persona.wording == "brief":
         described = [
             _adjectives(trait, level)[pair]

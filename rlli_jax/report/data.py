@@ -102,7 +102,7 @@ class Run:
     config: str  # the resolved YAML, as written
     description: str
     versions: dict[str, str]
-    traits: Array  # [K, 5]
+    traits: Array | None  # [K, 5]; None: unknown
     table: QoETable  # all requests
     train: QoETable  # the requests that learners saw
     test: QoETable  # the requests on which policies were evaluated; all, if none was held out
@@ -131,7 +131,11 @@ def load_run(directory: str | Path) -> Run:
     if not path.is_dir():
         raise InputError(f"{path} is not a run directory: give one that `rlli run` has written.")
     table = read(path / "table.npz", QoETable.load)
-    population = read(path / "population.csv", Population.from_csv)
+    text, config = read(path / "config.yaml", read_config)
+    population = read(
+        path / "population.csv",
+        lambda file: Population.from_csv(file, traits=_knows_traits(config)),
+    )
     if population.names != table.users:
         raise InputError(
             f"{path / 'population.csv'} lists other users than {path / 'table.npz'}: "
@@ -140,7 +144,6 @@ def load_run(directory: str | Path) -> Run:
     folders = sorted(p for p in (path / "policies").glob("*") if p.is_dir())
     if not folders:
         raise InputError(f"{path / 'policies'} holds no policy: finish the run with `rlli run`.")
-    text, config = read(path / "config.yaml", read_config)
     train, test = read(path / "config.yaml", lambda _: _split(table, config))
     policies = [_policy(folder, test) for folder in folders]
     human = path / "human.json"
@@ -205,6 +208,13 @@ def read_config(path: Path) -> tuple[str, dict[str, Any]]:
     content = yaml.safe_load(text)
     require(isinstance(content, dict), "it is no YAML mapping")
     return text, content
+
+
+def _knows_traits(config: dict[str, Any]) -> bool:
+    """As ``StudyConfig.knows_traits``, of plain values."""
+    recorded = (config.get("judge") or {}).get("kind") == "recorded"
+    calibrated = (config.get("table") or {}).get("calibrate")
+    return not (calibrated or (recorded and not config.get("population")))
 
 
 def _split(table: QoETable, config: dict[str, Any]) -> tuple[QoETable, QoETable]:

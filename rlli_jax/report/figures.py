@@ -24,7 +24,7 @@ from matplotlib.patches import Rectangle
 from rlli_jax.experiments.statistics import smooth, t_interval
 from rlli_jax.personas import TRAIT_NAMES
 from rlli_jax.report import calibration
-from rlli_jax.report.data import Policy, Run
+from rlli_jax.report.data import Array, Policy, Run
 from rlli_jax.report.labels import (
     Setting,
     number,
@@ -148,7 +148,8 @@ def _draw(run: Run) -> Iterator[tuple[str, str, Figure]]:
     yield from learning_curves(run)
     yield "users", "QoE of each user under each policy", user_bars(run)
     yield "choices", "Share of choices that each user gets from each provider", choice_maps(run)
-    yield "profiles", "Big Five profile of each user", profiles(run)
+    if run.traits is not None:
+        yield "profiles", "Big Five profile of each user", profiles(run, run.traits)
     if run.human is not None:
         yield "human", "Human opinion of what each policy chose", human_opinion(run)
     if (calibrated := calibration.load(run)) is not None:
@@ -433,7 +434,7 @@ def _choice_map(axes: Axes, counts: np.ndarray, best: np.ndarray, numbers: bool)
         spine.set(visible=True, color=GRID)
 
 
-def profiles(run: Run) -> Figure:
+def profiles(run: Run, traits: Array) -> Figure:
     """Big Five profile of each user: distance of each trait from the middle of the 1-5 scale."""
     users = run.table.users[:MAX_USERS]
     columns = min(len(users), 5 if len(users) <= 5 else 6 if len(users) > 8 else 4)
@@ -445,11 +446,10 @@ def profiles(run: Run) -> Figure:
         if position >= len(users):
             axes.set_visible(False)
             continue
-        traits = run.traits[position]
         axes.axvline(3, color=MUTED, linewidth=0.6)
-        axes.hlines(y, 3, traits, color=BLUE, linewidth=2)
-        axes.plot(traits, y, "o", color=BLUE, markersize=4)
-        for value, height in zip(traits, y, strict=True):
+        axes.hlines(y, 3, traits[position], color=BLUE, linewidth=2)
+        axes.plot(traits[position], y, "o", color=BLUE, markersize=4)
+        for value, height in zip(traits[position], y, strict=True):
             right = value >= 3
             axes.annotate(
                 number(value),

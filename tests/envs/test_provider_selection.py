@@ -308,3 +308,21 @@ def test_shared_needs_a_provider_that_everybody_rated():
     apart = QoETable(**{**table.__dict__, "valid": valid, "qoe": table.qoe * valid})
     with pytest.raises(InputError, match="request number 1 of 2 no provider is rated by every"):
         ProviderSelection(make_params(apart), assignment="shared")
+
+
+def test_a_persona_that_is_unknown_is_not_observed():
+    params = make_params(random_table())
+    assert params.personas is None
+    with pytest.raises(InputError, match="part persona needs personas, but those of the users are"):
+        ProviderSelection(params, observation=("persona",))
+    env = make(observation=("persona",))  # nor later, with other parameters
+    with pytest.raises(InputError, match="part persona needs personas"):
+        env.reset_env(jax.random.key(0), params)
+    assert ProviderSelection(params, observation=("user",)).reset_env(jax.random.key(0), params)
+
+
+def test_the_demonstration_has_users_of_different_personality():
+    env = ProviderSelection(observation=("persona",))
+    personas = np.asarray(env.default_params.personas)
+    assert ((personas >= 1) & (personas <= 5)).all()
+    assert len(np.unique(personas.round(3), axis=0)) == len(personas) == 5

@@ -233,3 +233,12 @@ def test_schedules_span_the_training(config):
             assert policy.hyperparams.total_iterations == policy.iterations
     # What a dump says is accepted, since it agrees.
     load_config(config, ["policies.PPO.hyperparams.total_iterations=24"])
+
+
+def test_nobody_observes_a_personality_that_recorded_scores_do_not_tell(tmp_path):
+    config = tiny_study.write_config(
+        tmp_path,
+        policies={"PPO": tiny_study.LEARNED["PPO"] | {"observation": ["reward", "persona"]}},
+    )
+    with pytest.raises(InputError, match=r"policies\.PPO\.observation: persona is the users' pers"):
+        load_config(config)

@@ -175,3 +175,17 @@ def test_an_unfinished_run_says_so(run, tmp_path):
     (tmp_path / "config.yaml").write_text((run / "config.yaml").read_text())
     with pytest.raises(InputError, match=r"evaluation.npz cannot be read: the run is not finished"):
         load_policy(tmp_path)
+
+
+def test_no_provider_is_named_for_a_persona_where_users_are_known_by_name_only(tmp_path):
+    config = write_config(tmp_path, policies={"PPO": LEARNED["PPO"] | {"iterations": 2}})
+    carry_out(config, tmp_path / "run")
+    assert (tmp_path / "run" / "population.csv").read_text() == "name\nann\nben\n"
+    with pytest.raises(InputError, match="known by name only"):
+        select(tmp_path / "run", PERSONA)
+    # A run of before, which called everybody average.
+    (tmp_path / "run" / "population.csv").write_text(
+        "name,O,C,E,A,N\nann,3,3,3,3,3\nben,3,3,3,3,3\n"
+    )
+    with pytest.raises(InputError, match="known by name only"):
+        select(tmp_path / "run", PERSONA)

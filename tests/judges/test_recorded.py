@@ -51,10 +51,10 @@ def test_scores_and_holes(tmp_path):
     ) == [Rated(2.0), Rated(1.0), hole, hole, hole]
 
 
-def test_recorded_users_are_a_population_with_neutral_traits(tmp_path):
+def test_recorded_users_are_a_population_whose_personalities_are_unknown(tmp_path):
     population = read(tmp_path, GOOD).population()
     assert population.names == ("ann", "ben")
-    np.testing.assert_array_equal(population.traits, 3)
+    assert population.traits is None
 
 
 def test_parquet_gives_the_same_scores(tmp_path):

@@ -284,3 +284,20 @@ def test_the_shipped_figures_are_those_of_the_sources():
     assert {key: matrix["r"] for key, matrix in shipped.items()} == matrices
 
     assert load_data("trait_markers_104") == source("trait_markers_104")
+
+
+def test_people_known_by_name_only_have_no_traits_and_survive_a_file(tmp_path):
+    people = Population.named(["ann", "ben"])
+    assert people.traits is None
+    people.to_csv(tmp_path / "people.csv")
+    assert (tmp_path / "people.csv").read_text() == "name\nann\nben\n"
+    assert Population.from_csv(tmp_path / "people.csv", traits=False) == people
+    with pytest.raises(InputError, match="has no column 'O'"):
+        Population.from_csv(tmp_path / "people.csv")
+    with pytest.raises(InputError, match="personality of 'ann' is unknown"):
+        people.personas[0].known_traits  # noqa: B018
+
+
+def test_traits_are_known_of_all_or_of_none():
+    with pytest.raises(InputError, match="1 of 2 personas are unknown, 'ben' the first"):
+        Population((Persona("ann", (3.0,) * 5), Persona("ben")))

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import yaml
 
 from rlli_jax.errors import InputError
 from rlli_jax.report import load_run, render
@@ -327,3 +328,13 @@ def test_chromium_shows_it_without_errors(rendered, tmp_path):
     assert images == 6 * 4 - 1
     assert len(console) == 1, console
     assert f"images {images} broken 0 overflow false" in console[0]
+
+
+def test_no_profile_is_drawn_of_users_known_by_name_only(run_dir):
+    config = yaml.safe_load((run_dir / "config.yaml").read_text())
+    for judge, shown in (("psychometric", True), ("recorded", False)):
+        config["judge"] = {"kind": judge}
+        (run_dir / "config.yaml").write_text(yaml.safe_dump(config))
+        page = render(run_dir).read_text()
+        assert ("Big Five profile" in page) == shown
+        assert ("<h2>The users</h2>" in page) == shown

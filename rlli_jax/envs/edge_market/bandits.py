@@ -73,11 +73,14 @@ def learn(
 
 
 def features(env: EdgeMarket, state: EnvState, params: EnvParams) -> jax.Array:
-    """What the bandit knows of each provider, [L, F]: 1, t, t^2, share left, room, persona."""
+    """What the bandit knows of each provider, [L, F]: 1, t, t^2, share left, room, persona.
+
+    The persona is left out where there are no users or theirs are unknown.
+    """
     left = env.available(state, params) / params.capacity
     demand = state.task.demand / params.demands.max()
     task = jnp.stack([jnp.float32(1), demand, demand**2])
-    if params.users is not None:
+    if params.users is not None and params.users.personas is not None:
         task = jnp.concatenate([task, params.users.personas[state.task.user] / 5])
     return jnp.concatenate(
         [

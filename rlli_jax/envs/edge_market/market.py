@@ -246,6 +246,8 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
         users = self._params.users
         lacking = {
             "users": users is None and {"persona", "request"} & set(self.observation),
+            "users whose personas are known": (users is None or users.personas is None)
+            and {"persona"} & set(self.observation),
             "users whose tastes drift": (users is None or users.drift is None)
             and {"tastes"} & set(self.observation),
         }
@@ -506,7 +508,8 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
         ending = (params.horizon - task.arrival) / seconds(longest, params)
         parts["remaining"] = jnp.minimum(ending, 1.0)
         if params.users is not None:
-            parts["persona"] = (params.users.personas[task.user] - _MIDPOINT) / _HALF_RANGE
+            if params.users.personas is not None:
+                parts["persona"] = (params.users.personas[task.user] - _MIDPOINT) / _HALF_RANGE
             parts["request"] = params.users.request_features[task.request]
         if state.tastes is not None:
             tastes = state.tastes

@@ -46,7 +46,7 @@ class Users(struct.PyTreeNode):
     qoe: jax.Array  # [K, R, L, S] float32 in [0, 1], the valid samples of a cell first
     count: jax.Array  # [K, R, L] int32, valid samples in each cell; 0 is a hole
     mean: jax.Array  # [K, R, L] float32, mean over the valid samples, 0 in a hole
-    personas: jax.Array  # [K, 5] float32, Big Five on the 1-5 scale
+    personas: jax.Array | None  # [K, 5] float32, Big Five on the 1-5 scale; None: unknown
     request_features: jax.Array  # [R, F] float32
     user_mix: jax.Array  # [K] float32, cumulative share of the tasks, the last is 1
     request_mix: jax.Array  # [R] float32, the same for requests
@@ -55,7 +55,7 @@ class Users(struct.PyTreeNode):
 
 def make_users(
     table: QoETable,
-    personas: np.ndarray,
+    personas: np.ndarray | None,
     *,
     request_features: np.ndarray | None = None,
     user_mix: Sequence[float] | None = None,
@@ -66,7 +66,8 @@ def make_users(
 
     Args:
         table: QoE [K, R, L, S] with its validity mask.
-        personas: Big Five [K, 5] on the 1-5 scale, row k for ``table.users[k]``.
+        personas: Big Five [K, 5] on the 1-5 scale, row k for ``table.users[k]``; None if
+            they are unknown.
         request_features: [R, F], what the observation tells of a request; one-hot if absent.
         user_mix, request_mix: how often each user and each request comes, as weights; equal if
             absent. Users and requests are drawn independently.
@@ -76,19 +77,8 @@ def make_users(
         InputError: a user without persona, shapes that disagree, or impossible weights or drift.
     """
     people, asked, _, _ = table.qoe.shape
-    big_five = np.asarray(personas, np.float64)
-    if big_five.ndim != 2 or big_five.shape[1] != 5 or len(big_five) > people:
-        raise InputError(
-            f"the personas have shape {big_five.shape}: give one Big Five vector for each of the "
-            f"{people} users of the table, shape ({people}, 5)"
-        )
-    known = np.zeros(people, bool)
-    known[: len(big_five)] = ((big_five >= 1) & (big_five <= 5)).all(1)  # NaN compares false
-    for k in np.flatnonzero(~known)[:1]:
-        raise InputError(
-            f"user {table.users[k]!r} has no persona: give five traits from 1 to 5 in row {k} of "
-            f"the personas, one row for each of the {people} users"
-        )
+    if personas is not None:
+        _check_personas(table, np.asarray(personas, np.float64))
     features = np.eye(asked) if request_features is None else np.asarray(request_features)
     if features.ndim != 2 or len(features) != asked:
         raise InputError(
@@ -110,12 +100,29 @@ def make_users(
         qoe=jnp.asarray(np.take_along_axis(table.qoe, first, -1), jnp.float32),
         count=jnp.asarray(table.valid.sum(-1), jnp.int32),
         mean=jnp.asarray(table.mean, jnp.float32),
-        personas=jnp.asarray(big_five, jnp.float32),
+        personas=None if personas is None else jnp.asarray(personas, jnp.float32),
         request_features=jnp.asarray(features, jnp.float32),
         user_mix=_cumulative(user_mix, people, "user_mix"),
         request_mix=_cumulative(request_mix, asked, "request_mix"),
         drift=drift,
     )
+
+
+def _check_personas(table: QoETable, personas: np.ndarray) -> None:
+    """Raise InputError unless there is one sound Big Five vector for each user."""
+    people = len(table.users)
+    if personas.ndim != 2 or personas.shape[1] != 5 or len(personas) > people:
+        raise InputError(
+            f"the personas have shape {personas.shape}: give one Big Five vector for each of the "
+            f"{people} users of the table, shape ({people}, 5)"
+        )
+    known = np.zeros(people, bool)
+    known[: len(personas)] = ((personas >= 1) & (personas <= 5)).all(1)  # NaN compares false
+    for k in np.flatnonzero(~known)[:1]:
+        raise InputError(
+            f"user {table.users[k]!r} has no persona: give five traits from 1 to 5 in row {k} of "
+            f"the personas, one row for each of the {people} users"
+        )
 
 
 def sampled_qoe(users: Users, task: Task, provider: jax.Array) -> jax.Array:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from rlli_jax.experiments.config import (
+    UNKNOWN_TRAITS,
     AnyJudge,
     Block,
     CatalogBlock,
@@ -227,6 +228,11 @@ class MarketConfig(Block):
         """Whether users have personal QoE."""
         return self.judge is not None
 
+    @property
+    def knows_traits(self) -> bool:
+        """Whether the users' personalities are known; a file of scores does not tell them."""
+        return self.population is not None
+
     @model_validator(mode="after")
     def _consistent(self) -> "MarketConfig":
         if (self.catalog is None) != (self.judge is None) or (
@@ -256,6 +262,8 @@ class MarketConfig(Block):
                             f"policies.{name}.observation: {part} is that of a user; give catalog "
                             "and judge, or remove it"
                         )
+                if "persona" in policy.observation and not self.knows_traits:
+                    raise ValueError(f"policies.{name}.observation: {UNKNOWN_TRAITS}")
                 if "tastes" in policy.observation and self.market.drift is None:
                     raise ValueError(
                         f"policies.{name}.observation: tastes needs market.drift; give it or "

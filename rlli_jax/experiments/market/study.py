@@ -166,7 +166,7 @@ def _users(config: MarketConfig, path: Path, fleet: Fleet, console: Console) -> 
             f"{len(table.providers)} ({', '.join(table.providers)}): give a fleet of as many"
         )
     drift = None if config.market.drift is None else Drift(**config.market.drift.model_dump())
-    traits = Population.from_csv(path / "population.csv").traits
+    traits = Population.from_csv(path / "population.csv", traits=config.knows_traits).traits
     return make_users(table, traits, drift=drift)
 
 
