@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 
 import jax
@@ -67,3 +68,54 @@ def rlli(monkeypatch, capsys, compilations):
         return status, *capsys.readouterr()
 
     return call
+
+
+def _mounted(folder, *steps):
+    """Carry out mounts of a folder; skip the test where the system does not let us."""
+    for step in steps:
+        done = subprocess.run(["mount", *step, str(folder)], capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"a file system cannot be mounted here: {done.stderr.strip()}")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Makes a file system of so many bytes in memory; returns its folder and a way to enlarge it.
+
+    The size is rounded up to pages; a file system of a page or two has no room for files.
+    """
+    folders = []
+
+    def make(size):
+        folder = tmp_path / f"disk{len(folders)}"
+        folder.mkdir()
+        _mounted(folder, ["-t", "tmpfs", "-o", f"size={size}", "tmpfs"])
+        folders.append(folder)
+        return folder, lambda more: _mounted(folder, ["-o", f"remount,size={more}"])
+
+    try:
+        yield make
+    finally:
+        for folder in folders:
+            subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def read_only():
+    """Makes a folder read-only, also for the superuser, until the end or its ``undo``."""
+    folders = []
+
+    def undo():
+        while folders:
+            subprocess.run(["umount", str(folders.pop())], check=True)
+
+    def make(folder):
+        _mounted(folder, ["--bind", str(folder)])
+        folders.append(folder)
+        _mounted(folder, ["-o", "remount,ro,bind"])
+        return undo
+
+    try:
+        yield make
+    finally:
+        undo()

@@ -10,7 +10,6 @@ round single pixels differently.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -26,6 +25,7 @@ from skimage import data, feature
 
 from rlli_jax.catalog.pictures import Pixels, decode, shrink
 from rlli_jax.errors import InputError
+from rlli_jax.files import whole
 
 Array = NDArray[np.float32]
 
@@ -76,11 +76,8 @@ def _cache_folder() -> Path:
 
 def _keep(pixels: Pixels, file: Path) -> None:
     """Write a PNG whole or not at all; without a writable folder it is painted again next time."""
-    partial = file.with_name(f"{file.name}.{os.getpid()}")
-    with suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(partial, "PNG")
-        os.replace(partial, file)
+    with suppress(InputError), whole(file) as partial:
+        Image.fromarray(pixels).save(partial)
 
 
 # The styles. Each maps float32 [H, W, 3] in [0, 1] to the same shape; clipping comes after.

@@ -12,6 +12,7 @@ from rlli_jax.catalog.pictures import shrink
 from rlli_jax.experiments.config import LanguageModel, StudyConfig
 from rlli_jax.experiments.run_directory import write_json
 from rlli_jax.experiments.tables import Problem, build_problem, load_catalog, split
+from rlli_jax.files import whole
 from rlli_jax.oracle import QoETable
 from rlli_jax.personas import Population
 
@@ -55,10 +56,10 @@ def _read_problem(config: StudyConfig, path: Path) -> Problem:
 
 def _write_thumbnails(catalog: Catalog, folder: Path) -> None:
     """Small JPEGs of every picture, so that a report can be made without the catalog."""
-    folder.mkdir(exist_ok=True)
     for r in range(len(catalog.requests)):
         for p in range(len(catalog.providers)):
             picture = catalog.picture(r, p)
             if picture is not None:
                 image = Image.fromarray(shrink(picture.pixels, THUMBNAIL))
-                image.save(folder / f"{r}-{p}.jpg", quality=88)
+                with whole(folder / f"{r}-{p}.jpg") as partial:
+                    image.save(partial, quality=88)

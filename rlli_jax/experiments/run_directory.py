@@ -24,6 +24,7 @@ import rlli_jax
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.config import StudyConfig
 from rlli_jax.experiments.market.config import MarketConfig, parse_study
+from rlli_jax.files import whole, write_text
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "gymnax", "distrax", "numpy", "scikit-image")
 MARKS = ("config.yaml", "versions.json")  # by these a folder is known to hold a run
@@ -50,29 +51,19 @@ def versions() -> dict[str, str]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a file whole or not at all."""
-    _write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    """Write a file whole or not at all. Raises InputError where the disk refuses."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays of numbers whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-    os.replace(partial, path)
+    """Write arrays of numbers whole or not at all. Raises InputError where the disk refuses."""
+    with whole(path) as partial:
+        np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
 
 
 def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a file whole or not at all."""
-    _write_text(path, yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True))
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    """Write a file whole or not at all. Raises InputError where the disk refuses."""
+    write_text(path, yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True))
 
 
 def read_config(path: Path) -> StudyConfig | MarketConfig:

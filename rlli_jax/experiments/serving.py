@@ -20,6 +20,7 @@ from rlli_jax.errors import InputError
 from rlli_jax.experiments.config import PPO, Learned, StudyConfig
 from rlli_jax.experiments.run_directory import read_config, write_json
 from rlli_jax.experiments.training import Checkpoints, checkpoint_content
+from rlli_jax.files import write_bytes
 from rlli_jax.learners.core import Learner, Policy, PyTree, Situation, situation
 from rlli_jax.learners.dqn import dqn
 from rlli_jax.learners.ppo import ppo
@@ -132,7 +133,7 @@ def export_policy(trained: TrainedPolicy, file: str | Path) -> Path:
         action = policy.call(observation, legal)
 
     Raises:
-        InputError: the policy keeps a memory from step to step.
+        InputError: the policy keeps a memory from step to step, or a file cannot be written.
     """
     if jax.tree.leaves(trained.policy.initial):
         raise InputError(f"{trained.name} keeps a memory from step to step; it cannot be exported.")
@@ -159,10 +160,7 @@ def export_policy(trained: TrainedPolicy, file: str | Path) -> Path:
             "exporting a policy needs flatbuffers, which is not installed; pip install flatbuffers."
         ) from None
     file = Path(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(file.name + ".partial")
-    partial.write_bytes(exported)
-    partial.replace(file)
+    write_bytes(file, exported)
     write_json(
         file.with_name(file.name + ".json"),
         {

@@ -8,13 +8,13 @@ used is, and the summary counts the others.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlli_jax.errors import InputError
+from rlli_jax.files import whole
 from rlli_jax.judges import Answer, Failed, Invalid, Question, Rated
 from rlli_jax.judges.completions import Completions, refused
 from rlli_jax.judges.prompting import label_orders
@@ -58,24 +58,16 @@ def write_batch(
         InputError: the scoring is not settled, or the file cannot be written.
     """
     _require_settled(completions)
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
     lines = 0
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            for key, question in questions.items():
-                if question.picture is None:
-                    continue
-                bodies = completions.bodies(question)
-                for custom_id, body in zip(_custom_ids(key, completions), bodies, strict=True):
-                    line = {"custom_id": custom_id, "method": "POST", "url": URL, "body": body}
-                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
-                    lines += 1
-        os.replace(part, path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error}); choose another place.") from None
-    finally:
-        part.unlink(missing_ok=True)
+    with whole(path) as partial, partial.open("w", encoding="utf-8") as file:
+        for key, question in questions.items():
+            if question.picture is None:
+                continue
+            bodies = completions.bodies(question)
+            for custom_id, body in zip(_custom_ids(key, completions), bodies, strict=True):
+                line = {"custom_id": custom_id, "method": "POST", "url": URL, "body": body}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                lines += 1
     return lines
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any, TextIO
 import sqlalchemy as sa
 
 from rlli_jax.errors import InputError
+from rlli_jax.files import whole
 from rlli_jax.oracle.keys import sha256
 from rlli_jax.oracle.store import ANSWERS, Row, Store, checked
 
@@ -69,21 +69,14 @@ def export_answers(store: Store, path: str | Path) -> int:
     Raises:
         InputError: the file cannot be written.
     """
-    path, count = Path(path), 0
-    partial = path.with_name(f"partial-{path.name}")  # keeps the ending
-    try:
-        with _open(partial, "wt") as file:
-            for text in store.texts().values():
-                file.write(json.dumps({"text": text}) + "\n")
-            for row in store.rows():
-                if row is not None:
-                    file.write(json.dumps(_to_json(row)) + "\n")
-                    count += 1
-        os.replace(partial, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error}).") from None
-    finally:
-        partial.unlink(missing_ok=True)
+    count = 0
+    with whole(path) as partial, _open(partial, "wt") as file:
+        for text in store.texts().values():
+            file.write(json.dumps({"text": text}) + "\n")
+        for row in store.rows():
+            if row is not None:
+                file.write(json.dumps(_to_json(row)) + "\n")
+                count += 1
     return count
 
 

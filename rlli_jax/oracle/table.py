@@ -5,7 +5,6 @@ Host side and NumPy only; the environment puts ``qoe`` and ``valid`` on the devi
 
 from __future__ import annotations
 
-import os
 import zipfile
 import zlib
 from collections import Counter
@@ -19,6 +18,7 @@ import scipy
 
 from rlli_jax.catalog import Catalog
 from rlli_jax.errors import InputError
+from rlli_jax.files import whole
 from rlli_jax.judges import Answer, Failed, JudgeIdentity, Scale
 from rlli_jax.oracle.answers import Answers
 from rlli_jax.personas import Population
@@ -294,11 +294,12 @@ class QoETable:
     def save(self, path: str | Path) -> None:
         """Write the table as a compressed NumPy archive without pickled objects.
 
-        The file appears whole or not at all: it is written beside ``path`` and renamed.
+        The file appears whole or not at all.
+
+        Raises:
+            InputError: it cannot be written there.
         """
-        path = Path(path)
-        partial = path.with_name(path.name + ".partial")
-        with open(partial, "wb") as file:
+        with whole(path) as partial, open(partial, "wb") as file:
             np.savez_compressed(
                 file,
                 qoe=self.qoe,
@@ -311,7 +312,6 @@ class QoETable:
                 judge=np.array(self.judge),
                 stand_in=np.array(self.stand_in),
             )
-        os.replace(partial, path)
 
     @classmethod
     def load(cls, path: str | Path) -> QoETable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections import Counter
@@ -14,6 +15,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from rlli_jax.errors import InputError
+from rlli_jax.files import write_text
 from rlli_jax.personas import norms
 
 TRAITS = ("O", "C", "E", "A", "N")
@@ -193,13 +195,11 @@ class Population:
         Raises:
             InputError: the file cannot be written.
         """
-        try:
-            with open(path, "w", encoding="utf-8", newline="") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(("name", *(TRAITS if self.traits is not None else ())))
-                writer.writerows((p.name, *(p.traits or ())) for p in self.personas)
-        except OSError as error:
-            raise InputError(_cannot_open(path, error)) from error
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(("name", *(TRAITS if self.traits is not None else ())))
+        writer.writerows((p.name, *(p.traits or ())) for p in self.personas)
+        write_text(path, text.getvalue())
 
     @classmethod
     def from_bigfive_test(cls, path: str | PathLike[str]) -> Population:

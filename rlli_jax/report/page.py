@@ -1,9 +1,7 @@
 """``report.html``: one self-contained file, made from a run directory by a Jinja2 template."""
 
-import os
 import re
 import shlex
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from rlli_jax.experiments.statistics import jain_index, t_interval
+from rlli_jax.files import write_bytes, write_text
 from rlli_jax.report import calibration, figures, reliability
 from rlli_jax.report.data import Policy, Run, Thumbnail, load_run
 from rlli_jax.report.findings import findings, share
@@ -37,7 +36,8 @@ def render(run_dir: str | Path) -> Path:
     """Write ``figures/*.svg``, ``figures/*.pdf`` and ``report.html`` into a run directory.
 
     Every file is written beside its place and then renamed, so that a reader never sees half of
-    one. Returns the path of the page. InputError where the run directory is incomplete or damaged.
+    one. Returns the path of the page. InputError where the run directory is incomplete, damaged or
+    cannot be written.
     """
     run = load_run(run_dir)
     plates = list(figures.plates(run))
@@ -47,12 +47,11 @@ def render(run_dir: str | Path) -> Path:
 def write_report(path: Path, plates: Sequence[figures.Plate], page: str) -> Path:
     """Write figures and page into a run directory; the path of the page."""
     folder = path / "figures"
-    folder.mkdir(exist_ok=True)
     for plate in plates:
-        _write(folder / f"{plate.name}.svg", plate.svg.encode())
-        _write(folder / f"{plate.name}.pdf", plate.pdf)
+        write_text(folder / f"{plate.name}.svg", plate.svg)
+        write_bytes(folder / f"{plate.name}.pdf", plate.pdf)
     report = path / "report.html"
-    _write(report, page.encode())
+    write_text(report, page)
     return report
 
 
@@ -110,19 +109,6 @@ def on_page(plates: Sequence[figures.Plate]) -> dict[str, dict[str, Any]]:
 def _breakable(name: str) -> Markup:
     """A name that may be broken into lines after its underscores and slashes."""
     return Markup(re.sub(r"([_/])", r"\1<wbr>", str(escape(name))))
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Atomically: a temporary file in the same folder takes the place of ``path``."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        os.chmod(name, 0o644)  # mkstemp's files are for their owner only
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
 
 
 def _summary(run: Run) -> str:

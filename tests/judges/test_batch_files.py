@@ -137,6 +137,7 @@ def test_wrong_input(tmp_path, questions):
     path = tmp_path / "x.jsonl"
     with pytest.raises(InputError, match=r"x\.jsonl cannot be read"):
         read_batch(path, TEXT, questions)
+    (tmp_path / "no").touch()
     with pytest.raises(InputError, match="cannot be written"):
         write_batch(tmp_path / "no" / "x.jsonl", TEXT, questions)
     for call in (write_batch, read_batch):

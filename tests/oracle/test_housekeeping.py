@@ -127,7 +127,7 @@ def test_import_of_missing_and_broken_files(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         housekeeping.import_answers(store, tmp_path / "broken.gz")
     with pytest.raises(InputError, match="cannot be written"):
-        housekeeping.export_answers(store, tmp_path / "no folder" / "a.jsonl")
+        housekeeping.export_answers(store, tmp_path / "broken.gz" / "a.jsonl")
     store.close()
 
 

@@ -114,7 +114,8 @@ def test_a_binary_file_is_refused(tmp_path, read):
 
 
 def test_a_csv_that_cannot_be_written_is_refused(tmp_path):
-    assert "cannot be opened" in refusal(Population((ADA,)).to_csv, tmp_path / "no" / "where.csv")
+    (tmp_path / "no").touch()
+    assert "cannot be written" in refusal(Population((ADA,)).to_csv, tmp_path / "no" / "where.csv")
 
 
 # ---------------------------------------------------------------- bigfive-test.com

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from rlli_jax.errors import InputError
+from rlli_jax.files import whole, write_text
 
 # Ranges of the AGOD simulator (Du et al., IEEE TMC 23(9), 2024; env/config.py of its public code).
 CAPACITIES = np.arange(400, 1000, 100)
@@ -68,13 +69,18 @@ class Fleet:
         return len(self.capacity)
 
     def save(self, path: str | Path) -> None:
-        """Writes ``path``, as JSON or as npz by its suffix; :func:`load_fleet` reads it back."""
+        """Writes ``path``, as JSON or as npz by its suffix; :func:`load_fleet` reads it back.
+
+        Raises:
+            InputError: another suffix, or the file cannot be written.
+        """
         path = Path(path)
         if path.suffix == ".json":
             rows = {"capacity": self.capacity.tolist(), "utility_coefs": self.utility.tolist()}
-            path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+            write_text(path, json.dumps(rows, indent=1) + "\n")
         elif path.suffix == ".npz":
-            np.savez(path, capacity=self.capacity, utility_coefs=self.utility)
+            with whole(path) as partial:
+                np.savez(partial, capacity=self.capacity, utility_coefs=self.utility)
         else:
             raise InputError(f"{path}: a fleet is saved as .json or .npz, choose one of the two")
 

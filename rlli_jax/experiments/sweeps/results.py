@@ -6,7 +6,6 @@ have is NaN.
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import xarray as xr
 from rlli_jax.experiments.statistics import stratified_bootstrap
 from rlli_jax.experiments.sweeps.engine import Results, make_learner, read_chunk
 from rlli_jax.experiments.sweeps.plan import Group, Plan
+from rlli_jax.files import write_bytes
 
 RESAMPLES = 1000  # of the interval of each point
 _DIMS = {"curve": "iteration", "returns": "episode", "qoe": "user"}
@@ -113,6 +113,5 @@ def _labels(values: list[Any]) -> np.ndarray:
 
 def write_dataset(dataset: xr.Dataset, path: Path) -> None:
     """Write netCDF (version 3, which SciPy reads and writes) whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    dataset.to_netcdf(partial, engine="scipy")
-    os.replace(partial, path)
+    content = dataset.to_netcdf(engine="scipy")
+    write_bytes(path, bytes(content))

@@ -12,6 +12,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from rlli_jax.errors import InputError
+from rlli_jax.files import refused, whole, write_text
 from rlli_jax.teaching.t5.model import T5Config, init_params
 from rlli_jax.teaching.t5.scoring import (
     Candidates,
@@ -45,23 +46,34 @@ class LanguageModel:
         return encode_candidates(self.tokenizer, self.config, texts)
 
     def save(self, folder: str | Path) -> None:
-        """Write a Hugging Face folder that transformers and ``load_t5`` read."""
+        """Write a Hugging Face folder that transformers and ``load_t5`` read.
+
+        Raises:
+            InputError: it cannot be written there.
+        """
+        from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         config = {f.name: getattr(self.config, f.name) for f in fields(self.config)}
         config["tie_word_embeddings"] = config.pop("tie_head")
         config |= {"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]}
         config |= {"pad_token_id": self.tokenizer.pad_token_id}
         config |= {"eos_token_id": self.tokenizer.eos_token_id, "is_encoder_decoder": True}
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
         tensors = {
             _hugging_face_name(path): np.ascontiguousarray(leaf.T if path[-1] == "kernel" else leaf)
             for path, leaf in flatten_dict(jax.device_get(self.params)).items()
         }
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-        self.tokenizer.save_pretrained(folder)
+        with whole(folder / "model.safetensors") as partial:
+            try:
+                save_file(tensors, partial, metadata={"format": "pt"})
+            except SafetensorError as error:  # its writer's own, for a full disk too
+                raise OSError(str(error)) from error
+        try:
+            self.tokenizer.save_pretrained(folder)
+        except OSError as error:
+            raise refused(folder, error) from error
 
 
 def load_t5(name: str | Path) -> LanguageModel:
