@@ -1,0 +1,76 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_log import made_log
+
+from rlli_jax.errors import InputError
+from rlli_jax.feedback import gain_of_personalising, interaction_test, log_from_frame
+
+PEOPLE = Path(__file__).parents[3] / "shared" / "data" / "personality2018" / "logged.csv"
+
+
+def test_without_an_interaction_alarms_come_at_the_announced_rate():
+    alarms = [
+        interaction_test(made_log(n=150, seed=s)[0], permutations=99, simulations=0).p <= 0.05
+        for s in range(120)
+    ]
+    # 5 % of 120 are 6; 13 or more have a chance below 1 %.
+    assert sum(alarms) <= 12
+
+
+def test_an_interaction_is_found_with_the_power_that_was_announced():
+    log, _ = made_log(n=150)
+    announced = interaction_test(log, gain=0.03, permutations=1, simulations=200).power
+    # The same gain, made anew: slopes of provider 0 so that choosing by the trait gains .03.
+    found = 0
+    for seed in range(60):
+        rng = np.random.default_rng(1_000 + seed)
+        null, _ = made_log(n=150, seed=seed)
+        slopes = rng.standard_normal((2, 3))
+        slopes -= slopes.mean(1, keepdims=True)
+        effect = null.context @ slopes
+        scale = 0.03 / (effect.max(1).mean() - effect.mean(0).max())
+        reward = null.reward + scale * effect[np.arange(150), null.action]
+        changed = type(null)(**{**null.__dict__, "reward": np.clip(reward, 0, 1)})
+        found += interaction_test(changed, permutations=99, simulations=0).p <= 0.05
+    assert abs(found / 60 - announced) < 0.2
+
+
+def test_a_true_interaction_is_found_and_choosing_by_it_pays():
+    log, mean = made_log(n=900, slope=0.2)
+    assert interaction_test(log, permutations=99, simulations=0).p <= 0.01
+    gain = gain_of_personalising(log)
+    best = mean.max(1).mean() - mean.mean(0).max()
+    assert gain.low > 0
+    assert gain.low <= best <= gain.high + 0.02
+    assert gain.advice.startswith("Choosing by persona pays")
+
+
+def test_without_an_interaction_choosing_by_persona_gets_no_credit():
+    gains = [gain_of_personalising(made_log(n=200, seed=s)[0]) for s in range(20)]
+    assert np.mean([g.value for g in gains]) < 0.005
+    assert sum(g.low > 0 for g in gains) <= 2
+
+
+@pytest.mark.skipif(not PEOPLE.exists(), reason="the data of people are not beside the checkout")
+@pytest.mark.parametrize(
+    ("qoe", "f", "p"), [("enjoy_watching", 1.13, 0.26), ("is_personalized", 0.75, 0.89)]
+)
+def test_of_910_people_traits_do_not_decide_which_list_pleases(qoe, f, p):
+    log = log_from_frame(
+        pd.read_csv(PEOPLE), qoe=qoe, scale=(1, 5), context=list("OCEAN"), propensities="shares"
+    )
+    test = interaction_test(log, permutations=199, simulations=20)
+    assert test.f == pytest.approx(f, abs=0.006)
+    assert test.p == pytest.approx(p, abs=0.08)
+    gain = gain_of_personalising(log)
+    assert gain.low <= 0
+    assert "best single provider" in gain.advice
+
+
+def test_too_few_users_are_refused_in_one_sentence():
+    log, _ = made_log(n=8)
+    with pytest.raises(InputError, match="9 coefficients, but the log has 8 rounds of 8 users"):
+        interaction_test(log)
