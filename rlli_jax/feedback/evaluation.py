@@ -144,11 +144,14 @@ def value_policies(
 def choose_estimator(effective_sample: float, support: float, rounds: int) -> tuple[str, str]:
     """The estimator to quote and, where the log cannot tell, why.
 
-    Doubly robust where the effective sample is at least a tenth of the rounds; below that, with
-    shrunk weights. Nothing should be decided where the effective sample is below 50 rounds or the
-    log has seen less than 95 % of the policy's choices.
+    Doubly robust where the effective sample is at least a tenth of the rounds; below that
+    self-normalised, which a few heavy weights move less. Those that trade bias for variance
+    (direct method, SWITCH-DR, DR with shrinkage) are never quoted: their intervals leave their bias
+    out. Nothing should be decided where the effective sample is below 50 rounds or the log has
+    seen less than 95 % of the policy's choices.
     """
-    chosen = "doubly robust" if effective_sample >= ENOUGH_SHARE * rounds else "DR with shrinkage"
+    enough = effective_sample >= ENOUGH_SHARE * rounds
+    chosen = "doubly robust" if enough else "self-normalised doubly robust"
     if support < SUPPORT:
         return chosen, (
             f"the log has seen {support:.0%} of this policy's choices; the rest is the model's word"

@@ -25,7 +25,7 @@ def test_the_value_of_a_policy_that_never_served_is_found_and_its_interval_cover
         errors.append(valued.estimates["doubly robust"].value - truth)
         covered += valued.best.low <= truth <= valued.best.high
         assert valued.safe.low <= truth <= valued.safe.high
-    assert abs(np.mean(errors)) < 0.005
+    assert abs(np.mean(errors)) < 3 * np.std(errors) / np.sqrt(40)
     assert covered >= 34  # of 40; 38 are expected
 
 
@@ -39,7 +39,7 @@ def test_a_policy_whose_choices_the_log_never_made_is_flagged():
 
 def test_the_rules_that_choose_an_estimator():
     assert choose_estimator(500, 1.0, 1_000) == ("doubly robust", "")
-    assert choose_estimator(60, 1.0, 1_000) == ("DR with shrinkage", "")
+    assert choose_estimator(60, 1.0, 1_000) == ("self-normalised doubly robust", "")
     assert "worth only 20 of its 1000 rounds" in choose_estimator(20, 1.0, 1_000)[1]
 
 
@@ -111,7 +111,7 @@ def test_open_bandit_each_policy_valued_by_the_log_of_the_other():
     (other,) = value_policies(sampling, {"uniform": np.full((10_000, 34), 1 / 34)}, draws=100)
     assert other.estimates["IPS"].value == pytest.approx(0.0030, abs=5e-5)
     assert other.effective_sample == pytest.approx(656, abs=10)
-    assert other.chosen == "DR with shrinkage"  # poor overlap
+    assert other.chosen == "self-normalised doubly robust"  # poor overlap
 
 
 def test_greedy_shares_ties_and_chooses_only_what_was_offered():
