@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from rlli_jax.errors import InputError
-from rlli_jax.judges import SCALES
+from rlli_jax.judges import scale_of
 from rlli_jax.learners.dqn import DQNConfig, DQNHyperparams
 from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams
 from rlli_jax.names import Assignment, ObservationPart
@@ -110,14 +110,30 @@ class CatalogBlock(Block):
 class JudgeBlock(Block):
     """What every judge has."""
 
-    scale: str = "adjectives"
+    scale: str | tuple[str, ...] = "adjectives"  # a name, a-b, or labels from worst to best
+
+    @field_validator("scale", mode="before")
+    @classmethod
+    def _texts(cls, scale: Any) -> Any:
+        if isinstance(scale, str):
+            return scale
+        if not isinstance(scale, list | tuple):
+            raise ValueError("write a name, two ends such as 1-7, or a list of labels")
+        for label in scale:
+            if isinstance(label, bool) or not isinstance(label, str | int | float):
+                raise ValueError(
+                    f"the label {str(label).lower()} is no text; put it into quotes "
+                    "(YAML reads yes, no, on and off as true and false)"
+                )
+        return tuple(str(label) for label in scale)
 
     @field_validator("scale")
     @classmethod
-    def _known(cls, scale: str) -> str:
-        if scale not in SCALES:
-            raise ValueError(f"unknown scale {scale!r}; choose one of {', '.join(SCALES)}")
-        return scale
+    def _known(cls, scale: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        try:
+            return scale_of(scale).name if isinstance(scale, str) else scale_of(scale).labels
+        except InputError as error:
+            raise ValueError(str(error)) from None
 
 
 class Psychometric(JudgeBlock):

@@ -26,7 +26,7 @@ from rlli_jax.experiments.training import (
     train,
     training_progress,
 )
-from rlli_jax.judges import named_scale
+from rlli_jax.judges import scale_of
 from rlli_jax.learners import reference
 from rlli_jax.learners.core import Learner, Policy, evaluate
 from rlli_jax.learners.dqn import dqn
@@ -176,7 +176,7 @@ def human_opinion(config: StudyConfig, path: Path, problem: Problem) -> None:
         return
     block = config.evaluation.human
     assert block is not None  # the problem has human scores because the config names them
-    scale = named_scale(block.scale)
+    scale = scale_of(block.scale)
 
     def opinion(qoe: Any) -> Any:
         return scale.low + (scale.high - scale.low) * np.asarray(qoe)

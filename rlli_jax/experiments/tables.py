@@ -24,7 +24,7 @@ from rlli_jax.experiments.config import (
     TableBlock,
     Transformers,
 )
-from rlli_jax.judges import Answer, Judge, PaidJudge, Scale, named_scale
+from rlli_jax.judges import Answer, Judge, PaidJudge, Scale, scale_of
 from rlli_jax.oracle import Budget, QoETable, Questions, ask, build_questions, open_store
 from rlli_jax.oracle.reliability import Reliability, reliability, shrink
 from rlli_jax.oracle.table import OnMissing
@@ -132,7 +132,7 @@ def _recorded(block: Recorded, catalog: Catalog) -> Inquiry:
     """A file of scores, which knows its users and its number of samples."""
     from rlli_jax.judges.recorded import RecordedJudge  # and with it pandas
 
-    scale = named_scale(block.scale)
+    scale = scale_of(block.scale)
     judge = RecordedJudge.from_file(
         block.path, catalog, scale=scale, columns=block.columns or None, user=block.user
     )
@@ -182,7 +182,7 @@ def inquire(config: StudyConfig) -> Inquiry:
     assert config.population is not None  # checked by the config
     population = load_population(config.population)
     judge = language_model(block) if isinstance(block, LanguageModel) else _stand_in(block, catalog)
-    return Inquiry(judge, population, catalog, named_scale(block.scale), block.samples)
+    return Inquiry(judge, population, catalog, scale_of(block.scale), block.samples)
 
 
 def build_problem(config: StudyConfig, console: Console | None = None) -> Problem:

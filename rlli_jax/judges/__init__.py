@@ -11,6 +11,7 @@ runs one in this process, :mod:`rlli_jax.judges.openai_judge` asks one behind a 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeAlias, Union
@@ -47,6 +48,36 @@ class Scale:
         """Map a rating linearly to quality of experience: ``low`` to 0, ``high`` to 1."""
         return (rating - self.low) / (self.high - self.low)
 
+    def ratings(self, scores: Sequence[str]) -> np.ndarray:
+        """The rating of each score as it is written: float64, NaN where it is not on the scale.
+
+        A score is a label, capitals aside, or a number. Where the labels are numbers, a score
+        between two of them lies between their ratings; else it is from ``low`` to ``high``.
+        """
+        spaced = np.linspace(self.low, self.high, len(self.labels))
+        of_label = {
+            label.casefold(): rating for label, rating in zip(self.labels, spaced, strict=True)
+        }
+        written = _label_numbers(self.labels)
+        written = spaced if written is None else written
+        order = np.argsort(written)  # labels such as 6, 5, ..., 1 fall
+
+        def rating(score: str) -> float:
+            text = score.strip()
+            if text.casefold() in of_label:
+                return float(of_label[text.casefold()])
+            try:
+                number = float(text)
+            except ValueError:
+                return np.nan
+            return float(np.interp(number, written[order], spaced[order], np.nan, np.nan))
+
+        known: dict[str, float] = {}  # files repeat few scores many times
+        for score in scores:
+            if score not in known:
+                known[score] = rating(score)
+        return np.array([known[score] for score in scores], np.float64)
+
     def expected_rating(self, logits: ArrayLike) -> np.ndarray:
         """Expected rating under the softmax of ``logits`` [..., labels], worst label first.
 
@@ -58,8 +89,10 @@ class Scale:
         return np.clip(expected, self.low, self.high)  # probabilities sum to 1 but for rounding
 
 
-def _digits(low: int, high: int) -> Scale:
-    return Scale(f"{low}-{high}", tuple(str(i) for i in range(low, high + 1)), low, high)
+def _whole_numbers(first: int, last: int) -> Scale:
+    step = 1 if first < last else -1
+    labels = tuple(str(i) for i in range(first, last + step, step))
+    return Scale(f"{first}-{last}", labels, min(first, last), max(first, last))
 
 
 SCALES: Mapping[str, Scale] = {
@@ -67,20 +100,78 @@ SCALES: Mapping[str, Scale] = {
     for scale in (
         # The five adjectives of ITU-R BT.500, as Q-Align uses them.
         Scale("adjectives", ("bad", "poor", "fair", "good", "excellent"), 1.0, 5.0),
-        _digits(1, 5),
-        _digits(1, 10),
-        _digits(0, 5),  # mean opinion scores of AGIQA-3K
+        _whole_numbers(1, 5),
+        _whole_numbers(1, 10),
+        _whole_numbers(0, 5),  # mean opinion scores of AGIQA-3K
         Scale("good-poor", ("poor", "good"), 0.0, 1.0),  # the question of Q-Bench
     )
 }
-"""The named scales: ``adjectives``, ``1-5``, ``1-10``, ``0-5``, ``good-poor``."""
+"""The scales that have a name; besides them there is any ``a-b``, see :func:`scale_of`."""
+
+_RANGE = re.compile(r"\s*(-?\d{1,6})\s*[-–]\s*(-?\d{1,6})\s*")
+MAX_LABELS = 10_001
 
 
 def named_scale(name: str) -> Scale:
-    """The scale called ``name``; :class:`InputError` lists the known ones if there is none."""
-    if name not in SCALES:
-        raise InputError(f"scale {name!r} is unknown; choose one of {', '.join(SCALES)}.")
-    return SCALES[name]
+    """The scale ``name``: one of :data:`SCALES`, or ``a-b`` for the whole numbers from a to b.
+
+    The worst comes first: ``1-7`` is best at 7, ``6-1`` (school grades) at 1.
+
+    Raises:
+        InputError: there is no such scale, or it has one label or more than MAX_LABELS.
+    """
+    if name in SCALES:
+        return SCALES[name]
+    match = _RANGE.fullmatch(name)
+    if match is None:
+        raise InputError(
+            f"scale {name!r} is unknown; write the two ends as whole numbers, such as 1-7, a list "
+            f"of labels with the worst first, or one of {', '.join(SCALES)}."
+        )
+    first, last = int(match[1]), int(match[2])
+    if not 1 <= abs(last - first) < MAX_LABELS:
+        raise InputError(
+            f"scale {name!r} has {abs(last - first) + 1} labels; give from 2 to {MAX_LABELS}."
+        )
+    return _whole_numbers(first, last)
+
+
+def scale_of(what: str | Sequence[str]) -> Scale:
+    """A scale by its name, or of one's own labels from worst to best.
+
+    Labels are equally spaced. Numbers that rise in equal steps keep their values (0.5, 1, 1.5);
+    all other labels are rated 1 to n.
+
+    Raises:
+        InputError: there is no scale of that name; or there are fewer than two labels, one is
+            empty or there twice (capitals aside), or they are numbers that go up and down.
+    """
+    if isinstance(what, str):
+        return named_scale(what)
+    labels = tuple(label.strip() for label in what)
+    name = "/".join(labels)
+    if not all(labels) or len({label.casefold() for label in labels}) < len(labels):
+        raise InputError(f"scale {name!r}: a label is empty or there twice; give different ones.")
+    numbers, low, high = _label_numbers(labels), 1.0, float(len(labels))
+    if numbers is not None and len(numbers) > 1:
+        steps = np.diff(numbers)
+        if not ((steps > 0).all() or (steps < 0).all()):
+            raise InputError(
+                f"scale {name!r}: the labels are numbers that go up and down; list them from the "
+                "worst to the best."
+            )
+        if steps[0] > 0 and np.allclose(steps, steps[0], rtol=1e-6):
+            low, high = float(numbers[0]), float(numbers[-1])
+    return Scale(name, labels, low, high)
+
+
+def _label_numbers(labels: Sequence[str]) -> np.ndarray | None:
+    """The labels as float64, or None unless every one is a finite number."""
+    try:
+        numbers = np.array([float(label) for label in labels])
+    except ValueError:
+        return None
+    return numbers if np.isfinite(numbers).all() else None
 
 
 class Question(NamedTuple):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rlli_jax.errors import InputError
-from rlli_jax.judges import SCALES, JudgeIdentity, Scale, named_scale
+from rlli_jax.judges import SCALES, JudgeIdentity, Scale, named_scale, scale_of
 
 
 @pytest.mark.parametrize("scale", SCALES.values(), ids=str)
@@ -49,9 +49,62 @@ def test_impossible_scales(arguments, message):
         Scale("mine", *arguments)
 
 
-def test_unknown_scale_lists_the_known_ones():
-    with pytest.raises(InputError, match=r"'1-7' is unknown.*adjectives, 1-5"):
-        named_scale("1-7")
+@pytest.mark.parametrize(
+    ("name", "first", "last", "low", "high"),
+    [
+        ("1-7", "1", "7", 1, 7),
+        ("0-100", "0", "100", 0, 100),
+        ("1-3", "1", "3", 1, 3),
+        ("-3-3", "-3", "3", -3, 3),
+        ("1 – 9", "1", "9", 1, 9),
+        ("6-1", "6", "1", 1, 6),  # school grades, of which 1 is the best
+    ],
+)
+def test_two_whole_numbers_are_a_scale(name, first, last, low, high):
+    scale = scale_of(name)
+    assert (scale.labels[0], scale.labels[-1], scale.low, scale.high) == (first, last, low, high)
+    assert len(scale.labels) == high - low + 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "low", "high"),
+    [
+        (["never", "sometimes", "always"], 1, 3),
+        (["0.5", "1", "1.5", "2"], 0.5, 2),  # equal steps: the numbers are kept
+        (["1", "2", "5", "10"], 1, 4),  # labels are equally spaced all the same
+        (["3", "2", "1"], 1, 3),
+    ],
+)
+def test_own_labels_are_a_scale_from_worst_to_best(labels, low, high):
+    scale = scale_of(labels)
+    assert (scale.labels, scale.low, scale.high) == (tuple(labels), low, high)
+    np.testing.assert_allclose(scale.ratings(labels), np.linspace(low, high, len(labels)))
+
+
+def test_scores_are_read_as_labels_or_as_numbers_on_the_scale():
+    adjectives = scale_of("adjectives").ratings([" Good", "excellent", "3.5", "0.9", "fine", ""])
+    np.testing.assert_array_equal(adjectives, [4, 5, 3.5, np.nan, np.nan, np.nan])
+    grades = scale_of("6-1").ratings(["1", "1.5", "6", "7"])
+    np.testing.assert_array_equal(grades, [6, 5.5, 1, np.nan])
+    uneven = scale_of(["1", "2", "5", "10"]).ratings(["2", "3.5", "10"])
+    np.testing.assert_array_equal(uneven, [2, 2.5, 4])
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("stars", r"'stars' is unknown.*such as 1-7.*adjectives, 1-5"),
+        ("1-1", "has 1 labels; give from 2"),
+        ("0-100000", "has 100001 labels"),
+        (["bad"], "at least two labels"),
+        (["bad", "Bad"], "empty or there twice"),
+        (["bad", " "], "empty or there twice"),
+        (["1", "3", "2"], "go up and down"),
+    ],
+)
+def test_what_is_no_scale_is_refused(what, message):
+    with pytest.raises(InputError, match=message):
+        scale_of(what)
 
 
 def test_identity_describes_itself_in_one_line():
