@@ -358,7 +358,8 @@ def cache(
         raise InputError(
             f"rlli cache {action} {'needs a file' if file is None else 'takes no file'}."
         )
-    with closing(open_store(store)) as answers:
+    reads = action in ("stats", "verify", "export")
+    with closing(open_store(store, read_only=reads)) as answers:
         if action == "stats":
             print(housekeeping.describe(answers))
         elif action == "verify":

@@ -17,7 +17,7 @@ def plan_questions(config: StudyConfig) -> str:
     questions = inquiry.questions()
     if not isinstance(block, LanguageModel):
         return f"{len(questions):,} questions; the {block.kind} judge costs nothing"
-    with closing(open_store(block.store)) as store:
+    with closing(open_store(block.store, read_only=True)) as store:
         return plan(inquiry.judge, questions, store).describe()
 
 
@@ -30,7 +30,7 @@ def export_missing(config: StudyConfig, path: Path) -> str:
     inquiry, block = inquire(config), config.judge
     judge = _server(inquiry.judge)
     assert isinstance(block, OpenAI)  # the only block that makes such a judge
-    with closing(open_store(block.store)) as store:
+    with closing(open_store(block.store, read_only=True)) as store:
         return f"{export_batch(judge, inquiry.questions(), store, path):,} questions in {path}"
 
 

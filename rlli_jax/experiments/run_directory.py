@@ -6,27 +6,22 @@ and nothing is overwritten without being asked.
 
 import fcntl
 import json
-import os
-import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import jax
 import numpy as np
 import yaml
 
-import rlli_jax
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.config import StudyConfig
 from rlli_jax.experiments.market.config import MarketConfig, parse_study
-from rlli_jax.files import whole, write_text
+from rlli_jax.experiments.versions import differences, require_settings, versions
+from rlli_jax.files import clear_partial, whole, write_text
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "gymnax", "distrax", "numpy", "scikit-image")
 MARKS = ("config.yaml", "versions.json")  # by these a folder is known to hold a run
 Existing = Literal["refuse", "resume", "overwrite"]
 
@@ -36,18 +31,6 @@ class Study(Protocol):
 
     def dump(self) -> dict[str, Any]:
         """The resolved config as plain values, as ``config.yaml`` holds it."""
-
-
-def versions() -> dict[str, str]:
-    """What a result may depend on besides the config."""
-    device = jax.devices()[0]
-    return {
-        "rlli_jax": rlli_jax.__version__,
-        "python": platform.python_version(),
-        **{package: version(package) for package in PACKAGES},
-        "device": f"{device.device_kind} ({jax.device_count()} x {device.platform})",
-        "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores",
-    }
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -91,11 +74,15 @@ def open_run(
 ) -> Iterator[Path]:
     """Make or reopen a run directory and hold it for this process alone.
 
+    A run that is resumed with other versions is warned of, on standard error and in
+    ``versions.json``.
+
     ``earlier``: reads the config of a run of the same kind, to be compared with ``config``.
 
     Raises:
         InputError: it is in use; it exists and ``existing`` is "refuse"; it holds no run, or
-            another study than the one to resume; or it cannot be written.
+            another study than the one to resume; settings of JAX are others than at its
+            beginning; or it cannot be written.
     """
     path = path.resolve()  # so that it has a name, even if it was given as "."
     lock = path.parent / f".{path.name}.lock"
@@ -143,8 +130,13 @@ def _prepare(
         occupied = False
     if not occupied:
         path.mkdir(parents=True, exist_ok=True)
-        write_json(path / "versions.json", versions() | {"command": _command()})
-        write_yaml(path / "config.yaml", resolved)
+        try:
+            write_json(path / "versions.json", versions() | {"command": _command()})
+            write_yaml(path / "config.yaml", resolved)
+        except InputError:
+            for name in MARKS:  # one alone would look like a folder of somebody else's
+                (path / name).unlink(missing_ok=True)
+            raise
         return
     if existing == "refuse":
         raise InputError(
@@ -158,6 +150,26 @@ def _prepare(
             f"{path} holds a run with another config ({key} differs); resume it with its own "
             "config, or give another directory with --output."
         )
+    _compare_versions(path)
+    clear_partial(path)
+
+
+def _compare_versions(path: Path) -> None:
+    """Refuse other settings of JAX; say and record other versions."""
+    file = path / "versions.json"
+    try:
+        before = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return  # damaged: nothing is known of the beginning
+    require_settings(f"run directory {path}", before)
+    if differ := "; ".join(differences(before, versions())):
+        print(
+            f"rlli: {path} was begun with {differ}: what is finished stays, the rest may not end "
+            "bit for bit where it would have ended.",
+            file=sys.stderr,
+        )
+        if differ not in (resumed := before.get("resumed_with", "")):
+            write_json(file, before | {"resumed_with": f"{resumed}\n{differ}".strip()})
 
 
 def _command() -> str:

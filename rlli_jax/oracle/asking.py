@@ -14,7 +14,9 @@ from __future__ import annotations
 import gc
 import math
 import os
+import shlex
 import socket
+import tempfile
 import threading
 import time
 import uuid
@@ -22,6 +24,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import (
@@ -35,8 +38,9 @@ from rich.progress import (
 from rlli_jax.errors import InputError
 from rlli_jax.judges import Answer, Failed, Invalid, Judge, Question, Rated, Usage
 from rlli_jax.oracle.answers import Answers
+from rlli_jax.oracle.housekeeping import write_answers
 from rlli_jax.oracle.keys import Keys
-from rlli_jax.oracle.store import Row, Store
+from rlli_jax.oracle.store import Row, Store, Waiting
 
 FIRST_BATCH = 32
 BATCH_SECONDS = 2.0  # what a batch should take: little is lost with it, little time goes to commits
@@ -202,7 +206,8 @@ def ask(
         console: shows a progress bar and a summary.
 
     Raises:
-        InputError: the store cannot be used; a budget is set for what the judge cannot tell.
+        InputError: the store cannot be used (answers that it does not take any more are kept in a
+            file, which the message names); a budget is set for what the judge cannot tell.
         RuntimeError: the judge gave more or fewer answers than it was asked for.
     """
     if store is None:
@@ -211,17 +216,19 @@ def ask(
         return [given[question] for question in questions]
     found = look_up(judge, questions, store)
     answers, missing = found.answers, found.missing
+
+    def say(text: str) -> None:
+        if console is not None:
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
+
     tally = _Tally(budget or Budget())
     if missing:
         name = judge.identity.name
         with _progress(console, name, len(missing), tally) as advance:
-            asked = _ask_missing(judge, missing, found.keys, store, tally, advance)
+            asked = _ask_missing(judge, missing, found.keys, store, tally, advance, say)
         for question, answer in asked.items():
             answers.put(found.places[question], answer)
-    if console is not None:
-        cached = len(found.places) - len(missing)
-        text = tally.summary(len(questions), cached)
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+    say(tally.summary(len(questions), len(found.places) - len(missing)))
     if len(found.places) == len(questions):
         return answers
     for place, key in enumerate(found.key_of):
@@ -258,11 +265,13 @@ def _ask_missing(
     store: Store,
     tally: _Tally,
     advance: _Advance,
+    say: Callable[[str], None],
 ) -> dict[bytes, Answer]:
     answers: dict[bytes, Answer] = {}
     pending = deque(missing)
     size = FIRST_BATCH
     elsewhere = 0  # questions in a row that other processes were asking
+    told = -math.inf  # when it was last said what is waited for
     with _leases(store) as owner:
         while pending:
             expected = _expected(judge, missing[pending[0]])
@@ -284,7 +293,7 @@ def _ask_missing(
                     Row.of(keys.parts(question), answer, seconds=seconds, now=now)
                     for question, answer in zip(asked, given, strict=True)
                 ]
-                store.record(owner, rows, keys.take_texts())
+                _keep(store, owner, rows, keys.take_texts())
                 answers |= zip(batch, given, strict=True)
                 tally.add(given, expected)
                 wanted = BATCH_SECONDS / max(seconds, BATCH_SECONDS / LARGEST_BATCH)
@@ -294,9 +303,43 @@ def _ask_missing(
             pending.extend(others)
             elsewhere = 0 if batch or found else elsewhere + len(others)
             if pending and elsewhere >= len(pending):
+                if time.monotonic() - told > LEASE_SECONDS:
+                    say(_waiting(store.waiting(owner, pending)))
+                    told = time.monotonic()
                 time.sleep(POLL_SECONDS)
                 elsewhere = 0
     return answers | {key: Failed(f"not asked: {tally.stopped}") for key in pending}
+
+
+def _keep(store: Store, owner: str, rows: Sequence[Row], texts: Mapping[str, str]) -> None:
+    """Keep a batch; what the store does not take, although it is paid for, goes into a file.
+
+    Raises:
+        InputError: the store did not take it; the message names the file.
+    """
+    try:
+        store.record(owner, rows, texts)
+    except InputError as error:
+        file = Path(tempfile.gettempdir(), f"rlli-answers-{uuid.uuid4().hex[:8]}.jsonl.gz")
+        try:
+            write_answers(file, rows, texts)
+        except InputError as full:
+            raise InputError(f"{error} The last {len(rows):,} answers are lost: {full}") from error
+        raise InputError(
+            f"{error} The last {len(rows):,} answers are in {file}: take them over with "
+            f"rlli cache import {file} --store {shlex.quote(str(store.name))}"
+        ) from error
+
+
+def _waiting(held: Waiting) -> str:
+    """What is waited for, for people."""
+    # A name is host, process and a number of no meaning.
+    owners = ", ".join(" process ".join(owner.split()[:2]) for owner in held.owners)
+    until = time.strftime("%H:%M:%S", time.localtime(held.until))
+    return (
+        f"waiting for {held.questions:,} questions that another worker ({owners}) is asking; "
+        f"they are taken over at {until} if it has died"
+    )
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -69,14 +69,24 @@ def export_answers(store: Store, path: str | Path) -> int:
     Raises:
         InputError: the file cannot be written.
     """
+    return write_answers(path, (row for row in store.rows() if row is not None), store.texts())
+
+
+def write_answers(path: str | Path, rows: Iterable[Row], texts: Mapping[str, str]) -> int:
+    """Write what :func:`export_answers` writes, of answers that may be in no store.
+
+    ``texts``: what the digests stand for, by digest. Returns the number of answers.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
     count = 0
     with whole(path) as partial, _open(partial, "wt") as file:
-        for text in store.texts().values():
+        for text in texts.values():
             file.write(json.dumps({"text": text}) + "\n")
-        for row in store.rows():
-            if row is not None:
-                file.write(json.dumps(_to_json(row)) + "\n")
-                count += 1
+        for row in rows:
+            file.write(json.dumps(_to_json(row)) + "\n")
+            count += 1
     return count
 
 

@@ -8,7 +8,11 @@ the question of a dead worker can be claimed again.
 
 Every row carries a checksum of its answer beside the key of its question. A SQLite file that turns
 out to be damaged is renamed, with a message, and every row that can still be read and whose key
-and checksum are right is taken over into a new file.
+and checksum are right is taken over into a new file. A file that never was a store is refused and
+left as it is; a store that is opened to read is never changed.
+
+Whether the tables fit is found when a store is opened: an answer is written as later ones will be,
+and taken back. Columns that an older version did not have are added.
 
 Nothing secret is stored: no API key, no password; values of environment variables that look like
 keys are struck out of texts.
@@ -17,6 +21,7 @@ keys are struck out of texts.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import sqlite3
 import struct
@@ -29,7 +34,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import sqlalchemy as sa
@@ -44,6 +49,8 @@ from rlli_jax.oracle.keys import Parts, sha256
 BUSY_SECONDS = 60.0  # how long a writer waits for its turn
 CHUNK = 500  # keys in one statement
 PIECE = 1000  # rows that are read at once
+MAGIC = b"SQLite format 3\0"
+FIRST_PAGE = 65536  # bytes of the largest page
 SCANNED = 2000  # bytes of the store for each question up to which reading it all is faster
 
 _schema = sa.MetaData()
@@ -224,16 +231,44 @@ class Experience:
     seconds: float | None = None  # of the whole process for one answer
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """Questions that others are asking just now."""
+
+    questions: int
+    owners: tuple[str, ...]
+    until: float  # Unix time at which the last lease runs out unless it is renewed
+
+
 class Store:
     """Opened by :func:`open_store`. ``message`` is told what happened to a damaged file."""
 
-    def __init__(self, url: sa.URL, message: Callable[[str], None]) -> None:
+    def __init__(
+        self, url: sa.URL, message: Callable[[str], None], *, read_only: bool = False
+    ) -> None:
         self.name = url.database if url.drivername == "sqlite" else url.render_as_string()
         self._path = Path(url.database or "") if url.drivername == "sqlite" else None
         self._message = message
-        self._engine = _engine(url)
+        self._read_only = read_only
+        self._older = False  # it lacks columns, and may not be changed
         self._inode: int | None = None
-        self._create()
+        kind = None if self._path is None else _kind(self._path)
+        if kind == "other":
+            raise InputError(
+                f"store {self.name}: this is not a store of answers and never was one; it is left "
+                "as it is, name another file."
+            )
+        self._engine = _reader(url) if read_only else _engine(url)
+        if not read_only:
+            self._create()
+        elif kind == "none" or not (kind == "damaged" or self._run(_tables)):
+            # Nothing is there yet, and nothing is to be made: an empty store in memory.
+            self._engine.dispose()
+            self._path = Path(url.database or "")
+            self._engine = sa.create_engine("sqlite://", poolclass=sa.StaticPool)
+            self._run(_schema.create_all)
+        else:
+            self._older = kind != "damaged" and bool(self._run(_lacking))
 
     def close(self) -> None:
         """Close all connections."""
@@ -337,7 +372,19 @@ class Store:
 
         An answer that is final is never replaced. ``texts`` are what the digests of judge, persona
         and scale stand for.
+
+        Raises:
+            InputError: the disk is full, say; nothing of the batch is kept.
         """
+        self._run(lambda connection: self._write(connection, owner, rows, texts), writes=True)
+
+    def _write(
+        self,
+        connection: sa.Connection,
+        owner: str,
+        rows: Sequence[Row],
+        texts: Mapping[str, str],
+    ) -> None:
         insert = self._insert(ANSWERS)
         changed = {f.name: insert.excluded[f.name] for f in fields(Row)}
         upsert = insert.on_conflict_do_update(
@@ -348,16 +395,13 @@ class Store:
         answers = [row.columns() for row in rows]
         meanings = [{"digest": bytes.fromhex(d), "text": t} for d, t in texts.items()]
 
-        def write(connection: sa.Connection) -> None:
-            if meanings:
-                connection.execute(self._insert(TEXTS).on_conflict_do_nothing(), meanings)
-            if answers:
-                connection.execute(upsert, answers)
-            for chunk in _chunks([answer["key"] for answer in answers]):
-                mine = LEASES.c.key.in_(chunk) & (LEASES.c.owner == owner)
-                connection.execute(sa.delete(LEASES).where(mine))
-
-        self._run(write, writes=True)
+        if meanings:
+            connection.execute(self._insert(TEXTS).on_conflict_do_nothing(), meanings)
+        if answers:
+            connection.execute(upsert, answers)
+        for chunk in _chunks([answer["key"] for answer in answers]):
+            mine = LEASES.c.key.in_(chunk) & (LEASES.c.owner == owner)
+            connection.execute(sa.delete(LEASES).where(mine))
 
     def experience(self, judge: str) -> Experience:
         """Mean tokens, cost and duration of the stored answers of the judge with this digest."""
@@ -373,29 +417,52 @@ class Store:
     # Leases
 
     def claim(self, owner: str, keys: Sequence[bytes], seconds: float) -> set[bytes]:
-        """Lease those of ``keys`` that nobody else asks and that have no final answer."""
+        """Lease those of ``keys`` that nobody else asks and that have no final answer.
+
+        A lease that ends later than one which begins now is of a clock that was set back since. It
+        is shortened: its owner renews it if it is alive, and else it runs out as all do.
+        """
 
         def write(connection: sa.Connection) -> set[bytes]:
             now = self._now(connection)
             free = set(keys)
             for chunk in _chunks(keys):
+                late = LEASES.c.key.in_(chunk) & (LEASES.c.expires > now + seconds)
+                connection.execute(sa.update(LEASES).where(late).values(expires=now + seconds))
                 held = sa.select(LEASES.c.key).where(
                     LEASES.c.key.in_(chunk), LEASES.c.owner != owner, LEASES.c.expires > now
                 )
                 answered = sa.select(ANSWERS.c.key).where(ANSWERS.c.key.in_(chunk), _FINAL)
                 free.difference_update(connection.scalars(held), connection.scalars(answered))
-            if free:
-                insert = self._insert(LEASES)
-                connection.execute(
-                    insert.on_conflict_do_update(
-                        index_elements=[LEASES.c.key],
-                        set_={"owner": owner, "expires": now + seconds},
-                    ),
-                    [{"key": key, "owner": owner, "expires": now + seconds} for key in free],
-                )
+            self._lease(connection, owner, free, now + seconds)
             return free
 
         return self._run(write, writes=True)
+
+    def _lease(
+        self, connection: sa.Connection, owner: str, keys: Collection[bytes], expires: float
+    ) -> None:
+        if keys:
+            connection.execute(
+                self._insert(LEASES).on_conflict_do_update(
+                    index_elements=[LEASES.c.key], set_={"owner": owner, "expires": expires}
+                ),
+                [{"key": key, "owner": owner, "expires": expires} for key in keys],
+            )
+
+    def waiting(self, owner: str, keys: Iterable[bytes]) -> Waiting:
+        """Which of ``keys`` are leased by others than ``owner``."""
+        c = LEASES.c
+        held: list[Any] = []
+
+        def read(connection: sa.Connection) -> None:
+            for chunk in _chunks(keys):
+                query = sa.select(c.owner, c.expires).where(c.key.in_(chunk), c.owner != owner)
+                held.extend(connection.execute(query).all())
+
+        self._run(read)
+        owners, expires = (list(column) for column in zip(*held, strict=True)) if held else ([], [])
+        return Waiting(len(held), tuple(sorted(set(owners))), max(expires, default=0.0))
 
     def renew(self, owner: str, seconds: float) -> None:
         """Prolong all leases of an owner."""
@@ -443,9 +510,13 @@ class Store:
 
     def rows(self) -> Iterator[Row | None]:
         """Every stored row; None for one whose key or checksum is wrong."""
-        with self._engine.connect() as connection:
-            for values in connection.execution_options(yield_per=CHUNK).execute(sa.select(ANSWERS)):
-                yield checked(values._asdict())
+        try:
+            with self._engine.connect() as plain:
+                connection = plain.execution_options(yield_per=CHUNK)
+                for values in connection.execute(sa.select(ANSWERS)):
+                    yield checked(values._asdict())
+        except (sa.exc.DBAPIError, sqlite3.Error) as error:
+            raise self._explained(error) from error
 
     def texts(self) -> dict[str, str]:
         """Digest -> text of every judge, persona and scale."""
@@ -466,7 +537,8 @@ class Store:
 
         deleted = self._run(write, writes=True)
         if self._path is not None:
-            with self._engine.connect() as connection:
+            # On a full disk there is no room for it; the space in the file is used again anyway.
+            with suppress(sqlite3.Error), self._engine.connect() as connection:
                 connection.connection.execute("VACUUM")
         return deleted
 
@@ -533,7 +605,39 @@ class Store:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise self._explained(error) from error
-        self._run(lambda connection: _schema.create_all(connection), writes=True)
+        self._run(self._prepare, writes=True)
+
+    def _prepare(self, connection: sa.Connection) -> None:
+        """Make the tables that are missing, and see that those that are there take an answer."""
+        _schema.create_all(connection)
+        for column in _lacking(connection):
+            if column.nullable:
+                kind = column.type.compile(connection.dialect)
+                connection.exec_driver_sql(
+                    f"ALTER TABLE {column.table.name} ADD COLUMN {column.name} {kind}"
+                )
+        digest = secrets.token_hex(32)
+        parts = Parts(
+            judge=digest, persona=digest, picture=digest, request="", sample=0, scale=digest
+        )
+        answer = Rated(
+            1.0, 1.0, "", Usage(prompt_tokens=1, completion_tokens=1, cost=1.0, seconds=1.0)
+        )
+        row = Row.of(parts, answer, seconds=1.0, now=1.0)
+        trial = connection.begin_nested()
+        try:
+            self._lease(connection, digest, [row.key], 1.0)
+            self._write(connection, "", [row], {digest: ""})
+            connection.execute(sa.select(ANSWERS).where(ANSWERS.c.key == row.key)).one()
+        except sa.exc.DBAPIError as error:
+            if not _misfit(error):
+                raise
+            problem = " ".join(str(error.orig).split()).rstrip(".")
+            raise InputError(
+                f"store {self.name}: its tables do not fit this version of rlli_jax ({problem}); "
+                "name another store, or use the version that made this one."
+            ) from error
+        trial.rollback()
 
     def _take_over(self, damaged: Path) -> int:
         with tempfile.TemporaryDirectory(dir=damaged.parent) as folder:
@@ -559,7 +663,7 @@ class Store:
 
     def _follow(self) -> None:
         """Let go of a file that another process has set aside."""
-        if self._path is None:
+        if self._path is None or self._read_only:
             return
         inode = self._path.stat().st_ino if self._path.exists() else None
         if inode != self._inode:
@@ -583,6 +687,11 @@ class Store:
         except (sa.exc.DBAPIError, sqlite3.Error, _DamagedRow) as error:
             if self._path is None or not _is_damage(error):
                 raise self._explained(error) from error
+            if self._read_only:
+                raise InputError(
+                    f"store {self.name}: the file is damaged ({getattr(error, 'orig', error)}); "
+                    "the next command that asks a judge takes over what can be read of it."
+                ) from error
         self.repair()
         try:
             return self._attempt(action, writes)
@@ -600,6 +709,11 @@ class Store:
 
     def _explained(self, error: Exception) -> InputError:
         problem = " ".join(str(getattr(error, "orig", None) or error).split()).rstrip(".")
+        if self._older:
+            return InputError(
+                f"store {self.name}: it was made by an older version ({problem}); the next command "
+                "that asks a judge adds what is missing."
+            )
         return InputError(
             f"store {self.name}: {problem}; see that it can be reached and written, or name "
             "another store."
@@ -623,6 +737,15 @@ def _is_damage(error: Exception) -> bool:
     )
 
 
+def _misfit(error: sa.exc.DBAPIError) -> bool:
+    """Whether tables are to blame, and not a database that is damaged, full, read-only or gone."""
+    if (state := getattr(error.orig, "sqlstate", None)) is not None:
+        # PostgreSQL's classes of errors: wrong data, violated constraints, unknown names.
+        return state[:2] in ("22", "23", "42") and state != "42501"  # no privilege
+    code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH)
+
+
 def checked(columns: Mapping[str, Any]) -> Row | None:
     """The row, or None if its key or checksum is wrong or it is no row at all."""
     try:
@@ -634,18 +757,103 @@ def checked(columns: Mapping[str, Any]) -> Row | None:
 
 
 def _pad(path: Path) -> None:
-    """Give a truncated SQLite file the length that its header says, or SQLite refuses to open it.
+    """Give a SQLite file the beginning of all such files, and a truncated one the length that its
+    header says, or SQLite refuses to open it.
 
     https://www.sqlite.org/fileformat.html: bytes 16-17 are the size of a page (1 means 65536),
     bytes 28-31 the number of pages.
     """
     with open(path, "r+b") as file:
         header = file.read(100)
-        if header.startswith(b"SQLite format 3\0"):
-            size = int.from_bytes(header[16:18])
-            length = (65536 if size == 1 else size) * int.from_bytes(header[28:32])
-            if path.stat().st_size < length <= 2 * path.stat().st_size:
-                file.truncate(length)
+        file.seek(0)
+        file.write(MAGIC)
+        size = int.from_bytes(header[16:18])
+        length = (65536 if size == 1 else size) * int.from_bytes(header[28:32])
+        if path.stat().st_size < length <= 2 * path.stat().st_size:
+            file.truncate(length)
+
+
+def _kind(path: Path) -> Literal["none", "store", "damaged", "other"]:
+    """What a file is; it is not changed.
+
+    Of a store whose beginning was overwritten, the first page still names its tables, or its log
+    is still beside it.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            first = file.read(FIRST_PAGE)
+    except FileNotFoundError:
+        return "none"
+    except OSError as error:
+        raise InputError(f"store {path}: it cannot be read ({error.strerror}).") from error
+    if not first:
+        return "none"
+    if first.startswith(MAGIC):
+        try:
+            with closing(_connect_reader(path)) as connection:
+                query = "SELECT name FROM sqlite_schema WHERE type = 'table'"
+                names = {name for (name,) in connection.execute(query)}
+        except sqlite3.Error:
+            return "damaged"  # or in use in a way that the next who opens it will report
+        return "other" if names and ANSWERS.name not in names else "store"
+    if b"\0" in first and ANSWERS.name.encode() in first:
+        return "damaged"
+    return "damaged" if _log_of(path) else "other"
+
+
+def _log_of(path: Path) -> bool:
+    """Whether a write-ahead log with the first page of a store is beside the file."""
+    try:
+        with open(f"{path}-wal", "rb") as file:
+            log = file.read(2 * FIRST_PAGE)
+    except OSError:
+        return False
+    return log[:3] == b"\x37\x7f\x06" and ANSWERS.name.encode() in log
+
+
+def _connect_reader(path: Path) -> sqlite3.Connection:
+    """A connection that changes nothing, not even by making the files of a write-ahead log."""
+    log = Path(f"{path}-wal")
+    quiet = not (log.exists() and log.stat().st_size)
+    uri = f"{path.resolve().as_uri()}?mode=ro{'&immutable=1' if quiet else ''}"
+    return sqlite3.connect(
+        uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    )
+
+
+def _reader(url: sa.URL) -> sa.Engine:
+    """An engine whose transactions only read."""
+    if url.drivername == "sqlite":
+        path = Path(url.database or "")
+        return sa.create_engine("sqlite://", creator=lambda: _connect_reader(path))
+    return sa.create_engine(
+        url, pool_pre_ping=True, execution_options={"postgresql_readonly": True}
+    )
+
+
+def _lacking(connection: sa.Connection) -> list[sa.Column[Any]]:
+    """Columns that the tables do not have."""
+    inspector = sa.inspect(connection)
+    there = {
+        (table, column["name"])
+        for table in _schema.tables
+        if inspector.has_table(table)
+        for column in inspector.get_columns(table)
+    }
+    return [
+        column
+        for table in _schema.tables.values()
+        for column in table.c
+        if (table.name, column.name) not in there
+    ]
+
+
+def _tables(connection: sa.Connection) -> bool:
+    """Whether there are tables of answers."""
+    return sa.inspect(connection).has_table(ANSWERS.name)
 
 
 def _readable(connection: sqlite3.Connection, table: sa.Table) -> Iterator[tuple[Any, ...]]:
@@ -704,7 +912,10 @@ def default_path() -> Path:
 
 
 def open_store(
-    where: str | Path | None = None, *, message: Callable[[str], None] = warnings.warn
+    where: str | Path | None = None,
+    *,
+    message: Callable[[str], None] = warnings.warn,
+    read_only: bool = False,
 ) -> Store:
     """Open a store; it is made if it does not exist.
 
@@ -713,14 +924,16 @@ def open_store(
             :func:`default_path`. SQLite's write-ahead log needs a local disk: on a network folder
             take PostgreSQL.
         message: is told when a damaged file was set aside, and what was salvaged.
+        read_only: change nothing; a store that does not exist is an empty one.
 
     Raises:
-        InputError: the address is malformed or holds a password, or the store cannot be opened.
+        InputError: the address is malformed or holds a password, the store cannot be opened, the
+            file is something else, or its tables do not fit.
     """
     text = str(where or default_path())
     if "://" not in text:
         path = Path(text).expanduser()
-        return Store(sa.URL.create("sqlite", database=str(path)), message)
+        return Store(sa.URL.create("sqlite", database=str(path)), message, read_only=read_only)
     try:
         url = sa.make_url(text)
     except (sa.exc.ArgumentError, ValueError):
@@ -738,7 +951,8 @@ def open_store(
             "with results; give it in PGPASSWORD or ~/.pgpass instead."
         )
     try:
-        return Store(url.set(drivername="postgresql+psycopg"), message)
+        url = url.set(drivername="postgresql+psycopg")
+        return Store(url, message, read_only=read_only)
     except ImportError:
         raise InputError(
             "store: psycopg, which speaks to PostgreSQL, is missing; install rlli_jax[postgres]."

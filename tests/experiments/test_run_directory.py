@@ -124,6 +124,62 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": 1}
 
 
+def record(path, **changed):
+    """Change what a run says of its beginning; None takes an entry away."""
+    content = json.loads((path / "versions.json").read_text()) | changed
+    content = {name: value for name, value in content.items() if value is not None}
+    (path / "versions.json").write_text(json.dumps(content))
+
+
+def test_other_versions_are_said_and_recorded_when_a_run_is_resumed(tmp_path, study, capsys):
+    path = opened(tmp_path / "run", study)
+    (path / "table.npz").write_text("precious")
+    opened(path, study, "resume")
+    assert capsys.readouterr().err == ""
+    record(path, jax="0.1.2", numpy="1.0", device="cpu (64 x cpu)")
+    for _ in range(2):
+        opened(path, study, "resume")
+        said = capsys.readouterr().err
+        assert said.startswith(f"rlli: {path} was begun with jax 0.1.2, now ")
+        assert "; numpy 1.0, now " in said
+        assert "device" not in said  # on their number nothing depends
+    versions = json.loads((path / "versions.json").read_text())
+    assert versions["jax"] == "0.1.2"
+    assert versions["resumed_with"].count("jax 0.1.2, now ") == 1
+
+
+def test_another_setting_of_jax_is_refused_when_a_run_is_resumed(tmp_path, study):
+    path = opened(tmp_path / "run", study)
+    (path / "table.npz").write_text("precious")
+    record(path, jax_enable_x64="True")
+    with pytest.raises(
+        InputError, match=r"begun with jax_enable_x64 True, .*set JAX_ENABLE_X64=Tru"
+    ):
+        opened(path, study, "resume")
+    record(path, jax_enable_x64=None)  # as earlier versions left it
+    opened(path, study, "resume")
+
+
+def test_what_a_killed_writer_left_is_gone_after_a_resume(tmp_path, study):
+    path = opened(tmp_path / "run", study)
+    (path / "table.npz").write_text("precious")
+    (path / "partial-1-report.html").write_text("half")
+    opened(path, study, "resume")
+    assert files(path) == ["config.yaml", "table.npz", "versions.json"]
+
+
+def test_a_full_disk_leaves_a_directory_that_can_be_used_later(small_disk, study):
+    disk, enlarge = small_disk("8k")
+    (disk / "rest").write_bytes(bytes(4096))
+    with pytest.raises(
+        InputError, match=r"\.(json|yaml) cannot be written: the disk .* is full; make"
+    ):
+        opened(disk / "run", study)
+    assert files(disk / "run") == []
+    enlarge("1m")
+    assert read_config(opened(disk / "run", study)) == study
+
+
 def started(config, path, environment):
     """``rlli train`` in a process of its own."""
     command = [sys.executable, "-m", "rlli_jax.cli", "train", str(config), "--output", str(path)]

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 
 import jax
 import jax.numpy as jnp
@@ -179,7 +180,7 @@ def test_ctrl_c_while_a_checkpoint_is_written_is_not_lost(tmp_path, monkeypatch)
 
 def test_only_the_newest_checkpoint_stays(tmp_path):
     trained(tmp_path / "c", 2)
-    assert [p.name for p in (tmp_path / "c").iterdir()] == [str(ITERATIONS)]
+    assert sorted(p.name for p in (tmp_path / "c").iterdir()) == [str(ITERATIONS), "settings.json"]
 
 
 def test_an_unfinished_checkpoint_does_not_count(tmp_path, in_one_go):
@@ -188,6 +189,7 @@ def test_an_unfinished_checkpoint_does_not_count(tmp_path, in_one_go):
     partial.mkdir()
     assert Checkpoints(tmp_path / "c").latest() == 4
     assert_same(trained(tmp_path / "c", 2), in_one_go)
+    assert not partial.exists()
 
 
 def test_a_training_that_is_done_is_not_repeated(tmp_path):
@@ -219,7 +221,7 @@ def test_a_damaged_checkpoint_is_one_sentence(tmp_path, damage):
     with pytest.raises(InputError) as error:
         trained(tmp_path / "c", 2)
     message = str(error.value)
-    assert message.startswith(f"checkpoint {tmp_path / 'c' / '4'} cannot be read (")
+    assert message.startswith(f"checkpoint {tmp_path / 'c' / '4'} is damaged (")
     assert message.endswith("remove that folder to train this policy from its start.")
     assert "\n" not in message
 
@@ -227,5 +229,68 @@ def test_a_damaged_checkpoint_is_one_sentence(tmp_path, damage):
 def test_the_checkpoint_of_something_else_is_one_sentence(tmp_path):
     path = tmp_path / "c"
     Checkpoints(path).save(4, {"state": jnp.zeros(3)})
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is whole, but its arrays are not those") as error:
         trained(path, 2)
+    assert "remove" not in str(error.value)
+
+
+def test_a_full_disk_is_one_sentence_and_more_space_ends_it_well(
+    small_disk, in_one_go, caplog, capfd
+):
+    disk, enlarge = small_disk("32k")  # a checkpoint takes more
+    with pytest.raises(InputError, match=r"checkpoint .*/2 cannot be written: the disk .* is full"):
+        trained(disk / "c", 2)
+    assert not caplog.text
+    assert "Traceback" not in capfd.readouterr().err
+    assert [p.name for p in (disk / "c").iterdir()] == ["settings.json"]
+    enlarge("8m")
+    assert_same(trained(disk / "c", 2), in_one_go)
+    assert sorted(p.name for p in (disk / "c").iterdir()) == [str(ITERATIONS), "settings.json"]
+
+
+def test_a_read_only_disk_is_one_sentence_at_once(tmp_path, read_only, in_one_go):
+    trained(tmp_path / "c", 2, iterations=4)
+    undo = read_only(tmp_path / "c")
+    started = time.monotonic()
+    with pytest.raises(InputError, match=r"checkpoint .*/6 cannot be written: .* is read-only"):
+        trained(tmp_path / "c", 2)
+    assert time.monotonic() - started < 60
+    undo()
+    assert_same(trained(tmp_path / "c", 2), in_one_go)
+
+
+@pytest.fixture
+def setting():
+    """Changes settings of JAX until the end of the test."""
+    before = {}
+
+    def change(name, value):
+        before.setdefault(name, getattr(jax.config, name))
+        jax.config.update(name, value)
+
+    yield change
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "of an earlier version"])
+@pytest.mark.parametrize(
+    ("name", "value"), [("jax_enable_x64", True), ("jax_default_prng_impl", "rbg")]
+)
+def test_other_settings_are_refused_and_the_checkpoint_is_kept(
+    tmp_path, in_one_go, setting, name, value, recorded
+):
+    path = tmp_path / "c"
+    trained(path, 2, iterations=4)
+    if not recorded:
+        (path / "settings.json").unlink()
+    before = getattr(jax.config, name)
+    setting(name, value)
+    with pytest.raises(InputError) as error:
+        trained(path, 2)
+    assert name.upper() in str(error.value)
+    assert "remove" not in str(error.value)
+    if recorded:
+        assert f"set {name.upper()}={before} to go on" in str(error.value)
+    setting(name, before)
+    assert_same(trained(path, 2), in_one_go)

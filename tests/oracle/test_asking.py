@@ -27,7 +27,7 @@ from rlli_jax.judges import (
     Usage,
     named_scale,
 )
-from rlli_jax.oracle import Budget, ask, asking, open_store, plan
+from rlli_jax.oracle import Budget, ask, asking, housekeeping, open_store, plan
 from rlli_jax.oracle.asking import look_up
 from rlli_jax.personas import Persona
 
@@ -278,6 +278,40 @@ def test_leases_are_renewed_while_a_batch_takes_long(store, monkeypatch):
 
     judge.rate = rate
     ask(judge, questions(1), store)
+
+
+def test_what_is_waited_for_is_said(store, monkeypatch):
+    monkeypatch.setattr(asking, "LEASE_SECONDS", 0.6)
+    asked = questions(3)
+    store.claim("nowhere 12345 x", list(look_up(Paid(), asked, store).places), 3600)
+    output = io.StringIO()
+    ask(Paid(), asked, store, console=Console(file=output, width=200))
+    assert "waiting for 3 questions that another worker (nowhere process 12345) is asking; " in (
+        output.getvalue()
+    )
+    assert len(store.lookup(look_up(Paid(), asked, store).places)) == 3  # one lease later
+
+
+def test_answers_that_the_store_does_not_take_are_kept_in_a_file(store, monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    record = store.record
+
+    def full(owner, rows, texts):
+        if owner:
+            raise InputError("store: the disk is full.")
+        record(owner, rows, texts)
+
+    monkeypatch.setattr(store, "record", full)
+    judge, asked = Paid(), questions(20)
+    with pytest.raises(InputError, match=r"disk is full\. The last 20 answers are in .*: take"):
+        ask(judge, asked, store)
+    (file,) = tmp_path.glob("rlli-answers-*.jsonl.gz")
+    assert housekeeping.import_answers(store, file) == 20
+    assert list(ask(judge, asked, store)) == [opinion(question) for question in asked]
+    assert len(judge.asked) == 20  # nothing was paid for twice
+    monkeypatch.setattr("tempfile.tempdir", str(file))  # a file, so nothing can be written in it
+    with pytest.raises(InputError, match=r"The last 5 answers are lost: .* cannot be written"):
+        ask(judge, questions(25), store)
 
 
 WORKER = """

@@ -73,7 +73,7 @@ def test_verify_a_damaged_file(tmp_path):
     content = bytearray(path.read_bytes())
     content[4096:8192] = bytes(4096)
     path.write_bytes(content)
-    store = open_store(path, message=pytest.fail)
+    store = open_store(path, message=pytest.fail, read_only=True)
     found = housekeeping.verify(store)
     assert str(found).startswith("the file is damaged: ")
     store.close()

@@ -3,6 +3,7 @@
 import sqlite3
 import sys
 import time
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,15 @@ from rlli_jax.errors import InputError
 from rlli_jax.judges import Failed, Invalid, Rated, Usage
 from rlli_jax.oracle.answers import Answers
 from rlli_jax.oracle.keys import Parts, sha256
-from rlli_jax.oracle.store import ANSWERS, Experience, Row, checked, default_path, open_store
+from rlli_jax.oracle.store import (
+    ANSWERS,
+    LEASES,
+    Experience,
+    Row,
+    checked,
+    default_path,
+    open_store,
+)
 
 JUDGE = sha256("judge")
 
@@ -292,17 +301,219 @@ def test_one_wrong_byte_in_a_rating_is_found(full):
     store.close()
 
 
-@pytest.mark.parametrize("content", [b"this is no database " * 1000, b"\x00" * 50_000])
-def test_a_file_that_is_no_database_is_set_aside(tmp_path, content):
-    path = tmp_path / "answers.sqlite"
-    path.write_bytes(content)
+def other_database(path):
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE moz_places (url TEXT)")
+        connection.commit()
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"request,provider,rating\nbridge,prism,4\n",
+        b"a table rlli_answers is what this text is about",
+        b"\x00" * 50_000,
+        b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 30,
+        other_database,
+    ],
+    ids=["a csv", "a text", "zeros", "a picture", "another program's database"],
+)
+def test_a_file_that_never_was_a_store_is_refused_and_left_as_it_is(tmp_path, content, read_only):
+    path = tmp_path / "precious"
+    content(path) if callable(content) else path.write_bytes(content)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=r"precious: this is not a store .* left as it is, name"):
+        open_store(path, message=pytest.fail, read_only=read_only)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["precious"]
+
+
+def test_an_empty_file_and_an_empty_database_become_stores(tmp_path):
+    (tmp_path / "touched").touch()
+    sqlite3.connect(tmp_path / "empty").close()
+    with closing(sqlite3.connect(tmp_path / "wal")) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+    for name in ("touched", "empty", "wal"):
+        with closing(open_store(tmp_path / name, message=pytest.fail)) as store:
+            record(store, {0: Rated(1.0)})
+            assert len(store.lookup(keys(0))) == 1
+
+
+def test_a_store_whose_beginning_was_overwritten_is_salvaged(full):
+    overwrite(full, 0, 16)
     messages = []
-    store = open_store(path, message=messages.append)
+    store = open_store(full, message=messages.append)
+    assert len(store.lookup(keys(*range(SIZE)))) == SIZE
+    assert f"the {SIZE:,} answers" in messages[0]
+    assert len(list(full.parent.glob("*.damaged-*"))) == 1
+    store.close()
+
+
+# Reading
+
+
+def snapshot(folder):
+    return {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.iterdir()}
+
+
+def test_reading_changes_nothing(full):
+    before = snapshot(full.parent)
+    with closing(open_store(full, message=pytest.fail, read_only=True)) as store:
+        assert len(store.lookup(keys(*range(SIZE)))) == SIZE
+        assert store.stats()[0].rated == SIZE
+        assert sum(1 for row in store.rows() if row is not None) == SIZE
+        assert store.problems() == []
+        with pytest.raises(InputError, match="readonly"):
+            record(store, {SIZE: Rated(1.0)})
+    assert snapshot(full.parent) == before
+
+
+def test_reading_sees_what_another_process_has_just_written(full):
+    with closing(open_store(full)) as writer:
+        record(writer, {SIZE: Rated(0.5)})  # in the write-ahead log
+        with closing(open_store(full, read_only=True)) as reader:
+            assert len(reader.lookup(keys(SIZE))) == 1
+
+
+def test_reading_from_a_read_only_disk(full, read_only):
+    read_only(full.parent)
+    with closing(open_store(full, read_only=True)) as store:
+        assert len(store.lookup(keys(*range(SIZE)))) == SIZE
+    with pytest.raises(InputError, match="see that it can be reached and written, or name"):
+        open_store(full)
+
+
+def test_reading_what_is_not_there_makes_nothing(address, tmp_path):
+    with closing(open_store(address, read_only=True)) as store:
+        assert store.lookup(keys(0)) == {}
+        assert store.stats() == []
+        assert list(store.rows()) == []
+    assert list(tmp_path.iterdir()) == []
+    if "://" in address:
+        import psycopg
+
+        with psycopg.connect(address) as connection:
+            assert connection.execute("SELECT to_regclass('rlli_answers')").fetchone() == (None,)
+
+
+def test_reading_what_is_damaged_is_one_sentence_and_changes_nothing(full):
+    overwrite(full, full.stat().st_size // 2, 4096 * 3)
+    before = snapshot(full.parent)
+    with closing(open_store(full, message=pytest.fail, read_only=True)) as store:
+        with pytest.raises(
+            InputError, match=r"the file is damaged .* asks a judge takes over what"
+        ):
+            store.lookup(keys(*range(SIZE)))
+        with pytest.raises(InputError):
+            list(store.rows())
+        assert store.problems()
+    assert snapshot(full.parent) == before
+
+
+# Tables of other versions
+
+
+def change(address, *statements):
+    """Change the tables of a store behind its back."""
+    if "://" in address:
+        import psycopg
+
+        with psycopg.connect(address, autocommit=True) as connection:
+            for statement in statements:
+                connection.execute(statement)
+        return
+    with closing(sqlite3.connect(address)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+
+
+@pytest.fixture
+def older(address):
+    """Where a store with one answer is, made by the present version."""
+    with closing(open_store(address, message=pytest.fail)) as store:
+        record(store, {0: Rated(1.0)})
+    return address
+
+
+def test_columns_of_later_versions_are_added(older):
+    lost = [f"ALTER TABLE rlli_answers DROP COLUMN {name}" for name in ("latency", "cost")]
+    change(older, *lost)
+    with closing(open_store(older, read_only=True)) as store:
+        assert len(store.lookup(keys(0))) == 1
+        with pytest.raises(InputError, match=r"made by an older version .*; the next command that"):
+            store.stats()
+    with closing(open_store(older, message=pytest.fail)) as store:
+        record(store, {1: Rated(2.0, usage=Usage(cost=0.5, seconds=3.0))})
+        assert store.lookup(keys(0, 1)).keys() == set(keys(0, 1))
+        rows = sorted(store.rows(), key=lambda row: row.sample)
+        assert [(r.cost, r.latency) for r in rows] == [(None, None), (0.5, 3.0)]
+
+
+def test_a_column_that_is_not_known_does_no_harm(older):
+    change(
+        older,
+        "ALTER TABLE rlli_answers ADD COLUMN mood TEXT",
+        "ALTER TABLE rlli_answers ADD COLUMN version INTEGER NOT NULL DEFAULT 2",
+    )
+    with closing(open_store(older, message=pytest.fail)) as store:
+        record(store, {1: Rated(2.0)})
+        assert len(store.lookup(keys(0, 1))) == 2
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ["ALTER TABLE rlli_answers DROP COLUMN checksum"],
+        ["ALTER TABLE rlli_leases DROP COLUMN expires"],
+        [
+            "ALTER TABLE rlli_answers RENAME TO earlier",
+            "CREATE TABLE rlli_answers AS SELECT * FROM earlier",
+            "DROP TABLE earlier",
+        ],
+        [
+            "DROP TABLE rlli_leases",
+            "CREATE TABLE rlli_leases (key TEXT PRIMARY KEY, owner TEXT NOT NULL, "
+            "expires REAL NOT NULL, machine TEXT NOT NULL)",
+        ],
+    ],
+    ids=["no checksum", "no end of leases", "no primary key", "a column without a default"],
+)
+def test_tables_that_do_not_fit_are_found_when_the_store_is_opened(older, statements):
+    change(older, *statements)
+    with pytest.raises(InputError, match=r"tables do not fit this version .*name another store"):
+        open_store(older, message=pytest.fail)
+
+
+def test_opening_leaves_no_trace_of_its_trial(store):
+    assert list(store.rows()) == []
+    assert store.texts() == {}
+    with store._engine.connect() as connection:
+        assert connection.execute(sa.select(LEASES)).all() == []
+
+
+# Clocks and disks
+
+
+def test_a_lease_of_a_clock_that_was_set_back_lasts_no_longer_than_others(store):
+    assert store.claim("gone", keys(0), 3600.0) == set(keys(0))
+    assert store.claim("me", keys(0), 0.2) == set()  # its owner may be alive
+    assert store.waiting("me", keys(0, 1)).owners == ("gone",)
+    time.sleep(0.25)
+    assert store.claim("me", keys(0), 0.2) == set(keys(0))
+
+
+def test_a_full_disk_is_one_sentence_and_loses_no_answer_that_was_kept(small_disk):
+    disk, enlarge = small_disk("256k")
+    store = open_store(disk / "a.sqlite", message=pytest.fail)
     record(store, {0: Rated(1.0)})
-    assert len(store.lookup(keys(0))) == 1
-    assert "the 0 answers" in messages[0]
-    (aside,) = tmp_path.glob("*.damaged-*")
-    assert aside.read_bytes() == content
+    with pytest.raises(InputError, match="disk is full; see that it can be"):
+        record(store, {1: Rated(1.0, raw="x" * 300_000)})
+    assert set(store.lookup(keys(0, 1))) == set(keys(0))
+    enlarge("4m")
+    record(store, {1: Rated(1.0, raw="x" * 300_000)})
+    assert len(store.lookup(keys(0, 1))) == 2
     store.close()
 
 
