@@ -7,13 +7,15 @@ picture re-encoded without loss keeps its digest, and one changed pixel gives an
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import io
+import zlib
+from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from rlli_jax.errors import InputError
 
@@ -24,6 +26,17 @@ MAX_PIXELS = 2**26
 
 # Only formats whose decoders run no outside program and that every browser shows.
 FORMATS = ("PNG", "JPEG", "WEBP")
+
+# What turns a picture upright, by its EXIF orientation.
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class Picture:
@@ -62,17 +75,30 @@ def decode(path: Path) -> Pixels:
     """Read a PNG, JPEG or WebP file as upright RGB: uint8 [H, W, 3].
 
     EXIF orientation is applied, transparency is flattened on white, 16-bit grey keeps its high
-    byte, colour profiles are ignored, and of an animation the first frame counts.
+    byte, colour profiles are ignored, and of an animation the first frame counts. Other metadata
+    do not matter, however large or damaged they are.
 
     Raises InputError if the file is missing or unreadable, is no such image, has more than
     MAX_PIXELS pixels (known from its header, before anything is decoded), or is damaged.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise _too_large(path, f"is {width} x {height} pixels")
-            return _upright_rgb(image)
+        try:
+            return _decode(path, path)
+        except OSError as error:
+            if error.errno is not None:  # of the file system
+                raise
+            first: Exception = error
+        except InputError:
+            raise
+        except Exception as error:  # Pillow's decoders raise almost anything on damaged data
+            first = error
+        # Metadata that Pillow cannot or will not read may be all that is wrong.
+        try:
+            return _decode(io.BytesIO(_without_metadata(path.read_bytes())), path)
+        except InputError:
+            raise
+        except Exception:
+            raise first from None
     except InputError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -84,11 +110,68 @@ def decode(path: Path) -> Pixels:
         raise InputError(
             f"{path} is not a PNG, JPEG or WebP image: convert it or drop it."
         ) from None
-    except Exception as error:  # Pillow's decoders raise almost anything on damaged data
+    except Exception as error:
         raise InputError(
             f"The image {path} cannot be decoded ({error}): it is truncated, damaged or "
             "unreadable; replace it."
         ) from error
+
+
+def _decode(file: Path | io.BytesIO, path: Path) -> Pixels:
+    with Image.open(file, formats=FORMATS) as image:
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise _too_large(path, f"is {width} x {height} pixels")
+        return _upright_rgb(image)
+
+
+def _without_metadata(content: bytes) -> bytes:
+    """The file with what its pixels need, and the orientation where that can be kept."""
+    if content.startswith(b"\x89PNG"):
+        return content[:8] + b"".join(_png_chunks(content))
+    if content.startswith(b"\xff\xd8"):
+        return content[:2] + b"".join(_jpeg_segments(content))
+    if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
+        body = b"WEBP" + b"".join(_webp_chunks(content))
+        return b"RIFF" + len(body).to_bytes(4, "little") + body
+    return content
+
+
+def _png_chunks(content: bytes) -> Iterator[bytes]:
+    """Critical chunks, transparency, and sound EXIF (PNG specification, third edition, 5)."""
+    at = 8
+    while at + 8 <= len(content):
+        end = at + 12 + int.from_bytes(content[at : at + 4], "big")
+        kind, chunk = content[at + 4 : at + 8], content[at:end]
+        sound = zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
+        if kind[:1].isupper() or kind == b"tRNS" or (kind == b"eXIf" and sound):
+            yield chunk
+        at = end
+
+
+def _jpeg_segments(content: bytes) -> Iterator[bytes]:
+    """All but comments and application data, of which JFIF's (0) and Adobe's (14) tell of colours
+    (ITU-T T.81, annex B)."""
+    at = 2
+    while at + 4 <= len(content) and content[at] == 0xFF and content[at + 1] != 0xDA:
+        marker, end = content[at + 1], at + 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+        if marker in (0xE0, 0xEE) or not (0xE0 <= marker <= 0xEF or marker == 0xFE):
+            yield content[at:end]
+        at = end
+    yield content[at:]
+
+
+def _webp_chunks(content: bytes) -> Iterator[bytes]:
+    """Pictures, transparency and animation, without profile, EXIF and XMP (RFC 9649, 2.7)."""
+    at = 12
+    while at + 8 <= len(content):
+        size = int.from_bytes(content[at + 4 : at + 8], "little")
+        kind, end = content[at : at + 4], at + 8 + size + size % 2
+        if kind == b"VP8X":  # announces what there is: only animation (2) and transparency (16)
+            yield content[at : at + 8] + bytes([content[at + 8] & 0x12]) + content[at + 9 : end]
+        elif kind not in (b"ICCP", b"EXIF", b"XMP "):
+            yield content[at:end]
+        at = end
 
 
 def _too_large(path: Path, what: str) -> InputError:
@@ -98,7 +181,13 @@ def _too_large(path: Path, what: str) -> InputError:
 
 
 def _upright_rgb(image: Image.Image) -> Pixels:
-    image = ImageOps.exif_transpose(image)
+    image.load()
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # EXIF that is none says nothing
+        orientation = None
+    if orientation in UPRIGHT:
+        image = image.transpose(UPRIGHT[orientation])
     if image.mode.startswith("I;16"):
         # Pillow would clip the 16-bit values at 255 instead of scaling them.
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from rlli_jax.catalog import Picture
-from rlli_jax.catalog.pictures import MAX_PIXELS, decode, shrink
+from rlli_jax.catalog.pictures import MAX_PIXELS, _without_metadata, decode, shrink
 from rlli_jax.errors import InputError
 
 
@@ -83,16 +83,108 @@ def test_a_truncated_image_is_refused(tmp_path: Path, noise: np.ndarray, suffix:
         decode(path)
 
 
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+MEGABYTES = zlib.compress(bytes(2**21))
+PNG_METADATA = {
+    "text": png_chunk(b"zTXt", b"workflow\0\0" + MEGABYTES),
+    "international text": png_chunk(b"iTXt", b"prompt\0\1\0\0\0" + MEGABYTES),
+    "profile": png_chunk(b"iCCP", b"large\0\0" + MEGABYTES),
+    "EXIF that is none": png_chunk(b"eXIf", b"hello"),
+    "a wrong checksum": png_chunk(b"tEXt", b"a\0b")[:-1] + b"?",
+    "EXIF with a wrong checksum": png_chunk(b"eXIf", b"hello")[:-1] + b"?",
+    "a size that is none": png_chunk(b"pHYs", b"?"),
+}
+
+
+@pytest.mark.parametrize("kind", PNG_METADATA)
+@pytest.mark.parametrize("place", [33, -12])  # behind the header; before the end
+def test_metadata_of_a_png_do_not_matter(
+    tmp_path: Path, noise: np.ndarray, kind: str, place: int
+) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(noise).save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[:place] + PNG_METADATA[kind] + content[place:])
+    np.testing.assert_array_equal(decode(path), noise)
+
+
+def test_orientation_is_kept_beside_metadata_that_cannot_be_read(
+    tmp_path: Path, noise: np.ndarray
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "turned.png"
+    Image.fromarray(noise).save(path, exif=exif)
+    content = path.read_bytes()
+    path.write_bytes(content[:33] + PNG_METADATA["text"] + content[33:])
+    np.testing.assert_array_equal(decode(path), np.rot90(noise, -1))
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0hello", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"hello"])
+@pytest.mark.parametrize("suffix", ["jpg", "webp"])
+def test_exif_that_is_none_does_not_matter(
+    tmp_path: Path, noise: np.ndarray, suffix: str, exif: bytes
+) -> None:
+    Image.fromarray(noise).save(tmp_path / f"plain.{suffix}")
+    Image.fromarray(noise).save(tmp_path / f"odd.{suffix}", exif=exif)
+    np.testing.assert_array_equal(
+        decode(tmp_path / f"odd.{suffix}"), decode(tmp_path / f"plain.{suffix}")
+    )
+
+
+# Segments on which Pillow stumbles before it comes to the pixels.
+JPEG_METADATA = {
+    "a number of pictures that is none": (0xE2, b"MPF\0II*\0\xff\xff\xff\xff"),
+    "Photoshop's, cut off": (0xED, b"Photoshop 3.0\x008BIM\x03\xed\0\0\0\0\0\x10?"),
+    "a profile in no order": (0xE2, b"ICC_PROFILE\0"),
+}
+
+
+@pytest.mark.parametrize("kind", JPEG_METADATA)
+def test_metadata_of_a_jpeg_do_not_matter(tmp_path: Path, noise: np.ndarray, kind: str) -> None:
+    path = tmp_path / "a.jpg"
+    Image.fromarray(noise).save(path)
+    plain, content = decode(path), path.read_bytes()
+    marker, body = JPEG_METADATA[kind]
+    segment = bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body
+    path.write_bytes(content[:2] + segment + content[2:])
+    np.testing.assert_array_equal(decode(path), plain)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+def test_without_metadata_the_pixels_are_the_same(
+    tmp_path: Path, noise: np.ndarray, suffix: str
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    exif = Image.Exif()
+    exif[0x010E] = "a description"
+    Image.fromarray(noise).save(path, exif=exif, icc_profile=bytes(200))
+    lean = _without_metadata(path.read_bytes())
+    assert b"a description" not in lean or suffix == "png"
+    assert len(lean) < path.stat().st_size
+    (tmp_path / f"b.{suffix}").write_bytes(lean)
+    np.testing.assert_array_equal(decode(tmp_path / f"b.{suffix}"), decode(path))
+
+
+CASES = Path(__file__).parents[3] / "shared" / "cases" / "15"
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="the recorded pictures are not beside the project")
+@pytest.mark.parametrize("name", ["exif.png", "profile.png", "text.png"])
+def test_recorded_pictures_with_odd_metadata(name: str) -> None:
+    np.testing.assert_array_equal(decode(CASES / name), np.full((8, 8, 3), (200, 0, 0)))
+
+
 def png_header(width: int, height: int) -> bytes:
     """A PNG that announces a size and holds next to nothing."""
 
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        )
-
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b""))
+    return (
+        b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(b""))
+    )
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
