@@ -358,19 +358,12 @@ def measure_prefix(small: bool) -> None:
     def rating(judge: TransformersJudge, question: Question, first: np.ndarray) -> float:
         """From the distributions; spellings of several tokens (" 1") take more passes."""
         tokens = judge._tokens_of(scale, judge._render(messages(question)))
-        p = np.zeros(len(scale.labels))
         after = {(): first}
-        for ids, label in tokens.spellings.items():
-            mass = 1.0
-            for i, token in enumerate(ids):
-                if ids[:i] not in after:
-                    after[ids[:i]] = distribution(judge, question, ids[:i])
-                mass *= after[ids[:i]][token]
-            if any(o != ids and o[: len(ids)] == ids for o in tokens.spellings):
-                if ids not in after:
-                    after[ids] = distribution(judge, question, ids)
-                mass *= after[ids][sorted(tokens.ends)].sum()
-            p[label] += mass
+        for context in tokens.contexts:
+            if context not in after:
+                after[context] = distribution(judge, question, context)
+        said = {c: np.log(after[c][list(tokens.vocabulary)]) for c in tokens.contexts}
+        p = tokens.probabilities(said)
         return float(p @ np.linspace(scale.low, scale.high, len(p)) / p.sum())
 
     for hidden in (32, 512):  # in large models matrix products take all the time, as in 512

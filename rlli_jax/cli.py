@@ -339,6 +339,7 @@ def cache(
     judge: str = "",
     days: float | None = None,
     failed: bool = False,
+    invalid: bool = False,
 ) -> None:
     """Look after the store of language models' answers.
 
@@ -349,6 +350,7 @@ def cache(
         judge: prune only answers of judges in whose description this occurs.
         days: prune only answers older than this.
         failed: prune only failures.
+        invalid: prune only answers that are no rating, so that they are asked again.
     """
     from contextlib import closing
 
@@ -372,7 +374,9 @@ def cache(
         elif action == "import" and file is not None:
             print(f"{housekeeping.import_answers(answers, file):,} new answers from {file}")
         else:
-            pruned = housekeeping.prune(answers, judge=judge, days=days, failed=failed)
+            pruned = housekeeping.prune(
+                answers, judge=judge, days=days, failed=failed, invalid=invalid
+            )
             print(f"{pruned:,} answers deleted")
 
 

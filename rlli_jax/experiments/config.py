@@ -16,10 +16,13 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
     Tag,
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -173,6 +176,7 @@ class LanguageModel(JudgeBlock):
     revision: str | None = None
     samples: Positive = 1  # how often it is asked the same
     both_orders: bool = False  # average over labels from worst to best and from best to worst
+    longest_side: Positive | None = None  # pixels; larger pictures are scaled down to it
     min_valid_mass: Annotated[float, Field(ge=0, le=1)] = 0.5  # of probability on the labels
     store: str | None = None  # a file, or postgresql://user@host/database; else the user's folder
     budget: BudgetBlock = BudgetBlock()
@@ -203,7 +207,7 @@ class OpenAI(LanguageModel):
     key_variable: str = "OPENAI_API_KEY"  # the environment variable that holds the key
     scoring: Literal["auto", "logprobs", "text"] = "auto"
     temperature: Annotated[float, Field(ge=0)] | None = 0.0
-    max_tokens: Positive = 16
+    max_tokens: Positive | None = 16  # null: not sent, as for servers that want another name
     top_logprobs: Annotated[int, Field(ge=1, le=20)] = 20
     seed: Whole | None = None
     extra: dict[str, Any] = {}  # further fields of a request
@@ -215,6 +219,15 @@ class OpenAI(LanguageModel):
     tokens_per_minute: Annotated[float, Field(gt=0)] | None = None
     timeout: Annotated[float, Field(gt=0)] = 60.0  # seconds
     retries: Annotated[int, Field(ge=0)] = 6
+
+    @model_serializer(mode="wrap")
+    def _with_nulls(
+        self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        """Keep the nulls that mean something, which a dump without nulls would turn into the
+        defaults."""
+        meant = [name for name in ("temperature", "max_tokens") if getattr(self, name) is None]
+        return handler(self) | (dict.fromkeys(meant) if info.exclude_none else {})
 
 
 AnyJudge = Psychometric | Recorded | Transformers | OpenAI

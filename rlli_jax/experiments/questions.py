@@ -6,6 +6,7 @@ from pathlib import Path
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.config import LanguageModel, OpenAI, StudyConfig
 from rlli_jax.experiments.tables import inquire
+from rlli_jax.judges.batch_files import too_large
 from rlli_jax.judges.openai_judge import OpenAIJudge
 from rlli_jax.oracle import open_store, plan
 from rlli_jax.oracle.batches import export_batch, import_batch
@@ -17,8 +18,15 @@ def plan_questions(config: StudyConfig) -> str:
     questions = inquiry.questions()
     if not isinstance(block, LanguageModel):
         return f"{len(questions):,} questions; the {block.kind} judge costs nothing"
+    judge = inquiry.judge
     with closing(open_store(block.store, read_only=True)) as store:
-        return plan(inquiry.judge, questions, store).describe()
+        if not isinstance(judge, OpenAIJudge) or judge.given.scoring != "auto":
+            return plan(judge, questions, store).describe()
+        # Which scoring "auto" is, the server would say; the stored answers say which it was.
+        plans = [(plan(judge.settled(s), questions, store), s) for s in ("logprobs", "text")]
+        planned, scoring = max(plans, key=lambda pair: pair[0].cached)
+        note = f"judge.scoring is auto, and no server was asked: planned as {scoring}"
+        return f"{planned.describe()}\n{note}"
 
 
 def export_missing(config: StudyConfig, path: Path) -> str:
@@ -31,7 +39,9 @@ def export_missing(config: StudyConfig, path: Path) -> str:
     judge = _server(inquiry.judge)
     assert isinstance(block, OpenAI)  # the only block that makes such a judge
     with closing(open_store(block.store, read_only=True)) as store:
-        return f"{export_batch(judge, inquiry.questions(), store, path):,} questions in {path}"
+        lines = export_batch(judge, inquiry.questions(), store, path)
+    note = too_large(lines, path.stat().st_size)
+    return f"{lines:,} requests in {path}" + (f"\n{note}" if note else "")
 
 
 def import_answers(config: StudyConfig, path: Path) -> str:

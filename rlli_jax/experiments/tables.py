@@ -141,7 +141,7 @@ def _recorded(block: Recorded, catalog: Catalog) -> Inquiry:
 
 def language_model(block: LanguageModel) -> PaidJudge:
     """The language model of a config; nothing is loaded or connected before it is asked."""
-    shared = {"model", "revision", "both_orders", "min_valid_mass"}
+    shared = {"model", "revision", "both_orders", "longest_side", "min_valid_mass"}
     if isinstance(block, Transformers):
         from rlli_jax.judges.transformers_judge import TransformersJudge
 

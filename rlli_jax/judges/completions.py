@@ -10,35 +10,59 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any, Literal, get_args
 
 from PIL import Image
 
 from rlli_jax.catalog import Picture
+from rlli_jax.catalog.pictures import shrink
 from rlli_jax.errors import InputError
-from rlli_jax.judges import JSON, Answer, Failed, Invalid, Question, Usage
+from rlli_jax.judges import JSON, Answer, Failed, Invalid, Question, Scale, Usage
 from rlli_jax.judges.prompting import label_orders, messages, template_digest
 from rlli_jax.judges.scoring import (
     MIN_VALID_MASS,
     averaged,
     expected_answer,
+    folded,
     listed_probabilities,
+    spaced,
     text_answer,
 )
 
 Scoring = Literal["auto", "logprobs", "text"]
 
-# What servers call a request whose content their filter refuses.
-CONTENT_FILTERS = ("content_filter", "content_policy_violation")
+# What servers call a request whose content their filter refuses, and an answer that it cuts off.
+CONTENT_FILTERS = (
+    "content_filter",
+    "content_policy_violation",
+    "responsibleaipolicyviolation",
+    "data_inspection_failed",
+    "moderation_blocked",
+)
+FILTERED = ("content_filter", "safety", "prohibited_content", "blocklist", "refusal")
+FILTER_REFUSED = "the server's content filter refused the question"
+
+# How models mark the end and the beginning of their reasoning where a server leaves it in.
+REASONED = re.compile(
+    r"</(think|thinking|thought|reasoning)>|\[/THINK\]|<\|channel\|>final<\|message\|>", re.I
+)
+REASONING = re.compile(
+    r"\s*(<(think|thinking|thought|reasoning)>|\[THINK\]|<\|channel\|>analysis)", re.I
+)
+NO_REASONING = "turn the model's reasoning off by judge.extra"
 
 RANGES = {
     "model": "name the model",
     "scoring": "choose 'auto', 'logprobs' or 'text'",
     "temperature": "give a number from 0, or none to leave it to the server",
-    "max_tokens": "give a number from 1",
+    "max_tokens": "give a number from 1, or none to leave it out",
+    "longest_side": "give a number of pixels from 1, or none to send pictures as they are",
+    "extra": "leave stream out, for answers are read whole",
     "top_logprobs": "give a number from 1 to 20",
     "min_valid_mass": "give a number from 0 to 1",
     "price_in": "give the price of a million tokens, from 0",
@@ -66,10 +90,11 @@ class Completions:
     scoring: Scoring = "auto"
     revision: str | None = None  # told apart by it: servers that serve one name differently
     temperature: float | None = 0.0  # None: not sent, the server decides
-    max_tokens: int = 16
+    max_tokens: int | None = 16  # None: not sent, the server decides
     top_logprobs: int = 20
     seed: int | None = None  # sample i is asked with seed + i; None: not sent
     both_orders: bool = False
+    longest_side: int | None = None  # pixels; larger pictures are scaled down to it
     min_valid_mass: float = MIN_VALID_MASS
     extra: Mapping[str, JSON] = field(default_factory=dict)  # further fields of the request body
     price_in: float | None = None  # money for a million prompt tokens; changes no answer
@@ -80,7 +105,9 @@ class Completions:
             ("model", self.model, bool(self.model)),
             ("scoring", self.scoring, self.scoring in get_args(Scoring)),
             ("temperature", self.temperature, self.temperature is None or self.temperature >= 0),
-            ("max_tokens", self.max_tokens, self.max_tokens >= 1),
+            ("max_tokens", self.max_tokens, self.max_tokens is None or self.max_tokens >= 1),
+            ("longest_side", self.longest_side, self.longest_side is None or self.longest_side > 0),
+            ("extra", self.extra, not self.extra.get("stream")),
             ("top_logprobs", self.top_logprobs, 1 <= self.top_logprobs <= 20),
             ("min_valid_mass", self.min_valid_mass, 0 <= self.min_valid_mass <= 1),
             ("price_in", self.price_in, self.price_in is None or self.price_in >= 0),
@@ -91,6 +118,10 @@ class Completions:
 
     def parameters(self) -> dict[str, JSON]:
         """All of the above that changes an answer, for the judge's identity."""
+        # Absent if not set: answers of before this option keep their keys.
+        scaled: dict[str, JSON] = {}
+        if self.longest_side is not None:
+            scaled["longest_side"] = self.longest_side
         return {
             "model": self.model,
             "revision": self.revision,
@@ -103,17 +134,27 @@ class Completions:
             "seed": self.seed,
             "min_valid_mass": self.min_valid_mass if self.scoring == "logprobs" else None,
             "extra": dict(self.extra),
+            **scaled,
         }
+
+    @property
+    def most_tokens(self) -> int | None:
+        """The longest answer that is asked for, under whichever name; None if that is open."""
+        limits = (self.max_tokens, self.extra.get("max_completion_tokens"))
+        return next((n for n in limits if isinstance(n, int)), None)
 
     def bodies(self, question: Question) -> list[dict[str, JSON]]:
         """The request bodies of a question that has a picture, one for each label order."""
         assert question.picture is not None
-        image: JSON = {"type": "image_url", "image_url": {"url": data_url(question.picture)}}
+        image: JSON = {
+            "type": "image_url",
+            "image_url": {"url": data_url(question.picture, self.longest_side)},
+        }
         return self._bodies(question, image)
 
     def _bodies(self, question: Question, image: JSON) -> list[dict[str, JSON]]:
         return [
-            self._body(_with_image(messages(question, order), image), question.sample)
+            self.body(_with_image(messages(question, order), image), question.sample)
             for order in label_orders(self.both_orders)
         ]
 
@@ -122,19 +163,18 @@ class Completions:
         else would take longer than all that a client does."""
         assert question.picture is not None
         image: JSON = {"type": "image_url", "image_url": {"url": PLACE}}
-        place, url = json.dumps(PLACE).encode(), quoted_url(question.picture)
+        place, url = json.dumps(PLACE).encode(), quoted_url(question.picture, self.longest_side)
         return [
             # The picture stands before all that a question adds, so the first place is its own.
             json.dumps(body).encode().replace(place, url, 1)
             for body in self._bodies(question, image)
         ]
 
-    def _body(self, chat: JSON, sample: int) -> dict[str, JSON]:
-        body: dict[str, JSON] = {
-            "model": self.model,
-            "messages": chat,
-            "max_tokens": self.max_tokens,
-        }
+    def body(self, chat: JSON, sample: int = 0) -> dict[str, JSON]:
+        """The request body of chat messages."""
+        body: dict[str, JSON] = {"model": self.model, "messages": chat}
+        if self.max_tokens is not None:
+            body["max_tokens"] = self.max_tokens
         if self.temperature is not None:
             body["temperature"] = self.temperature
         if self.seed is not None:
@@ -148,26 +188,54 @@ class Completions:
         return averaged([self._read(body, question, seconds) for body in bodies])
 
     def _read(self, body: Any, question: Question, seconds: float | None) -> Answer:
+        failure = error_in(body)
+        if failure is not None:
+            return refused(*failure)
         try:
             usage = self._usage(body.get("usage") or {}, seconds)
-            choice = body["choices"][0]
-            text, refusal = choice["message"].get("content"), choice["message"].get("refusal")
-            logprobs = (choice.get("logprobs") or {}).get("content")
-            raw = str(text or "")[:RAW_LIMIT]
-            if refusal or choice.get("finish_reason") == "content_filter":
-                return Invalid(
-                    "the model refused to answer", str(refusal or raw)[:RAW_LIMIT], usage
-                )
-            if self.scoring == "text":
-                return text_answer(question.scale, raw, usage)
-            if not logprobs:
-                return Invalid(
-                    "the server gave no log-probabilities; choose scoring 'text'", raw, usage
-                )
-            probabilities = listed_probabilities(question.scale, logprobs)
+            said = _Said.of(body["choices"][0])
+            if said.filtered or said.refusal:
+                reason = "the model refused to answer" if said.refusal else FILTER_REFUSED
+                return Invalid(reason, (said.refusal or said.text or "")[:RAW_LIMIT], usage)
+            if said.text is None and not said.logprobs and not said.reasoned:
+                return Failed("the server's answer is empty: it has no content", usage)
+            return self._rated(said, question.scale, usage)
         except (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError):
             return Failed("the server's answer is not a chat completion")
-        return expected_answer(question.scale, probabilities, self.min_valid_mass, raw, usage)
+
+    def _rated(self, said: _Said, scale: Scale, usage: Usage) -> Answer:
+        raw = (said.text or "")[:RAW_LIMIT]
+        if said.reasoned and not said.answer.strip():
+            return Invalid(self._cut_off("in its reasoning", f", or {NO_REASONING}"), raw, usage)
+        if self.scoring == "text":
+            answer = text_answer(scale, said.answer, usage)
+            cut_off = said.cut_off and (isinstance(answer, Invalid) or said.may_go_on(scale))
+            return Invalid(self._cut_off(), raw, usage) if cut_off else replace(answer, raw=raw)
+        if not said.logprobs:
+            reason = "the server gave no log-probabilities; choose scoring 'text'"
+            return Invalid(reason, raw, usage)
+        start = said.start
+        if start is None:
+            return Invalid(
+                "the log-probabilities begin with the model's reasoning, and its answer is not "
+                f"found in them; {NO_REASONING}, or choose scoring 'text'",
+                raw,
+                usage,
+            )
+        listed = listed_probabilities(scale, said.logprobs[start:], not said.cut_off)
+        rated = expected_answer(
+            scale, listed.probabilities, self.min_valid_mass, said.answer, usage
+        )
+        unclear = listed.unclear(scale)
+        if not unclear:
+            return rated
+        return Invalid(self._cut_off() if said.cut_off else unclear, rated.raw, usage)
+
+    def _cut_off(self, where: str = "before its end", also: str = "") -> str:
+        now = "" if self.most_tokens is None else f" (now {self.most_tokens})"
+        elsewhere = self.max_tokens is None and self.most_tokens is not None
+        key = "judge.extra.max_completion_tokens" if elsewhere else "judge.max_tokens"
+        return f"the answer was cut off {where}; raise {key}{now}{also}"
 
     def _usage(self, usage: Mapping[str, Any], seconds: float | None) -> Usage:
         tokens_in, tokens_out = usage.get("prompt_tokens"), usage.get("completion_tokens")
@@ -178,6 +246,110 @@ class Completions:
         if None in (tokens_in, tokens_out, self.price_in, self.price_out):
             return None
         return (tokens_in * self.price_in + tokens_out * self.price_out) / 1e6  # type: ignore[operator]
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What one choice of a chat completion says, however the server puts it."""
+
+    text: str | None  # the content; None if there is none
+    reasoning: bool  # the server tells of reasoning apart from the content
+    refusal: str
+    finish: str
+    logprobs: Sequence[Mapping[str, Any]]
+
+    @classmethod
+    def of(cls, choice: Mapping[str, Any]) -> _Said:
+        message = choice.get("message") or {}
+        finish = str(choice.get("finish_reason") or "").lower()
+        if not message and finish not in FILTERED:
+            raise ValueError("a choice has no message")
+        content = message.get("content")
+        parts: list[Any] = content if isinstance(content, list) else [content or ""]
+        kinds = [part.get("type") if isinstance(part, dict) else "text" for part in parts]
+        texts = [
+            part if isinstance(part, str) else str(part.get("text") or "")
+            for part, kind in zip(parts, kinds, strict=True)
+            if kind in ("text", "output_text")
+        ]
+        refusals = [part.get("refusal") or "" for part in parts if isinstance(part, dict)]
+        return cls(
+            text=None if content is None else "".join(texts),
+            reasoning=any(message.get(key) for key in ("reasoning_content", "reasoning"))
+            or any(kind in ("thinking", "reasoning") for kind in kinds),
+            refusal=str(message.get("refusal") or "".join(refusals)),
+            finish=finish,
+            logprobs=(choice.get("logprobs") or {}).get("content") or (),
+        )
+
+    @property
+    def filtered(self) -> bool:
+        return self.finish in FILTERED
+
+    @property
+    def cut_off(self) -> bool:
+        return self.finish in ("length", "max_tokens")
+
+    def may_go_on(self, scale: Scale) -> bool:
+        """Whether a label goes on from the answer, which may have been cut off."""
+        answer = folded(self.answer)
+        labels = [folded(label) for label in scale.labels]
+        return any(label != answer and label.startswith(answer) for label in labels)
+
+    @property
+    def answer(self) -> str:
+        """The content behind the reasoning; empty if the reasoning has no end."""
+        text = REASONED.split(self.text or "")[-1]
+        return "" if REASONING.match(text) else text
+
+    @property
+    def reasoned(self) -> bool:
+        """Whether there is reasoning, inside the content or apart from it."""
+        text = self.text or ""
+        return self.reasoning or bool(REASONED.search(text) or REASONING.match(text))
+
+    @property
+    def start(self) -> int | None:
+        """Where in ``logprobs`` the answer begins; None if it begins after reasoning, and where
+        is not known."""
+        tokens = [spaced(str(position["token"])) for position in self.logprobs]
+        while tokens and (not tokens[-1].strip() or re.fullmatch(r"<.*>", tokens[-1])):
+            tokens.pop()
+        text, wanted = "".join(tokens).rstrip(), self.answer.strip()
+        places = list(accumulate(map(len, tokens), initial=0))  # of the tokens in the text
+        if wanted and text.endswith(wanted):
+            begin = len(text) - len(wanted)
+            fitting = [
+                i for i, at in enumerate(places) if not text[at:begin].strip() and at <= begin
+            ]
+            if fitting:
+                return 0 if fitting[0] == 0 else fitting[-1]
+        reasoned = list(REASONED.finditer(text))
+        if reasoned:
+            return next(i for i, at in enumerate(places) if at >= reasoned[-1].end())
+        begins_so = self.reasoned or bool(REASONING.match(text))
+        return None if begins_so else 0
+
+
+def error_in(body: Any) -> tuple[int, Any] | None:
+    """The status and body of an error that a server sends in place of a completion, or inside of
+    one, with the status 200; None if there is none. An error without a status has 200."""
+    if not isinstance(body, dict):
+        return None
+    choices = body.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    error = body.get("error")
+    if not error and isinstance(choice, dict):
+        error = choice.get("error")
+        if not error and str(choice.get("finish_reason")).lower() == "error":
+            error = "the answer ended with an error"
+    if not error and choice is None:  # {"object": "error", "message": ...}, {"detail": ...}
+        error = {key: body[key] for key in ("message", "detail", "code") if body.get(key)}
+        error = error if error.keys() - {"code"} else None
+    if not error:
+        return None
+    code = error.get("code", error.get("status")) if isinstance(error, dict) else None
+    return int(code) if code and re.fullmatch(r"[1-5]\d\d", str(code)) else 200, {"error": error}
 
 
 def _with_image(chat: JSON, image: JSON) -> JSON:
@@ -194,23 +366,59 @@ def _with_image(chat: JSON, image: JSON) -> JSON:
 def refused(status: int, body: Any) -> Invalid | Failed:
     """The answer to a question whose request was refused with an HTTP status and a body."""
     error = body.get("error", body) if isinstance(body, dict) else body
-    message = error.get("message", error) if isinstance(error, dict) else error
-    if isinstance(error, dict) and error.get("code") in CONTENT_FILTERS:
-        return Invalid("the server's content filter refused the question", str(message)[:RAW_LIMIT])
-    return Failed(f"the server answered with status {status}: {str(message)[:300]}")
+    message = _message(error)
+    if _is_filtered(error):
+        return Invalid(FILTER_REFUSED, message[:RAW_LIMIT])
+    reported = "reports an error" if status == 200 else f"answered with status {status}"
+    hint = ""
+    if status == 413:
+        hint = "; the picture is too large for it: set judge.longest_side, for example 1024"
+    elif "max_completion_tokens" in message:
+        hint = "; set judge.max_tokens=null and judge.extra={max_completion_tokens: 16}"
+    return Failed(f"the server {reported}: {message[:300]}{hint}")
+
+
+def _message(error: Any) -> str:
+    """What an error says, in whichever form."""
+    if isinstance(error, dict):
+        error = error.get("message") or error.get("detail") or error
+    text = error if isinstance(error, str) else json.dumps(error, ensure_ascii=False)
+    return web_page(text) or text
+
+
+def web_page(text: str) -> str:
+    """What to call a text that is a page for people instead of an answer; empty if it is none."""
+    if not re.match(r"\s*(<!doctype html|<html|<head|<body)", text, re.I):
+        return ""
+    title = re.search(r"<title[^>]*>(.*?)</title>", text, re.I | re.S)
+    return "a web page" + (f" called {title[1].strip()[:80]!r}" if title else "")
+
+
+def _is_filtered(error: Any) -> bool:
+    if not isinstance(error, dict):
+        return False
+    inner, metadata = (error.get(key) or {} for key in ("innererror", "metadata"))
+    inner = inner if isinstance(inner, dict) else {}
+    codes = {
+        str(code).lower() for code in (error.get("code"), error.get("type"), inner.get("code"))
+    }
+    return bool(codes & set(CONTENT_FILTERS)) or (
+        isinstance(metadata, dict) and "flagged_input" in metadata
+    )
 
 
 @lru_cache(maxsize=64)
-def quoted_url(picture: Picture) -> bytes:
+def quoted_url(picture: Picture, longest_side: int | None = None) -> bytes:
     """:func:`data_url` as a JSON string."""
-    return f'"{data_url(picture)}"'.encode()
+    return f'"{data_url(picture, longest_side)}"'.encode()
 
 
 # A table asks of one picture once for each persona, and encoding takes longer than sending.
 @lru_cache(maxsize=64)
-def data_url(picture: Picture) -> str:
-    """The picture as a PNG in a data URL."""
+def data_url(picture: Picture, longest_side: int | None = None) -> str:
+    """The picture as a PNG in a data URL, scaled down to ``longest_side`` if that is given."""
     buffer = io.BytesIO()
+    pixels = picture.pixels if longest_side is None else shrink(picture.pixels, longest_side)
     # The lightest compression: encoding is then fast, and the pixels are the same.
-    Image.fromarray(picture.pixels).save(buffer, format="PNG", compress_level=1)
+    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=1)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -10,10 +10,13 @@ The key comes from the environment and goes nowhere but to the server.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
 import random
+import re
+import ssl
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -23,21 +26,25 @@ from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+from urllib.request import proxy_bypass
 
 from rlli_jax.errors import InputError
 from rlli_jax.judges import Answer, Failed, Invalid, JudgeIdentity, Question, Rated, Usage
-from rlli_jax.judges.completions import Completions, refused
+from rlli_jax.judges.completions import Completions, error_in, refused, web_page
 from rlli_jax.judges.prompting import label_orders, persona_request, request_text, setup_text
 
 if TYPE_CHECKING:
     from openai import OpenAI
 
 RETRIED = (408, 409, 425, 429)  # and all from 500
-HOPELESS = (401, 403, 404)  # every other question would meet the same
+HOPELESS = (401, 402, 403, 404)  # every other question would meet the same
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds of backoff, doubled from try to try
 LONGEST_RETRY_AFTER = 300.0  # seconds; a server that asks for more has run out of quota
 LARGEST_REPLY = 4 * 2**20  # bytes; a rating needs a few thousand
+PROXY_STATUS = (403, 407, 502, 503, 504)  # what proxies answer in place of a server
+LEAST_SECRET = 12  # characters; shorter keys ("EMPTY", "ollama") are words like others
 CHARACTERS_PER_TOKEN = 4  # of English, by the usual rule of thumb
 
 
@@ -73,7 +80,8 @@ class OpenAIJudge:
         image_tokens: tokens of a picture, for estimates only (LLaVA-1.5: 576).
 
     Raises:
-        InputError: openai is not installed, or there is no key for OpenAI's own server.
+        InputError: openai is not installed, ``base_url`` is no address, the key is none, or there
+            is no key for OpenAI's own server.
     """
 
     def __init__(
@@ -87,52 +95,80 @@ class OpenAIJudge:
     ) -> None:
         if find_spec("openai") is None:
             raise InputError("openai judge: the package openai is missing; install rlli_jax[llm].")
-        self._given = completions
-        self._base_url, self._limits = base_url, limits or Limits()
+        self.given = completions  # before "auto" is settled
+        if base_url is None:
+            base_url = os.environ.get("OPENAI_BASE_URL")  # as the client does
+        self._base_url = None if base_url is None else _address(base_url)
+        self._limits = limits or Limits()
         self._image_tokens = image_tokens
-        self._key = os.environ.get(key_variable, "")
-        if not self._key and base_url is None:
+        self._key = os.environ.get(key_variable, "").strip()
+        if not re.fullmatch(r"[ -~]*", self._key):
+            raise InputError(
+                f"openai judge: the key in the environment variable {key_variable} has line "
+                "breaks or letters beyond ASCII inside, as no key has; set it anew."
+            )
+        if not self._key and self._base_url is None:
             raise InputError(
                 f"openai judge: the environment variable {key_variable} holds no key; set it, or "
                 "give the base_url of a server that needs none."
             )
         self._pace = Pace(self._limits)
 
+    def settled(self, scoring: Literal["logprobs", "text"]) -> OpenAIJudge:
+        """The same judge with "auto" taken as ``scoring``, so that no server need be asked."""
+        other = copy.copy(self)
+        other.__dict__.pop("identity", None)
+        other.__dict__["completions"] = replace(self.given, scoring=scoring)
+        return other
+
     @cached_property
     def completions(self) -> Completions:
         """How the server is asked; with scoring "auto" it is asked first what it can do."""
-        if self._given.scoring != "auto":
-            return self._given
-        given = replace(self._given, scoring="logprobs")
-        body: dict[str, Any] = {
-            "model": given.model,
-            "messages": [{"role": "user", "content": "Say yes."}],
-            "max_tokens": given.max_tokens,
-            "logprobs": True,
-            "top_logprobs": 1,
-            **given.extra,
-        }
+        given = self.given
+        if given.scoring != "auto":
+            return given
+        text, numbers = replace(given, scoring="text"), [given.top_logprobs]
+        while numbers:
+            wanted = replace(given, scoring="logprobs", top_logprobs=numbers.pop(0))
+            status, reply = self._probe(wanted)
+            if status == 200:
+                return wanted if _has_logprobs(reply) else text
+            reason = refused(status, reply).reason
+            if "top_logprobs" in reason:  # it may allow fewer, and say how many
+                allowed = [int(n) for n in re.findall(r"\b\d{1,2}\b", reason)]
+                numbers = sorted({n for n in allowed if 2 <= n < wanted.top_logprobs})[-1:]
+            elif re.search(r"log_?prob", reason, re.I):
+                return text
+        # Whatever it disliked: does it answer without log-probabilities?
+        status, reply = self._probe(text)
+        if status != 200 and not re.search(r"log_?prob", reason, re.I):
+            raise InputError(
+                f"openai judge: asked whether it gives log-probabilities, the server at "
+                f"{self._where} refused ({self._explained(status, reason)}); correct the model, "
+                "the base_url, the key or what is sent."
+            )
+        return text
+
+    def _probe(self, completions: Completions) -> tuple[int, Any]:
+        """Status and body of the reply to a question that is put as the others will be.
+
+        Raises:
+            InputError: there was no reply.
+        """
+        chat: list[Any] = [{"role": "user", "content": "Say yes."}]
         try:
-            status, reply = self._post(json.dumps(body).encode(), 1)
+            status, reply = self._post(json.dumps(completions.body(chat)).encode(), 1)
+        except _HopelessError as error:
+            raise InputError(f"openai judge: {error}.") from None
         except _GaveUpError as error:
             raise InputError(
                 f"openai judge: the server at {self._where} does not answer ({error}); start it, "
                 "or name the scoring, 'logprobs' or 'text'."
             ) from None
-        if status in (400, 422):  # it refuses the question for log-probabilities
-            return replace(given, scoring="text")
-        if status != 200:
-            answer = refused(status, reply)
-            raise InputError(
-                f"openai judge: asked whether it gives log-probabilities, the server at "
-                f"{self._where} refused ({self._scrubbed(answer.reason)}); "
-                "correct the model, the base_url or the key."
-            )
-        try:
-            has_logprobs = bool(reply["choices"][0]["logprobs"]["content"][0]["top_logprobs"])
-        except (KeyError, IndexError, TypeError):
-            has_logprobs = False
-        return replace(given, scoring="logprobs" if has_logprobs else "text")
+        if status == 200 and error_in(reply) is not None:
+            reason = self._scrubbed(refused(status, reply).reason)
+            raise InputError(f"openai judge: at {self._where}, {reason}.")
+        return status, reply
 
     @cached_property
     def identity(self) -> JudgeIdentity:
@@ -147,8 +183,14 @@ class OpenAIJudge:
         questions as are asked at a time have failed in a row, the others are Failed unasked.
         """
         answers: list[Answer] = [Invalid("no picture")] * len(questions)
-        asked = [i for i, q in enumerate(questions) if q.picture is not None]
-        asked.sort(key=lambda i: (questions[i].picture.digest, questions[i].request))  # type: ignore[union-attr]
+        places: list[tuple[str, str, int]] = []
+        for i, question in enumerate(questions):
+            if question.picture is not None:
+                try:
+                    places.append((question.picture.digest, question.request, i))
+                except InputError as error:  # the picture went away
+                    answers[i] = Failed(str(error))
+        asked = [i for *_, i in sorted(places)]
         run = _Run(self._limits.concurrency)
         with ThreadPoolExecutor(self._limits.concurrency, "openai-judge") as pool:
             try:
@@ -165,7 +207,7 @@ class OpenAIJudge:
         """Tokens and cost at a guess: characters / 4, ``image_tokens``, and the longest answer."""
         if question.picture is None:
             return Usage(0, 0, 0.0, 0.0)
-        completions = self._given
+        completions = self.given
         orders = label_orders(completions.both_orders)
         tokens_in = len(orders) * self._image_tokens + sum(
             math.ceil(len(text) / CHARACTERS_PER_TOKEN)
@@ -176,7 +218,8 @@ class OpenAIJudge:
                 persona_request(question, order),
             )
         )
-        tokens_out = len(orders) * completions.max_tokens
+        longest = completions.most_tokens
+        tokens_out = None if longest is None else len(orders) * longest
         return Usage(tokens_in, tokens_out, completions.cost(tokens_in, tokens_out))
 
     def _rate(self, question: Question, run: _Run) -> Answer:
@@ -184,20 +227,25 @@ class OpenAIJudge:
         replies = []
         usage = self.expected_usage(question)
         tokens = (usage.prompt_tokens or 0) + (usage.completion_tokens or 0)
-        bodies = self.completions.payloads(question)
+        try:
+            bodies = self.completions.payloads(question)
+        except InputError as error:  # a picture that went away, a server that is not there
+            return Failed(self._scrubbed(str(error)))
         for body in bodies:
             if run.stop:
                 return Failed(f"not asked: {run.stop}")
             try:
                 status, reply = self._post(body, tokens // len(bodies))
             except _GaveUpError as error:
-                run.failed(str(error))
+                run.failed(str(error), is_hopeless=isinstance(error, _HopelessError))
                 return Failed(str(error))
             if status != 200:
-                answer = self._clean(refused(status, reply))
-                if status in HOPELESS or status == 429:
-                    run.stop = answer.reason if isinstance(answer, Failed) else ""
-                return answer
+                answer = refused(status, reply)
+                if isinstance(answer, Failed):
+                    answer = Failed(self._explained(status, answer.reason))
+                    if status in HOPELESS or status == 429:
+                        run.stop = answer.reason
+                return self._clean(answer)
             run.answered()
             replies.append(reply)
         seconds = time.monotonic() - started
@@ -206,21 +254,33 @@ class OpenAIJudge:
     def _post(self, body: bytes, tokens: int) -> tuple[int, Any]:
         """Status and body of the server's reply, after as many tries as it takes.
 
+        An error that the server sends with the status 200 counts as its own code says.
+
         Raises:
+            _HopelessError: no question will have a usable reply.
             _GaveUpError: there was no usable reply in all tries.
         """
         import openai
 
-        client, reason = self._client, ""
+        try:
+            client = self._client
+        except Exception as error:  # what the environment asks of it is of many kinds, too
+            raise _HopelessError(self._scrubbed(_environment_fault(error))) from None
+        reason, status, reply = "", 0, None
         for attempt in range(self._limits.retries + 1):
             self._pace.wait(tokens)
             wait = min(LONGEST_WAIT, FIRST_WAIT * 2**attempt) * random.uniform(0.5, 1.0)
             try:
-                return 200, json.loads(self._read(client, body))
+                reply = json.loads(self._read(client, body))
+                status, reply = error_in(reply) or (200, reply)
+                if not _worth_retrying(status, reply):
+                    return status, reply
+                reason = refused(status, reply).reason
             except openai.APIStatusError as error:
-                if not _worth_retrying(error):
+                if not _worth_retrying(error.status_code, error.body):
                     return error.status_code, error.body
-                reason = refused(error.status_code, error.body).reason
+                answer = refused(error.status_code, error.body)
+                reason = self._explained(error.status_code, answer.reason)
                 after = retry_after(error.response.headers)
                 if after is not None and after > LONGEST_RETRY_AFTER:
                     reason = f"{reason}; it asks to come back in {after:.0f} s"
@@ -232,8 +292,15 @@ class OpenAIJudge:
                 reason = "the server's answer is not whole JSON"
             except _UnusableError as error:
                 reason = str(error)
+            except _HopelessError as error:
+                raise _HopelessError(self._scrubbed(f"{error}{self._in_the_way}")) from None
             except Exception as error:  # the layers of a connection raise errors of many kinds
-                reason = f"no answer from the server: {type(error).__name__}: {error}"
+                cause = error if isinstance(error, openai.APITimeoutError) else _cause(error)
+                reason = f"no answer from the server: {type(cause).__name__}: {cause}"
+                reason += self._in_the_way
+                if isinstance(cause, ssl.SSLCertVerificationError):
+                    advice = "name the file of its authority in SSL_CERT_FILE"
+                    raise _HopelessError(self._scrubbed(f"{reason}; {advice}")) from None
             if attempt < self._limits.retries:
                 time.sleep(wait)
         raise _GaveUpError(self._scrubbed(reason))
@@ -254,6 +321,17 @@ class OpenAIJudge:
                     raise _UnusableError(f"the answer is larger than {LARGEST_REPLY:,} bytes")
                 if time.monotonic() > deadline:
                     raise _UnusableError(f"no whole answer in {self._limits.timeout:g} s")
+        start = reply[:1000].decode(errors="replace").lstrip("\ufeff \r\n\t")
+        if start.startswith(("data:", "event:", ": ")):
+            raise _HopelessError(
+                "the server streams its answer (text/event-stream), which was not asked for; turn "
+                "streaming off at the server or the proxy before it"
+            )
+        if page := web_page(start):
+            raise _HopelessError(
+                f"the server at {self._where} answers with {page}, not with a chat completion; "
+                f"correct the base_url, or log in where it asks for it{self._without_version}"
+            )
         return bytes(reply)
 
     @cached_property
@@ -269,11 +347,41 @@ class OpenAIJudge:
 
     @property
     def _where(self) -> str:
-        return self._base_url or "api.openai.com"
+        """The server's address, without a password that it may hold."""
+        return re.sub(r"//[^/@]*@", "//", self._base_url or "api.openai.com")
+
+    @property
+    def _without_version(self) -> str:
+        """A hint, where the address does not end as those of most servers do."""
+        if self._base_url is None or re.search(r"/(v\d+\w*|openai)$", self._base_url):
+            return ""
+        return "; the base_url does not end in /v1, as those of most servers do"
+
+    @property
+    def _in_the_way(self) -> str:
+        """A hint, where an environment variable sends requests through a proxy."""
+        parts = urlsplit(self._base_url or "https://api.openai.com")
+        host = parts.hostname or ""
+        for name in (f"{parts.scheme}_proxy", "all_proxy"):
+            for variable in (name, name.upper()):
+                if os.environ.get(variable) and not proxy_bypass(host):
+                    return (
+                        f"; the environment variable {variable} sends requests to {host} through "
+                        f"a proxy: if it should not, add {host} to NO_PROXY"
+                    )
+        return ""
+
+    def _explained(self, status: int, reason: str) -> str:
+        """A refusal with what else may lie behind it."""
+        if status in (404, 405):
+            reason += self._without_version
+        if status in PROXY_STATUS:
+            reason += self._in_the_way
+        return self._scrubbed(reason)
 
     def _scrubbed(self, text: str) -> str:
         """Servers and clients quote what they were sent."""
-        return text.replace(self._key, "***") if self._key else text
+        return text.replace(self._key, "***") if len(self._key) >= LEAST_SECRET else text
 
     def _clean(self, answer: Answer) -> Answer:
         if isinstance(answer, Rated):
@@ -321,9 +429,9 @@ class _Run:
     def answered(self) -> None:
         self._left = self._patience
 
-    def failed(self, reason: str) -> None:
+    def failed(self, reason: str, is_hopeless: bool) -> None:
         self._left -= 1
-        if self._left <= 0:
+        if self._left <= 0 or is_hopeless:
             self.stop = reason
 
 
@@ -335,10 +443,71 @@ class _UnusableError(Exception):
     """A reply that cannot be used."""
 
 
-def _worth_retrying(error: Any) -> bool:
-    if error.code == "insufficient_quota":
+class _HopelessError(_GaveUpError):
+    """Every other question would meet the same."""
+
+
+def _address(base_url: str) -> str:
+    """The base URL of a server; InputError if it cannot be one."""
+    url = base_url.strip()
+    if not re.match(r"https?://[^/]", url, re.I):
+        raise InputError(
+            f"openai judge: the base_url {base_url!r} is no address of a server; it begins with "
+            "http:// or https://, as in http://127.0.0.1:8000/v1."
+        )
+    url = url.rstrip("/")
+    if url.endswith("/chat/completions"):
+        raise InputError(
+            f"openai judge: leave /chat/completions out of the base_url {base_url!r}; it is added."
+        )
+    return url
+
+
+def _environment_fault(error: Exception) -> str:
+    """Which environment variable keeps the HTTP client from being made, in one sentence."""
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        if os.environ.get(name) and isinstance(error, OSError):
+            return (
+                f"the environment variable {name} names {os.environ[name]!r}, which holds no "
+                "certificates; correct or unset it"
+            )
+    names = [f"{scheme}_PROXY" for scheme in ("HTTP", "HTTPS", "ALL", "NO")]
+    proxies = [name for name in os.environ if name.upper() in names and os.environ[name]]
+    if isinstance(error, ImportError):
+        socks = [name for name in proxies if os.environ[name].lower().startswith("socks")]
+        return (
+            f"the environment variable {', '.join(socks or proxies)} names a SOCKS proxy, for "
+            "which the package socksio is missing; install it, name an HTTP proxy, or unset the "
+            "variable"
+        )
+    if proxies:
+        strange = [n for n in proxies if not re.match(r"(https?|socks5h?)://", os.environ[n])]
+        return (
+            f"the environment variable {', '.join(strange or proxies)} names no proxy that can be "
+            f"used ({error}); correct or unset it"
+        )
+    return f"no connection to a server can be made ({error})"
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The error at the root of another, which clients wrap several times."""
+    while error.__cause__ is not None or error.__context__ is not None:
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    return error
+
+
+def _has_logprobs(reply: Any) -> bool:
+    try:
+        return bool(reply["choices"][0]["logprobs"]["content"][0]["top_logprobs"])
+    except (KeyError, IndexError, TypeError):
         return False
-    return error.status_code in RETRIED or error.status_code >= 500
+
+
+def _worth_retrying(status: int, body: Any) -> bool:
+    error = body.get("error", body) if isinstance(body, dict) else None
+    if isinstance(error, dict) and error.get("code") == "insufficient_quota":
+        return False
+    return status in RETRIED or status >= 500
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -5,13 +5,16 @@ sum of r p(r) / sum of p(r): the likeliest word alone throws most of the signal 
 2024, Q-Bench; Wu et al. 2024, Q-Align). ``valid_mass`` is sum of p(r); when it is low the model
 was about to say something else, and the answer is Invalid. Where only text is known, it must be
 one label and nothing else: no number is fished out of a sentence.
+
+All labels are scored alike: by the probability that the answer begins with the label, whatever
+comes after it, less that of going on to a longer label. So p("4") and p("1") are comparable on a
+scale that also has "10", whether or not a model likes to write more behind a digit.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,12 +27,15 @@ from rlli_jax.judges import Answer, Failed, Invalid, Rated, Scale, Usage
 
 MIN_VALID_MASS = 0.5
 
+# How far a rating may be moved by what a server's lists leave open, as a part of the scale.
+MAX_OPEN = 0.05
+
 Context = tuple[int, ...]  # tokens of a label that have been said already
 
 
 def expected_answer(
     scale: Scale, probabilities: np.ndarray, min_valid_mass: float, text: str, usage: Usage | None
-) -> Answer:
+) -> Rated | Invalid:
     """The expectation over label probabilities [labels], worst first, or Invalid.
 
     ``text`` is what the model said, or was most likely to say; it is kept with the probabilities.
@@ -51,10 +57,10 @@ def expected_answer(
     return Rated(rating, min(mass, 1.0), raw, usage)
 
 
-def text_answer(scale: Scale, text: str, usage: Usage | None) -> Answer:
+def text_answer(scale: Scale, text: str, usage: Usage | None) -> Rated | Invalid:
     """The rating of a text that is one label, in any case, with or without a full stop."""
-    label = _folded(text).removesuffix(".")
-    labels = [_folded(label) for label in scale.labels]
+    label = folded(text).removesuffix(".")
+    labels = [folded(label) for label in scale.labels]
     if label not in labels:
         return Invalid("the answer is not one label of the scale", text, usage)
     ratings = np.linspace(scale.low, scale.high, len(labels))
@@ -105,31 +111,29 @@ class LabelTokens:
 
     A label may have several spellings ("good", "Good", " good"), each of one or more tokens; the
     probability of a spelling is the product over its tokens, and a label's is the sum over its
-    spellings. Where one spelling begins another ("1" and "10"), the shorter counts only with an
-    end of the answer behind it: p("10") = p(1) p(0|1), p("1") = p(1) p(end|1).
+    spellings. Where one spelling begins another ("1" and "10"), the shorter has what does not go
+    on to the longer: p("10") = p(1) p(0|1), p("1") = p(1) - p("10").
     """
 
     spellings: Mapping[Context, int]  # token ids -> index of the label
-    ends: frozenset[int]  # tokens that end an answer
     labels: int
 
     @classmethod
-    def of(
-        cls, scale: Scale, tokens: Callable[[str], Sequence[int] | None], ends: frozenset[int]
-    ) -> LabelTokens:
+    def of(cls, scale: Scale, tokens: Callable[[str], Sequence[int] | None]) -> LabelTokens:
         """Spell the labels of a scale.
 
         Args:
-            scale: its labels, as they are and capitalised, with and without a leading space.
+            scale: its labels, as they are, capitalised and in small letters, with and without a
+                leading space.
             tokens: ids of a text that follows the prompt, or None if it cannot follow.
-            ends: ids of the tokens that end an answer.
 
         Raises:
             InputError: the tokenizer has no tokens for a label, or the same for two.
         """
         spellings: dict[Context, int] = {}
         for index, label in enumerate(scale.labels):
-            for text in (label, label.capitalize(), f" {label}", f" {label.capitalize()}"):
+            cases = (label, label.capitalize(), label.lower())
+            for text in (space + case for space in ("", " ") for case in cases):
                 ids = tuple(tokens(text) or ())
                 if ids and spellings.setdefault(ids, index) != index:
                     other = scale.labels[spellings[ids]]
@@ -142,7 +146,7 @@ class LabelTokens:
                     f"the model's tokenizer cannot spell {label!r} of the scale {scale.name!r}; "
                     "choose another scale."
                 )
-        return cls(spellings, ends, len(scale.labels))
+        return cls(spellings, len(scale.labels))
 
     @cached_property
     def contexts(self) -> tuple[Context, ...]:
@@ -162,7 +166,19 @@ class LabelTokens:
     @cached_property
     def vocabulary(self) -> tuple[int, ...]:
         """All tokens whose probability is needed."""
-        return tuple(sorted({token for ids in self.spellings for token in ids} | self.ends))
+        return tuple(sorted({token for ids in self.spellings for token in ids}))
+
+    @cached_property
+    def _longer(self) -> dict[Context, list[Context]]:
+        """The spellings that each begins, without those that go on from one of them."""
+        longer = {
+            ids: [o for o in self.spellings if len(o) > len(ids) and o[: len(ids)] == ids]
+            for ids in self.spellings
+        }
+        return {
+            ids: [o for o in more if not any(o in longer[other] for other in more)]
+            for ids, more in longer.items()
+        }
 
     def probabilities(self, log_probabilities: Mapping[Context, np.ndarray]) -> np.ndarray:
         """Probability of each label: float64 [labels].
@@ -170,41 +186,90 @@ class LabelTokens:
         ``log_probabilities[context]`` is float [vocabulary]: that of the next token.
         """
         column = {token: i for i, token in enumerate(self.vocabulary)}
-        result = np.zeros(self.labels)
-        for ids, label in self.spellings.items():
-            p = math.exp(
+        said = {
+            ids: math.exp(
                 sum(float(log_probabilities[ids[:i]][column[t]]) for i, t in enumerate(ids))
             )
-            if ids in log_probabilities:  # another spelling goes on from here
-                next_token = np.asarray(log_probabilities[ids], np.float64)
-                p *= float(np.exp(next_token[[column[t] for t in sorted(self.ends)]]).sum())
-            result[label] += p
-        return result
+            for ids in self.spellings
+        }
+        result = np.zeros(self.labels)
+        for ids, label in self.spellings.items():
+            result[label] += said[ids] - sum(said[longer] for longer in self._longer[ids])
+        return np.maximum(result, 0.0)  # but for rounding
 
 
-def listed_probabilities(scale: Scale, positions: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """Probability of each label from a server's lists of likely tokens: float64 [labels].
+@dataclass(frozen=True)
+class Listed:
+    """What a server's lists of likely tokens say of the labels."""
+
+    probabilities: np.ndarray  # float64 [labels], of what is certain
+    # Tokens that may become one of several labels: their probability and the labels' indices.
+    open: tuple[tuple[float, tuple[int, ...]], ...] = ()
+    # The same of beginnings of labels, which may also become no label at all.
+    begun: tuple[tuple[float, tuple[int, ...]], ...] = ()
+
+    def unclear(self, scale: Scale) -> str:
+        """Why there is no rating, if what is open could move it by more than MAX_OPEN; else ""."""
+        ratings = np.linspace(scale.low, scale.high, len(scale.labels))
+
+        def mean(p: np.ndarray) -> float:
+            return float(p @ ratings / p.sum()) if p.sum() else 0.0
+
+        def extreme(choose: Callable[..., Any]) -> float:
+            p = self.probabilities.copy()
+            for mass, labels in self.open:
+                p[choose(labels)] += mass
+            for mass, labels in self.begun:
+                label = choose(labels)
+                if choose(ratings[label], mean(p)) == ratings[label]:
+                    p[label] += mass
+            return mean(p)
+
+        if not self.probabilities.any() or (
+            extreme(max) - extreme(min) <= MAX_OPEN * (scale.high - scale.low)
+        ):
+            return ""
+        mass, labels = max(self.open + self.begun)
+        names = f"{scale.labels[labels[0]]!r} or "
+        names += "no label" if len(labels) == 1 else repr(scale.labels[labels[-1]])
+        return (
+            f"the server's lists leave open whether {mass:.2g} of the probability is on {names}; "
+            "choose scoring 'text', or a scale of which no label begins another, such as 1-5"
+        )
+
+
+def listed_probabilities(
+    scale: Scale, positions: Sequence[Mapping[str, Any]], is_whole: bool = True
+) -> Listed:
+    """What a server's lists of likely tokens say of each label.
 
     Args:
         scale: the scale that was asked for.
-        positions: ``logprobs.content`` of a chat completion. Each has a generated ``token``, its
-            ``logprob``, and ``top_logprobs`` with the same of the likeliest tokens.
+        positions: ``logprobs.content`` of a chat completion, from where the answer begins. Each
+            has a generated ``token``, its ``logprob``, and ``top_logprobs`` with the same of the
+            likeliest tokens.
+        is_whole: the answer was not cut off by a limit of tokens.
 
     A server says what is likely after the tokens that it generated, and nothing of the other
-    ways. A label of several tokens therefore counts where the answer went that way. Elsewhere
-    its beginning is left out ("1", which may be "10"), which lowers the valid mass, rather than
-    guessed at.
+    ways. Where a token begins several labels ("1" and "10") and the answer did not go that way,
+    its probability is open, unless the list shows that this tokenizer writes the longer label as
+    one token. So is that of the beginning of a label.
 
     Raises:
         ValueError, KeyError, TypeError, AttributeError: the lists are malformed.
     """
-    labels = {_folded(label): index for index, label in enumerate(scale.labels)}
+    labels = {folded(label): index for index, label in enumerate(scale.labels)}
     result = np.zeros(len(labels))
+    unsettled: list[tuple[float, tuple[int, ...]]] = []
+    begun: list[tuple[float, tuple[int, ...]]] = []
 
-    def may_go_on(word: str) -> bool:
-        return any(label != word and label.startswith(word) for label in labels)
+    def longer(word: str) -> tuple[int, ...]:
+        return tuple(
+            index for label, index in labels.items() if label != word and label.startswith(word)
+        )
 
-    def count(position: int, said: str, mass: float) -> None:
+    def count(position: int, said: str, mass: float, so_far: int | None) -> None:
+        """Divide the probability of the tokens ``said``; ``so_far`` is the label that they are."""
         chosen = str(positions[position]["token"])
         is_last = position + 1 == len(positions)
         listed: dict[str, float] = {}
@@ -212,19 +277,35 @@ def listed_probabilities(scale: Scale, positions: Sequence[Mapping[str, Any]]) -
             # Tokens of part of a letter are shown alike.
             listed[entry["token"]] = listed.get(entry["token"], 0.0) + _probability(entry)
         listed.setdefault(chosen, _probability(positions[position]))
+        words = {token: (said + spaced(token)).lstrip().casefold() for token in listed}
+        in_one_token = any(
+            word != other and word in labels and other in labels and word.startswith(other)
+            for word in words.values()
+            for other in words.values()
+        )
+        rest = mass  # what is neither a longer label nor may become one
         for token, share in listed.items():
-            p = mass * share
-            word = _folded(said + token)
-            if token == chosen and not is_last and may_go_on(word):
-                count(position + 1, said + token, p)
-            elif _ends(token) and _folded(said) in labels:
-                result[labels[_folded(said)]] += p
-            elif word in labels and (not may_go_on(word) or (token == chosen and is_last)):
-                result[labels[word]] += p
+            p, word = mass * share, words[token]
+            label, more = labels.get(word.strip().removesuffix(".")), longer(word)
+            if label is None and not more:
+                continue
+            rest -= p
+            if more and token == chosen and not is_last:
+                count(position + 1, said + spaced(token), p, label if label is not None else so_far)
+            elif label is not None and (not more or in_one_token or (token == chosen and is_whole)):
+                result[label] += p
+            else:
+                own = label if label is not None else so_far
+                if own is None:
+                    begun.append((p, more))
+                else:
+                    unsettled.append((p, (own, *more)))
+        if so_far is not None:
+            result[so_far] += max(0.0, rest)
 
     if positions:
-        count(0, "", 1.0)
-    return result
+        count(0, "", 1.0, None)
+    return Listed(result, tuple(unsettled), tuple(begun))
 
 
 def _probability(entry: Mapping[str, Any]) -> float:
@@ -234,10 +315,11 @@ def _probability(entry: Mapping[str, Any]) -> float:
     return p
 
 
-def _folded(text: str) -> str:
+def folded(text: str) -> str:
+    """A label as it is compared: in any case, without blanks around it."""
     return text.strip().casefold()
 
 
-def _ends(token: str) -> bool:
-    """Whether a token of an answer ends it: nothing, a full stop, a new line, <|im_end|>."""
-    return token in ("", ".") or "\n" in token or re.fullmatch(r"<.*>", token) is not None
+def spaced(token: str) -> str:
+    """A token's text: some servers show the pieces of a vocabulary, with signs for blanks."""
+    return token.replace("\u2581", " ").replace("\u0120", " ").replace("\u010a", "\n")

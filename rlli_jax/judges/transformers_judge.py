@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlli_jax.catalog import Picture
+from rlli_jax.catalog.pictures import shrink
 from rlli_jax.errors import InputError
 from rlli_jax.judges import (
     JSON,
@@ -96,6 +97,8 @@ class TransformersJudge:
         device: ``auto`` (an accelerator if there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         dtype: ``auto`` (that of the checkpoint, on every device), or one of DTYPES.
         both_orders: average over the labels listed worst first and best first.
+        longest_side: pixels; larger pictures are scaled down to it before the model's own
+            processor sees them. None leaves them as they are.
         min_valid_mass: below this probability on the scale's labels an answer is Invalid.
         batch_size: prompts at a time; halved whenever memory runs out.
 
@@ -112,6 +115,7 @@ class TransformersJudge:
         device: str = "auto",
         dtype: str = "auto",
         both_orders: bool = False,
+        longest_side: int | None = None,
         min_valid_mass: float = MIN_VALID_MASS,
         batch_size: int = 16,
     ) -> None:
@@ -129,6 +133,11 @@ class TransformersJudge:
                 f"transformers judge: min_valid_mass is {min_valid_mass}; give a number from 0 "
                 "to 1."
             )
+        if longest_side is not None and longest_side < 1:
+            raise InputError(
+                f"transformers judge: longest_side is {longest_side}; give a number of pixels from "
+                "1."
+            )
         if batch_size < 1:
             raise InputError(
                 f"transformers judge: batch_size is {batch_size}; give a number from 1."
@@ -136,6 +145,7 @@ class TransformersJudge:
         self._name, self._given_revision = str(model), revision
         self._device_name, self._given_dtype = device, dtype
         self._orders = label_orders(both_orders)
+        self._longest_side = longest_side
         self._min_valid_mass = min_valid_mass
         self._batch_size = batch_size
         self._shares: bool | None = None  # whether prefixes may be shared; None: not yet known
@@ -155,6 +165,8 @@ class TransformersJudge:
             "dtype": dtype,
             "min_valid_mass": self._min_valid_mass,
         }
+        if self._longest_side is not None:  # else absent: earlier answers keep their keys
+            parameters["longest_side"] = self._longest_side
         return JudgeIdentity("transformers", parameters)
 
     def rate(self, questions: Sequence[Question]) -> list[Answer]:
@@ -275,7 +287,10 @@ class TransformersJudge:
         """All that the model takes for one prompt with its picture; tensors of batch size 1."""
         from PIL import Image
 
-        image: Any = {"type": "image", "image": Image.fromarray(picture.pixels)}
+        pixels = picture.pixels
+        if self._longest_side is not None:
+            pixels = shrink(pixels, self._longest_side)
+        image: Any = {"type": "image", "image": Image.fromarray(pixels)}
         content: Any = chat[0]["content"]
         parts = [image if part["type"] == "image" else part for part in content]
         inputs = self._processor.apply_chat_template(
@@ -323,17 +338,7 @@ class TransformersJudge:
 
                 return spell
 
-            eos = self._model.generation_config.eos_token_id
-            ends = {
-                self._processor.tokenizer.eos_token_id,
-                *(eos if isinstance(eos, list) else [eos]),
-            }
-            closing = behind(end + scale.labels[0])
-            for mark in (".", "\n"):
-                ids = closing(mark)
-                if ids is not None and len(ids) == 1:
-                    ends.add(ids[0])
-            self._label_tokens[scale] = LabelTokens.of(scale, behind(end), frozenset(ends - {None}))
+            self._label_tokens[scale] = LabelTokens.of(scale, behind(end))
         return self._label_tokens[scale]
 
     # ---- rating
@@ -389,6 +394,7 @@ class TransformersJudge:
         for this model, else whole."""
         import torch
 
+        assert self._model is not None  # loaded before its device is used, which may not be there
         common = min(_common(prompts), min(map(len, prompts)) - 1)
         inputs = {name: tensor.to(self._device) for name, tensor in inputs.items()}
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlli_jax.judges import Question
-from rlli_jax.judges.batch_files import BatchSummary, read_batch, write_batch
+from rlli_jax.judges.batch_files import BatchSummary, read_batch, require_settled, write_batch
 from rlli_jax.judges.openai_judge import OpenAIJudge
 from rlli_jax.oracle.asking import look_up, on_scale
 from rlli_jax.oracle.store import Row, Store
@@ -24,9 +24,12 @@ def export_batch(
 
     Nothing is claimed: answers that come from elsewhere in the meantime are asked again.
 
+    No server is asked.
+
     Raises:
-        InputError: the file cannot be written, or the judge cannot write such a file.
+        InputError: the file cannot be written, or the judge's scoring is not settled.
     """
+    require_settled(judge.given)
     missing = look_up(judge, questions, store).missing
     return write_batch(path, judge.completions, {key.hex(): q for key, q in missing.items()})
 
@@ -39,8 +42,9 @@ def import_batch(
     Lines of questions that are not of this study or are answered already count as unknown.
 
     Raises:
-        InputError: the file cannot be read.
+        InputError: the file cannot be read, or the judge's scoring is not settled.
     """
+    require_settled(judge.given)
     found = look_up(judge, questions, store)
     missing = found.missing
     answers, summary = read_batch(

@@ -119,7 +119,14 @@ def import_answers(store: Store, path: str | Path) -> int:
     return store.add(rows, texts)
 
 
-def prune(store: Store, *, judge: str = "", days: float | None = None, failed: bool = False) -> int:
+def prune(
+    store: Store,
+    *,
+    judge: str = "",
+    days: float | None = None,
+    failed: bool = False,
+    invalid: bool = False,
+) -> int:
     """Delete the answers to which everything given applies; returns how many.
 
     Args:
@@ -127,12 +134,16 @@ def prune(store: Store, *, judge: str = "", days: float | None = None, failed: b
         judge: a part of the judge's name or parameters, as :func:`describe` shows them.
         days: only answers older than this.
         failed: only failures, which would be asked again anyway.
+        invalid: only invalid answers; with ``failed``, both kinds.
 
     Raises:
         InputError: nothing is given, which would delete everything; no judge has such a part.
     """
-    if not judge and days is None and not failed:
-        raise InputError("prune: say what to delete: a judge, an age in days, or failed answers.")
+    kinds = [kind for kind, chosen in (("failed", failed), ("invalid", invalid)) if chosen]
+    if not judge and days is None and not kinds:
+        raise InputError(
+            "prune: say what to delete: a judge, an age in days, failed or invalid answers."
+        )
     conditions: list[sa.ColumnElement[bool]] = []
     if judge:
         digests = [
@@ -145,8 +156,8 @@ def prune(store: Store, *, judge: str = "", days: float | None = None, failed: b
         conditions.append(ANSWERS.c.judge.in_(digests))
     if days is not None:
         conditions.append(ANSWERS.c.answered_at < time.time() - days * 86400)
-    if failed:
-        conditions.append(ANSWERS.c.kind == "failed")
+    if kinds:
+        conditions.append(ANSWERS.c.kind.in_(kinds))
     return store.delete(sa.and_(*conditions))
 
 

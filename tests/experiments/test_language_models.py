@@ -12,6 +12,7 @@ from chat_server import LocalServer, completion
 
 pytest.importorskip("openai", reason="needs the extra llm")
 
+from rlli_jax.experiments.run_directory import read_config
 from rlli_jax.judges import named_scale, openai_judge
 from rlli_jax.oracle import QoETable
 
@@ -107,11 +108,62 @@ def test_a_study_asks_each_question_once(rlli, config, server, tmp_path):
     np.testing.assert_array_equal(second.qoe, first.qoe)
 
 
+def test_plans_and_batch_files_need_no_server(rlli, study, tmp_path):
+    away = {"kind": "openai", "base_url": "http://127.0.0.1:9/v1", "model": "tiny"}
+    config = study(away)
+    status, plan, _ = rlli("judge", config, "--dry-run")
+    assert status == 0
+    *lines, note = plan.splitlines()
+    assert numbers("\n".join(lines))["to ask"] == "24"
+    assert note == "judge.scoring is auto, and no server was asked: planned as logprobs"
+    status, _, errors = rlli("judge", config, "--export-batch", tmp_path / "in.jsonl")
+    assert status == 2
+    assert "judge.scoring: a batch file needs to know its scoring" in errors
+    status, output, _ = rlli(
+        "judge", config, "judge.scoring=text", "--export-batch", tmp_path / "in.jsonl"
+    )
+    assert (status, output) == (0, f"24 requests in {tmp_path / 'in.jsonl'}\n")
+
+
+def test_a_plan_counts_the_answers_of_the_scoring_that_auto_once_was(
+    rlli, config, server, tmp_path
+):
+    assert rlli("judge", config, "--output", tmp_path / "run")[0] == 0
+    _, plan, _ = rlli("judge", config, "judge.scoring=auto", "--dry-run")
+    *lines, note = plan.splitlines()
+    assert numbers("\n".join(lines))["cached"] == "24"
+    assert note.endswith("planned as text")
+    assert len(server.requests) == QUESTIONS
+
+
+def test_errors_inside_successes_are_asked_again_by_the_next_command(
+    rlli, config, server, tmp_path
+):
+    error = {"code": 502, "message": "upstream went away"}
+    choice = {"finish_reason": "error", "message": {"content": ""}, "error": error}
+    server.respond = lambda body, n: {"choices": [choice]}
+    status, _, errors = rlli("judge", config, "--output", tmp_path / "run")
+    assert status == 2
+    assert "upstream went away" in errors
+    server.respond = opinion
+    status, output, _ = rlli("judge", config, "--output", tmp_path / "again")
+    assert status == 0
+    assert "0 answers were stored, 24 asked" in output
+
+
+def test_nulls_that_mean_something_survive_in_the_run_directory(rlli, config, server, tmp_path):
+    changes = ("judge.max_tokens=null", "judge.temperature=null", "judge.longest_side=8")
+    assert rlli("judge", config, *changes, "--output", tmp_path / "run")[0] == 0
+    assert all("max_tokens" not in body for body in server.requests)
+    kept = read_config(tmp_path / "run").judge
+    assert (kept.max_tokens, kept.temperature, kept.longest_side) == (None, None, 8)
+
+
 def test_a_batch_service_answers_in_place_of_the_server(rlli, config, server, tmp_path):
     _, _, errors = rlli("judge", config, "judge.budget.questions=4", "--output", tmp_path / "run")
     assert "20 of 24 answers are missing" in errors
     status, output, _ = rlli("judge", config, "--export-batch", tmp_path / "in.jsonl")
-    assert (status, output) == (0, f"20 questions in {tmp_path / 'in.jsonl'}\n")
+    assert (status, output) == (0, f"20 requests in {tmp_path / 'in.jsonl'}\n")
     assert len(server.requests) == 4
 
     lines = [json.loads(line) for line in (tmp_path / "in.jsonl").read_text().splitlines()]

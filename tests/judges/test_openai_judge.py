@@ -7,14 +7,17 @@ import io
 import json
 import time
 from email.utils import formatdate
+from importlib.util import find_spec
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from chat_server import completion
 from PIL import Image
 
 pytest.importorskip("openai", reason="needs the extra llm")
 
+from rlli_jax.catalog import Picture
 from rlli_jax.errors import InputError
 from rlli_jax.judges import Failed, Invalid, Rated, Usage, openai_judge
 from rlli_jax.judges.completions import Completions
@@ -196,7 +199,7 @@ def test_a_huge_answer_is_cut_off(server, judge, question):
             "logprobs",
             "only 0.1 of the probability is on the scale's labels, of 0.5 that is asked for",
         ),
-        ({"text": None}, "text", "the answer is not one label of the scale"),
+        ({"text": ""}, "text", "the answer is not one label of the scale"),
         ({"text": None, "refusal": "I cannot"}, "logprobs", "the model refused to answer"),
         (
             {"text": "good"},
@@ -226,6 +229,214 @@ def test_a_content_filter_is_final(server, judge, question):
     server.respond = lambda body, n: (400, error, {})
     (answer,) = judge().rate([question()])
     assert answer == Invalid("the server's content filter refused the question", "no")
+
+
+def choice(text=None, finish="stop", logprobs=None, usage=True, **message):
+    """A completion as a server may put it; logprobs as for ``completion``."""
+    body = completion(text, logprobs, **message)
+    body["choices"][0]["finish_reason"] = finish
+    return body if usage else {"choices": body["choices"]}
+
+
+def failed_choice(error=None, finish="error"):
+    body = choice("", finish)
+    body["choices"][0]["error"] = error
+    return body
+
+
+@pytest.mark.parametrize(
+    ("body", "reason", "is_retried"),
+    [
+        (
+            failed_choice({"code": 502, "message": "upstream went away"}),
+            "the server answered with status 502: upstream went away",
+            True,
+        ),
+        ({"error": {"code": "429", "message": "slow down"}}, "status 429: slow down", True),
+        ({"error": {"code": 400, "message": "bad"}, "choices": None}, "status 400: bad", False),
+        ({"error": "out of memory"}, "the server reports an error: out of memory", False),
+        ({"object": "error", "message": "too long", "code": 400}, "status 400: too long", False),
+        ({"detail": "model is loading"}, "reports an error: model is loading", False),
+        (failed_choice(), "reports an error: the answer ended with an error", False),
+        (choice(None), "the server's answer is empty: it has no content", False),
+        (choice(None, usage=False), "the server's answer is empty: it has no content", False),
+    ],
+)
+def test_an_error_inside_a_success_is_the_servers_and_never_an_answer(
+    server, judge, question, body, reason, is_retried
+):
+    server.respond = lambda _, n: body
+    (answer,) = judge("text", Limits(retries=1)).rate([question()])
+    assert isinstance(answer, Failed)
+    assert answer.reason.endswith(reason)
+    assert len(server.requests) == 1 + is_retried
+
+
+def test_an_answer_beside_an_empty_error_counts(server, judge, question):
+    server.respond = lambda body, n: choice("good") | {"error": None}
+    assert judge("text").rate([question()]) == [Rated(4.0, raw="good")]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"type": "thinking", "thinking": [{"type": "text", "text": "bad"}]}, "good"],
+        [{"type": "reasoning", "text": "bad"}, {"type": "text", "text": "good"}],
+        [{"type": "text", "text": "go"}, {"type": "output_text", "text": "od"}],
+    ],
+)
+def test_content_in_parts_is_read(server, judge, question, content):
+    server.respond = lambda body, n: choice(content)
+    assert judge("text").rate([question()]) == [Rated(4.0, raw="good")]
+
+
+def test_a_refusal_among_the_parts_is_one(server, judge, question):
+    server.respond = lambda body, n: choice([{"type": "refusal", "refusal": "I cannot"}])
+    assert judge("text").rate([question()]) == [Invalid("the model refused to answer", "I cannot")]
+
+
+FILTERED = {
+    "no message": (200, {"choices": [{"index": 0, "finish_reason": "content_filter"}]}),
+    "message null": (200, {"choices": [{"finish_reason": "content_filter", "message": None}]}),
+    "another name": (200, choice("", "SAFETY")),
+    "inside a 200": (200, {"error": {"code": "content_filter", "message": "no"}}),
+    "as Azure says it": (
+        400,
+        {"error": {"code": "x", "innererror": {"code": "ResponsibleAIPolicyViolation"}}},
+    ),
+    "as OpenRouter says it": (
+        403,
+        {"error": {"code": 403, "message": "no", "metadata": {"flagged_input": "a cat"}}},
+    ),
+}
+
+
+@pytest.mark.parametrize("how", FILTERED)
+def test_a_content_filter_concerns_its_question_alone(server, judge, question, how):
+    server.respond = lambda body, n: (*FILTERED[how], {}) if n == 0 else choice("good")
+    answers = judge("text", Limits(concurrency=1)).rate([question(0), question(1)])
+    assert isinstance(answers[0], Invalid)
+    assert answers[0].reason == "the server's content filter refused the question"
+    assert answers[1] == Rated(4.0, raw="good")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>\nbad? poor?\n</think>\n\ngood",
+        "bad? poor?</think> good",  # the beginning stood in the prompt
+        "[THINK]bad?[/THINK]good",
+        "<|channel|>analysis<|message|>bad?<|end|><|start|>assistant<|channel|>final<|message|>good",
+    ],
+)
+def test_reasoning_in_the_text_is_read_past(question, text):
+    answer = Completions("tiny", "text").answer([choice(text)], question(), None)
+    assert answer == Rated(4.0, raw=text)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        choice("<think>\nthe persona", "length"),
+        choice("<think>\nthe persona", "stop"),
+        choice("", "length", reasoning_content="the persona"),
+        choice(None, "length", reasoning="the persona"),
+    ],
+)
+@pytest.mark.parametrize("scoring", ["text", "logprobs"])
+def test_reasoning_that_was_cut_off_is_named_with_what_helps(question, body, scoring):
+    answer = Completions("tiny", scoring).answer([body], question(), None)
+    assert isinstance(answer, Invalid)
+    assert answer.reason == (
+        "the answer was cut off in its reasoning; raise judge.max_tokens (now 16), or turn the "
+        "model's reasoning off by judge.extra"
+    )
+
+
+def test_an_answer_that_was_cut_off_is_named_and_none_is_taken_for_a_label(server, judge, question):
+    server.respond = lambda body, n: choice("I would", "length")
+    unlimited = {"max_tokens": None, "extra": {"max_completion_tokens": 2}}
+    (answer,) = judge("text", **unlimited).rate([question()])
+    assert answer.reason == (
+        "the answer was cut off before its end; raise judge.extra.max_completion_tokens (now 2)"
+    )
+    server.respond = lambda body, n: choice("1", "length")  # of 10?
+    one = judge("text", max_tokens=1)
+    assert isinstance(one.rate([question(scale="1-10")])[0], Invalid)
+    assert one.rate([question(scale="1-5")]) == [Rated(1.0, raw="1")]
+
+
+SURE = [(token, {token: 1.0}) for token in ("<think>", "\n\n", "</think>", "\n\n")]
+UNTAGGED = [(token, {token: 1.0}) for token in ("Hm", ",", " good", "?", "\n\n")]
+SPLIT = [(token, {token: 1.0}) for token in ("<", "think", ">", "hm", "</", "think", ">")]
+END = [("<|im_end|>", {"<|im_end|>": 1.0})]
+
+
+@pytest.mark.parametrize("before", [[], SURE, UNTAGGED, SPLIT])
+@pytest.mark.parametrize("after", [[], END])
+@pytest.mark.parametrize("blank", ["", " ", "\u2581", "\u0120"])
+def test_log_probabilities_are_read_from_where_the_answer_begins(question, before, after, blank):
+    good = [(f"{blank}good", {f"{blank}good": 0.75, f"{blank}fair": 0.25})]
+    reasoning = "Hm" if before else None
+    body = choice("good", logprobs=before + good + after, reasoning_content=reasoning)
+    answer = Completions("tiny", "logprobs").answer([body], question(), None)
+    assert isinstance(answer, Rated)
+    assert answer.rating == pytest.approx(3.75)
+
+
+def test_log_probabilities_without_the_answer_are_named(server, judge, question):
+    server.respond = lambda body, n: choice("good", logprobs=UNTAGGED, reasoning_content="Hm")
+    (answer,) = judge().rate([question()])
+    assert isinstance(answer, Invalid)
+    assert answer.reason.startswith("the log-probabilities begin with the model's reasoning")
+
+
+def test_a_page_or_a_stream_in_place_of_an_answer_is_named_at_once(server, judge, question):
+    asker = judge("text", Limits(concurrency=1))
+    page = b"\n<!DOCTYPE html><html><head><title>Log in</title></head></html>"
+    stream = b'data: {"choices": []}\n\ndata: [DONE]\n\n'
+    for content, kind, reason in (
+        (page, "text/html", "answers with a web page called 'Log in', not with a chat completion"),
+        (stream, "text/event-stream", "the server streams its answer (text/event-stream)"),
+        (b": ping\n\n" + stream, "application/json", "the server streams its answer"),
+    ):
+        del server.requests[:]
+        server.respond = lambda _, n, c=content, k=kind: (200, c, {"Content-Type": k})
+        answers = asker.rate([question(i) for i in range(3)])
+        assert reason in answers[0].reason
+        assert [type(answer) for answer in answers] == [Failed] * 3
+        assert len(server.requests) == 1
+        with pytest.raises(InputError, match=reason.split("(")[0]):
+            judge("auto").identity  # noqa: B018
+
+
+def test_a_page_with_an_error_status_is_not_shown_as_it_is(server, judge, question):
+    page = b"<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>"
+    server.respond = lambda body, n: (502, page, {"Content-Type": "text/html"})
+    (answer,) = judge("text", Limits(retries=0)).rate([question()])
+    assert answer == Failed(
+        "the server answered with status 502: a web page called '502 Bad Gateway'"
+    )
+
+
+def test_a_picture_too_large_for_the_server_has_a_remedy(server, judge, question):
+    server.respond = lambda body, n: (413, {"detail": "too large"}, {})
+    (answer,) = judge("text").rate([question()])
+    assert "status 413: too large; " in answer.reason
+    assert "set judge.longest_side" in answer.reason
+    server.respond = lambda body, n: choice("good")
+    judge("text", longest_side=16).rate([question()])
+    url = server.requests[-1]["messages"][0]["content"][1]["image_url"]["url"]
+    with Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))) as image:
+        assert image.size == (16, 12)  # of 32 x 24
+    assert "longest_side" not in parameters()
+
+
+def test_a_picture_that_went_away_fails_alone(server, judge, question, tmp_path):
+    gone = question()._replace(picture=Picture.from_file(tmp_path / "gone.png"))
+    answers = judge("text").rate([gone, question(1)])
+    assert answers[0].reason.startswith(f"The image {tmp_path / 'gone.png'} is missing")
+    assert isinstance(answers[1], Rated)
 
 
 @pytest.mark.parametrize("body", [{}, [], 3, None, {"choices": []}, {"choices": [{}]}])
@@ -260,7 +471,7 @@ def test_a_server_that_is_down_is_not_asked_for_ever(question):
         Completions("m", "text"), base_url=CLOSED, limits=Limits(concurrency=1, retries=1)
     )
     answers = judge.rate([question(i) for i in range(3)])
-    assert answers[0].reason.startswith("no answer from the server: APIConnectionError")
+    assert answers[0].reason.startswith("no answer from the server: ConnectionRefusedError: [Errno")
     assert answers[1].reason.startswith("not asked: no answer")
 
 
@@ -337,6 +548,176 @@ def test_auto_scoring_says_what_keeps_it_from_asking(server, judge):
         down.identity  # noqa: B018
 
 
+def refuse_name(body, n):
+    """As servers of reasoning models do."""
+    if "max_tokens" in body:
+        message = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
+        return 400, {"error": {"message": message, "param": "max_tokens"}}, {}
+    return completion("good", [("good", {"good": 1.0})])
+
+
+def test_auto_scoring_names_what_was_refused_and_what_helps(server, judge, question):
+    server.respond = refuse_name
+    helps = r"judge\.max_tokens=null and judge\.extra={max_completion_tokens: 16}"
+    with pytest.raises(InputError, match=rf"Unsupported parameter: 'max_tokens'.*{helps}"):
+        judge("auto").identity  # noqa: B018
+    asker = judge("auto", max_tokens=None, extra={"max_completion_tokens": 64})
+    assert asker.identity.parameters["scoring"] == "logprobs"
+    assert isinstance(asker.rate([question()])[0], Rated)
+    assert "max_tokens" not in server.requests[-1]
+    assert server.requests[-1]["max_completion_tokens"] == 64
+    assert asker.expected_usage(question()).completion_tokens == 64
+
+
+def test_the_probe_asks_what_the_questions_will_ask(server, judge, question):
+    server.respond = lambda body, n: completion("yes", [("yes", {"yes": 1.0})])
+    asker = judge("auto", top_logprobs=7, temperature=0.5, seed=3)
+    asker.rate([question()])
+    probe, asked = server.requests
+    assert probe | {"messages": None} == asked | {"messages": None}
+
+
+def test_a_server_that_allows_fewer_log_probabilities_gives_as_many_as_it_allows(
+    server, judge, question
+):
+    def respond(body, n):
+        if body.get("top_logprobs", 0) > 5:
+            message = "top_logprobs must be between 0 and 5, got 20"
+            return 400, {"error": {"message": message}}, {}
+        return completion("good", GOOD)
+
+    server.respond = respond
+    asker = judge("auto")
+    assert asker.rate([question()])[0].rating == pytest.approx(3.75)
+    assert server.requests[-1]["top_logprobs"] == 5
+    assert asker.identity.parameters["top_logprobs"] == 5
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("status", [400, 403, 422])
+def test_a_refusal_that_speaks_of_log_probabilities_means_text(server, judge, question, status):
+    message = "no logprobs for this model"
+    server.respond = lambda body, n: (
+        (status, {"error": {"message": message}}, {}) if "logprobs" in body else choice("good")
+    )
+    assert judge("auto").rate([question()]) == [Rated(4.0, raw="good")]
+
+
+def test_an_error_inside_a_success_is_no_answer_to_the_probe(server, judge):
+    server.respond = lambda body, n: {"error": "model is loading"}
+    with pytest.raises(InputError, match="reports an error: model is loading"):
+        judge("auto").identity  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:1080", "variable ALL_PROXY names a SOCKS proxy"),
+        ("all_proxy", "socks://127.0.0.1:1080", "variable all_proxy names no proxy that can be"),
+        ("HTTPS_PROXY", "ftp://x", "variable HTTPS_PROXY names no proxy that can be used"),
+        ("SSL_CERT_FILE", "/nonexistent.pem", "variable SSL_CERT_FILE names '/nonexistent.pem'"),
+        ("SSL_CERT_FILE", __file__, "variable SSL_CERT_FILE names"),
+    ],
+)
+def test_a_variable_that_keeps_the_client_from_starting_is_named(
+    server, judge, question, monkeypatch, variable, value, reason
+):
+    if "socks5" in value and find_spec("socksio"):
+        pytest.skip("socksio is installed")
+    monkeypatch.setenv(variable, value)
+    answers = judge("text").rate([question(i) for i in range(2)])
+    assert [type(answer) for answer in answers] == [Failed] * 2
+    assert f"the environment {reason}" in answers[0].reason
+    with pytest.raises(InputError, match=f"openai judge: the environment {reason}"):
+        judge("auto").identity  # noqa: B018
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+def test_a_proxy_in_the_way_of_a_local_server_is_named(
+    server, judge, question, monkeypatch, variable
+):
+    monkeypatch.setenv(variable, "http://user:hidden@127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("NO_PROXY", "")
+    (answer,) = judge("text", Limits(retries=0)).rate([question()])
+    assert f"variable {variable} sends requests to 127.0.0.1 through a proxy" in answer.reason
+    assert "add 127.0.0.1 to NO_PROXY" in answer.reason
+    assert "hidden" not in answer.reason
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    assert isinstance(judge("text").rate([question()])[0], Rated)
+
+
+def test_a_gateway_error_through_a_proxy_names_the_variable(server, judge, question, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.setenv("HTTP_PROXY", server.url.removesuffix("/v1"))
+    server.respond = lambda body, n: (503, b"<html><title>Squid</title></html>", {})
+    (answer,) = judge("text", Limits(retries=0)).rate([question()])
+    assert "status 503: a web page called 'Squid'; the environment variable HTTP_PROXY" in (
+        answer.reason
+    )
+
+
+@pytest.mark.parametrize("blank", ["\n", " ", "\r\n"])
+def test_blanks_around_a_key_are_stripped(server, judge, question, monkeypatch, blank):
+    monkeypatch.setenv("OPENAI_API_KEY", f"{blank}{KEY}{blank}")
+    assert isinstance(judge("text").rate([question()])[0], Rated)
+    assert server.headers[0]["authorization"] == f"Bearer {KEY}"
+
+
+def test_a_key_that_cannot_be_sent_is_refused(judge, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-one\nsk-two")
+    with pytest.raises(InputError, match="variable OPENAI_API_KEY has line breaks") as caught:
+        judge("text")
+    assert "sk-one" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000/v1", "localhost/v1", "", "file:///v1", "http://"])
+def test_a_base_url_that_is_none_is_refused(url):
+    with pytest.raises(InputError, match="is no address of a server; it begins with http:// or"):
+        OpenAIJudge(Completions("m", "text"), base_url=url)
+
+
+def test_a_base_url_with_the_path_of_a_request_is_refused():
+    with pytest.raises(InputError, match="leave /chat/completions out"):
+        OpenAIJudge(Completions("m", "text"), base_url="http://x/v1/chat/completions")
+
+
+def test_a_base_url_without_v1_is_hinted_at_where_the_server_knows_no_such_page(
+    server, judge, question
+):
+    server.respond = lambda body, n: (404, {"detail": "Not Found"}, {})
+    short = OpenAIJudge(Completions("m", "text"), base_url=server.url.removesuffix("/v1"))
+    hint = "; the base_url does not end in /v1, as those of most servers do"
+    assert short.rate([question()])[0].reason.endswith(f"Not Found{hint}")
+    assert hint not in judge("text").rate([question()])[0].reason
+
+
+def test_a_password_in_the_base_url_is_shown_nowhere():
+    judge = OpenAIJudge(
+        Completions("m"), base_url="http://me:hidden@127.0.0.1:9/v1", limits=Limits(retries=0)
+    )
+    with pytest.raises(InputError, match=r"server at http://127\.0\.0\.1:9/v1 does not") as caught:
+        judge.identity  # noqa: B018
+    assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["good", "o", "EMPTY", "ollama"])
+def test_a_short_key_strikes_out_no_ordinary_text(server, judge, question, monkeypatch, key):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    server.respond = lambda body, n: choice("good")
+    assert judge("text").rate([question()]) == [Rated(4.0, raw="good")]
+    server.respond = lambda body, n: (400, {"error": {"message": f"{key} and ollama"}}, {})
+    assert judge("text").rate([question()])[0].reason.endswith(f"400: {key} and ollama")
+
+
+def test_auto_scoring_can_be_settled_without_a_server():
+    judge = OpenAIJudge(Completions("m"), base_url=CLOSED)
+    assert judge.settled("text").identity.parameters["scoring"] == "text"
+    assert judge.settled("logprobs").identity.parameters == parameters()
+    assert judge.given.scoring == "auto"
+
+
 def parameters(**changes):
     given = {"model": "m", "scoring": "logprobs", **changes}
     return OpenAIJudge(Completions(**given), base_url=CLOSED).identity.parameters
@@ -351,6 +732,8 @@ def parameters(**changes):
         {"temperature": None},
         {"temperature": 1.0},
         {"max_tokens": 8},
+        {"max_tokens": None},
+        {"longest_side": 512},
         {"top_logprobs": 5},
         {"seed": 0},
         {"both_orders": True},
@@ -373,7 +756,7 @@ def test_what_changes_no_answer_is_not_in_the_identity(monkeypatch):
         image_tokens=9,
     )
     assert other.identity.parameters == parameters()
-    assert "another key" not in repr(vars(other)["_given"]) + other.identity.describe()
+    assert "another key" not in repr(vars(other)["given"]) + other.identity.describe()
     assert "another key" not in repr(other)
 
 
@@ -416,6 +799,8 @@ def test_expected_usage(question):
         ({"scoring": "vote"}, "scoring is 'vote'; choose"),
         ({"temperature": -1.0}, "temperature is -1.0; give a number from 0"),
         ({"max_tokens": 0}, "max_tokens is 0; give a number from 1"),
+        ({"longest_side": 0}, "longest_side is 0; give a number of pixels"),
+        ({"extra": {"stream": True}}, "leave stream out"),
         ({"top_logprobs": 21}, "top_logprobs is 21; give a number from 1 to 20"),
         ({"min_valid_mass": 1.5}, "min_valid_mass is 1.5; give a number from 0 to 1"),
         ({"price_in": -1.0}, "price_in is -1.0; give the price"),

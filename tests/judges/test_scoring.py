@@ -81,8 +81,7 @@ def test_average_over_label_orders():
 
 
 # Tokens of an invented tokenizer: one for each of these texts.
-PIECES = ["1", "0", "2", "3", "4", "5", "6", "7", "8", "9", " ", ".", "<end>"]
-ENDS = frozenset({PIECES.index("."), PIECES.index("<end>")})
+PIECES = ["1", "0", "2", "3", "4", "5", "6", "7", "8", "9", " "]
 
 
 def spell(text):
@@ -90,7 +89,7 @@ def spell(text):
 
 
 def test_a_label_of_two_tokens_and_the_one_that_begins_it():
-    tokens = LabelTokens.of(TEN, spell, ENDS)
+    tokens = LabelTokens.of(TEN, spell)
     one, zero, space = (PIECES.index(p) for p in "10 ")
     assert set(tokens.contexts) == {(), (one,), (space,), (space, one)}
     assert set(tokens.paths) == {(one,), (space, one)}
@@ -103,13 +102,11 @@ def test_a_label_of_two_tokens_and_the_one_that_begins_it():
     say((), PIECES.index("7"), 0.2)
     say((), space, 0.1)
     say((one,), zero, 0.6)
-    say((one,), PIECES.index("<end>"), 0.2)
-    say((one,), PIECES.index("."), 0.1)
-    say((one,), PIECES.index("5"), 0.1)  # "15" is no label
+    say((one,), PIECES.index("5"), 0.1)  # "15" is no label; the rest ends the answer
     say((space,), PIECES.index("7"), 1.0)
     expected = np.zeros(10)
     expected[9] = 0.5 * 0.6
-    expected[0] = 0.5 * 0.3
+    expected[0] = 0.5 * 0.4  # all but the going on to 10, as 7 counts whatever follows it
     expected[6] = 0.2 + 0.1
     np.testing.assert_allclose(tokens.probabilities(tables), expected, atol=1e-12)
 
@@ -119,34 +116,130 @@ def test_probabilities_of_labels_are_those_of_all_answers():
     rng = np.random.default_rng(0)
     scale = Scale("letters", ("a", "ab", "abb", "b"), 1, 4)
     letters = ["a", "b", "<end>"]
-    contexts = [c for n in range(4) for c in np.ndindex(*(2,) * n)]
+    contexts = [c for n in range(5) for c in np.ndindex(*(2,) * n)]
     models = {c: rng.dirichlet(np.ones(3)) for c in contexts}
     tokens = LabelTokens.of(
         scale,
         lambda text: [letters.index(t) for t in text] if set(text) <= {"a", "b"} else None,
-        frozenset({2}),
     )
     tables = {c: np.log(models[c]) for c in tokens.contexts}
-    assert tokens.vocabulary == (0, 1, 2)
+    assert tokens.vocabulary == (0, 1)
 
     def walk(word, p):
         yield word, p * models[word][2]
-        if len(word) < 3:
+        if len(word) < 4:
             for letter in (0, 1):
                 yield from walk((*word, letter), p * models[word][letter])
+        else:
+            yield (*word, None), p * (1 - models[word][2])
 
-    answers = dict(walk((), 1.0))
-    expected = [answers[w] for w in ((0,), (0, 1))]
-    # "abb" and "b" begin no other label, so what follows them does not matter.
-    expected += [models[()][0] * models[(0,)][1] * models[(0, 1)][1], models[()][1]]
+    # The longest label with which an answer begins is the one that it means.
+    spelt = {(0,): 0, (0, 1): 1, (0, 1, 1): 2, (1,): 3}
+    expected = np.zeros(4)
+    for word, p in walk((), 1.0):
+        meant = [label for ids, label in spelt.items() if word[: len(ids)] == ids]
+        if meant:
+            expected[meant[-1]] += p
     np.testing.assert_allclose(tokens.probabilities(tables), expected, rtol=1e-12)
 
 
 def test_spellings_that_cannot_be_told_apart_are_refused():
     with pytest.raises(InputError, match="spells 'poor' and 'bad' of the scale 'adjectives' alike"):
-        LabelTokens.of(ADJECTIVES, lambda text: [0], ENDS)
+        LabelTokens.of(ADJECTIVES, lambda text: [0])
     with pytest.raises(InputError, match="cannot spell 'bad'"):
-        LabelTokens.of(ADJECTIVES, lambda text: None, ENDS)
+        LabelTokens.of(ADJECTIVES, lambda text: None)
+
+
+# A model whose answers on the scale 1-10 have the mean 4.0, and writes "10" in two tokens.
+FOUR = {"1": 0.25, "2": 0.1, "3": 0.05, "4": 0.3, "5": 0.1, "7": 0.1, "8": 0.0, "10": 0.1}
+
+
+def test_the_mean_of_four_on_the_scale():
+    """What the tests below rest on."""
+    assert sum(FOUR.values()) == pytest.approx(1.0)
+    assert sum(int(label) * p for label, p in FOUR.items()) == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize("more", [0.0, 0.1, 0.9, 1.0])
+def test_a_true_four_reads_four_however_often_the_model_goes_on_after_a_digit(more):
+    """``more``: how often something follows the digit that makes no other label, as in "1/10"."""
+    tokens = LabelTokens.of(TEN, spell)
+    tables = {c: np.full(len(tokens.vocabulary), -np.inf) for c in tokens.contexts}
+    one, zero, five = map(PIECES.index, "105")
+    first = {**FOUR, "1": FOUR["1"] + FOUR["10"]}
+    del first["10"]
+    with np.errstate(divide="ignore"):
+        for label, p in first.items():
+            tables[()][tokens.vocabulary.index(PIECES.index(label))] = np.log(p)
+        behind = tables[one,]
+        behind[tokens.vocabulary.index(zero)] = np.log(FOUR["10"] / first["1"])
+        behind[tokens.vocabulary.index(five)] = np.log(more * FOUR["1"] / first["1"])
+    p = tokens.probabilities(tables)
+    answer = expected_answer(TEN, p, 0.5, "", None)
+    assert answer.rating == pytest.approx(4.0, abs=1e-12)
+    assert answer.valid_mass == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("more", [0.0, 0.1, 0.9, 1.0])
+def test_a_true_four_reads_four_from_lists_behind_the_digit(more):
+    first = {**FOUR, "1": FOUR["1"] + FOUR["10"]}
+    del first["10"], first["8"]
+    behind = {"0": FOUR["10"] / first["1"]}
+    behind |= {token: p * FOUR["1"] / first["1"] for token, p in (("/", more), ("<end>", 1 - more))}
+    positions = listing(
+        ("1", first), (max(behind, key=behind.get), {k: p for k, p in behind.items() if p})
+    )
+    listed = listed_probabilities(TEN, positions)
+    assert listed.unclear(TEN) == ""
+    answer = expected_answer(TEN, listed.probabilities, 0.5, "", None)
+    assert answer.rating == pytest.approx(4.0, abs=1e-9)
+
+
+def test_a_true_four_reads_four_where_ten_is_one_token():
+    positions = listing(("4", {label: p for label, p in FOUR.items() if p}))
+    listed = listed_probabilities(TEN, positions)
+    answer = expected_answer(TEN, listed.probabilities, 0.5, "", None)
+    assert answer.rating == pytest.approx(4.0, abs=1e-9)
+    assert listed.unclear(TEN) == ""
+
+
+def test_one_or_ten_is_not_guessed_where_the_lists_do_not_tell():
+    positions = listing(("4", {"1": 0.3, "4": 0.6, "5": 0.1}))
+    reason = listed_probabilities(TEN, positions).unclear(TEN)
+    assert reason.startswith(
+        "the server's lists leave open whether 0.3 of the probability is on '1' or '10'"
+    )
+    little = listing(("4", {"1": 0.01, "4": 0.9, "5": 0.09}))
+    listed = listed_probabilities(TEN, little)
+    assert listed.unclear(TEN) == ""
+    assert labelled(TEN, listed.probabilities) == {"4": 0.9, "5": 0.09}
+
+
+def test_the_beginning_of_a_label_may_move_a_rating_by_a_little_only():
+    likely = listed_probabilities(ADJECTIVES, listing(("fair", {"fair": 0.6, "exc": 0.3})))
+    assert "whether 0.3 of the probability is on 'excellent' or no" in likely.unclear(ADJECTIVES)
+    unlikely = listed_probabilities(ADJECTIVES, listing(("fair", {"fair": 0.9, "exc": 0.02})))
+    assert unlikely.unclear(ADJECTIVES) == ""
+    assert labelled(ADJECTIVES, unlikely.probabilities) == {"fair": 0.9}
+
+
+def test_labels_of_many_words_and_one_that_begins_another():
+    scale = Scale("own", ("good", "good enough", "very good"), 1, 3)
+    positions = listing(
+        ("good", {"good": 0.8, "very": 0.2}),
+        (" enough", {" enough": 0.5, ".": 0.2, " grief": 0.3}),
+    )
+    listed = listed_probabilities(scale, positions)
+    assert labelled(scale, listed.probabilities) == {"good": 0.4, "good enough": 0.4}
+    assert listed.begun == ((0.2, (2,)),)
+
+
+@pytest.mark.parametrize("mark", ["\u2581", "\u0120"])
+def test_tokens_shown_as_pieces_of_the_vocabulary(mark):
+    p = listed_probabilities(
+        ADJECTIVES, listing((f"{mark}good", {f"{mark}good": 0.7, "fair": 0.3}))
+    )
+    assert labelled(ADJECTIVES, p.probabilities) == {"good": 0.7, "fair": 0.3}
 
 
 def listing(*positions):
@@ -185,7 +278,7 @@ def labelled(scale, p):
     ],
 )
 def test_listed_probabilities_of_adjectives(positions, expected):
-    p = listed_probabilities(ADJECTIVES, listing(*positions))
+    p = listed_probabilities(ADJECTIVES, listing(*positions)).probabilities
     assert labelled(ADJECTIVES, p) == expected
 
 
@@ -193,10 +286,10 @@ def test_listed_probabilities_of_adjectives(positions, expected):
     ("positions", "expected"),
     [
         ([("10", {"10": 0.5, "9": 0.3})], {"10": 0.5, "9": 0.3}),
-        # p(10) = p(1) p(0|1); p(1) needs an end.
+        # p(10) = p(1) p(0|1); p(1) is the rest, whatever comes after it.
         (
-            [("1", {"1": 0.8, "7": 0.2}), ("0", {"0": 0.5, "<|im_end|>": 0.3, "5": 0.2})],
-            {"10": 0.4, "1": 0.24, "7": 0.2},
+            [("1", {"1": 0.8, "7": 0.2}), ("0", {"0": 0.5, "<|im_end|>": 0.3, "5": 0.1})],
+            {"10": 0.4, "1": 0.4, "7": 0.2},
         ),
         # The answer did not go by "1": whether 1 or 10 was meant is unknown, so it is left out.
         ([("7", {"7": 0.6, "1": 0.4})], {"7": 0.6}),
@@ -205,7 +298,8 @@ def test_listed_probabilities_of_adjectives(positions, expected):
     ],
 )
 def test_listed_probabilities_of_digits(positions, expected):
-    assert labelled(TEN, listed_probabilities(TEN, listing(*positions))) == expected
+    p = listed_probabilities(TEN, listing(*positions)).probabilities
+    assert labelled(TEN, p) == expected
 
 
 @pytest.mark.parametrize("logprob", [float("nan"), 1.0, "x", None])

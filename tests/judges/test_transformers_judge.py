@@ -18,6 +18,8 @@ import tiny_llava
 import torch
 import transformers
 
+from rlli_jax.catalog import Picture
+from rlli_jax.catalog.pictures import shrink
 from rlli_jax.errors import InputError
 from rlli_jax.judges import Failed, Invalid, Rated, named_scale, transformers_judge
 from rlli_jax.judges.prompting import ORDERS, messages
@@ -67,8 +69,10 @@ def spelled_out(judge, question, order=ORDERS[0]):
     p = np.zeros(len(question.scale.labels))
     for ids, label in tokens.spellings.items():
         mass = np.prod([next_token(list(ids[:i]))[t] for i, t in enumerate(ids)])
-        if any(o != ids and o[: len(ids)] == ids for o in tokens.spellings):
-            mass *= next_token(list(ids))[sorted(tokens.ends)].sum()
+        for other in tokens.spellings:  # "10" is not "1"; these labels begin no third one
+            if len(other) > len(ids) and other[: len(ids)] == ids:
+                rest = range(len(ids), len(other))
+                mass -= mass * np.prod([next_token(list(other[:i]))[other[i]] for i in rest])
         p[label] += mass
     return p
 
@@ -100,7 +104,18 @@ def test_ten_begins_with_one_in_this_tokenizer(judge, question):
     tokens = judge._tokens_of(named_scale("1-10"), judge._render(messages(question())))
     (ten,) = [ids for ids, label in tokens.spellings.items() if label == 9 and len(ids) == 2][:1]
     assert ten[:1] in tokens.spellings
-    assert len(tokens.ends) >= 2
+
+
+def test_pictures_are_scaled_down_to_the_longest_side(judge, llava, question):
+    small = fresh(llava, judge, longest_side=8)
+    pixels = shrink(question().picture.pixels, 8)
+    scaled = question()._replace(picture=Picture("scaled", lambda: pixels))
+    assert small.rate([question()])[0].rating == judge.rate([scaled])[0].rating
+    assert small.rate([question()])[0].rating != judge.rate([question()])[0].rating
+    assert small.identity.parameters == judge.identity.parameters | {"longest_side": 8}
+    assert "longest_side" not in judge.identity.parameters
+    with pytest.raises(InputError, match="longest_side is 0; give a number of pixels"):
+        TransformersJudge(llava, longest_side=0)
 
 
 def test_an_answer_does_not_depend_on_the_batch(judge, llava, question):

@@ -142,6 +142,12 @@ def test_prune(filled):
     assert filled.texts() == {}
 
 
+def test_prune_of_invalid_answers_alone(filled):
+    assert housekeeping.prune(filled, invalid=True) == 1
+    assert [type(answer) for answer in stored(filled)] == [Rated, Rated, Failed, Failed]
+    assert housekeeping.prune(filled, failed=True, invalid=True) == 1  # the failure of before
+
+
 def test_prune_needs_to_know_what(filled):
     with pytest.raises(InputError, match="say what to delete"):
         housekeeping.prune(filled)
