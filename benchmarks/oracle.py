@@ -358,7 +358,7 @@ def measure_prefix(small: bool) -> None:
     def rating(judge: TransformersJudge, question: Question, first: np.ndarray) -> float:
         """From the distributions; spellings of several tokens (" 1") take more passes."""
         tokens = judge._tokens_of(scale, judge._render(messages(question)))
-        after = {(): first}
+        after: dict[tuple[int, ...], np.ndarray] = {(): first}
         for context in tokens.contexts:
             if context not in after:
                 after[context] = distribution(judge, question, context)

@@ -35,6 +35,7 @@ from rlli_jax.personas import Wording
 
 Whole = Annotated[int, Field(strict=True)]  # not true, not "3"
 Positive = Annotated[Whole, Field(gt=0)]
+MOST_LABELS = 101  # of a language model's scale, which every prompt lists: 0-100
 UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # pydantic's types of error
 
 
@@ -181,6 +182,17 @@ class LanguageModel(JudgeBlock):
     store: str | None = None  # a file, or postgresql://user@host/database; else the user's folder
     budget: BudgetBlock = BudgetBlock()
     on_missing: Literal["raise", "mask", "impute"] = "raise"  # if a question has no answer
+
+    @field_validator("scale")
+    @classmethod
+    def _not_too_long(cls, scale: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        labels = scale_of(scale).labels
+        if len(labels) > MOST_LABELS:
+            raise ValueError(
+                f"a language model chooses one of the labels, of which this scale has "
+                f"{len(labels):,}; give at most {MOST_LABELS}"
+            )
+        return scale
 
     @field_validator("store")
     @classmethod

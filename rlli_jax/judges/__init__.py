@@ -37,8 +37,11 @@ class Scale:
     high: float
 
     def __post_init__(self) -> None:
-        if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
-            raise InputError(f"scale {self.name!r}: give at least two labels, all different.")
+        different = {label.strip().casefold() for label in self.labels}
+        if len(self.labels) < 2 or len(different) < len(self.labels):
+            raise InputError(
+                f"scale {self.name!r}: give at least two labels, all different, capitals aside."
+            )
         if not (np.isfinite([self.low, self.high]).all() and self.low < self.high):
             raise InputError(
                 f"scale {self.name!r}: low ({self.low}) must be a number below high ({self.high})."

@@ -59,8 +59,10 @@ def expected_answer(
 
 def text_answer(scale: Scale, text: str, usage: Usage | None) -> Rated | Invalid:
     """The rating of a text that is one label, in any case, with or without a full stop."""
-    label = folded(text).removesuffix(".")
     labels = [folded(label) for label in scale.labels]
+    label = folded(text)
+    if label not in labels:
+        label = label.removesuffix(".")
     if label not in labels:
         return Invalid("the answer is not one label of the scale", text, usage)
     ratings = np.linspace(scale.low, scale.high, len(labels))
@@ -286,8 +288,10 @@ def listed_probabilities(
         rest = mass  # what is neither a longer label nor may become one
         for token, share in listed.items():
             p, word = mass * share, words[token]
-            label, more = labels.get(word.strip().removesuffix(".")), longer(word)
-            if label is None and not more:
+            label, more = labels.get(word.strip()), longer(word)
+            if label is None:
+                label = labels.get(word.strip().removesuffix("."))
+            if (label is None and not more) or (said and not token):  # "" ends an answer
                 continue
             rest -= p
             if more and token == chosen and not is_last:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rlli_jax.errors import InputError
-from rlli_jax.judges import Failed, Invalid, Rated, Scale, Usage, named_scale
+from rlli_jax.judges import Failed, Invalid, Rated, Scale, Usage, named_scale, scale_of
 from rlli_jax.judges.scoring import (
     LabelTokens,
     averaged,
@@ -54,6 +54,36 @@ def test_what_is_no_probability_is_invalid(p):
 @pytest.mark.parametrize("text", ["good", "Good", " GOOD.\n", "good."])
 def test_text_of_one_label(text):
     assert text_answer(ADJECTIVES, text, None) == Rated(4.0, raw=text)
+
+
+def test_labels_of_ones_own_in_any_case_and_with_full_stops():
+    scale = scale_of(["Sehr schlecht", "Geht so.", "Sehr GUT"])
+    for text, rating in (("sehr gut", 3.0), ("GEHT SO.", 2.0), ("Sehr Schlecht.", 1.0)):
+        assert text_answer(scale, text, None) == Rated(rating, raw=text)
+    words = {"sehr": 0.5, "Geht": 0.5}, {" gut": 0.8, " schlecht": 0.2}
+    listed = listed_probabilities(scale, listing(("sehr", words[0]), (" gut", words[1])))
+    assert labelled(scale, listed.probabilities) == {"Sehr GUT": 0.4, "Sehr schlecht": 0.1}
+    with pytest.raises(InputError, match="all different, capitals aside"):
+        Scale("twins", ("good", "Good "), 1, 2)
+
+
+def test_decimals_that_begin_one_another():
+    scale = scale_of(["1", "1.5", "2"])
+    tokens = LabelTokens.of(scale, lambda text: list(text.encode()))
+    tables = {c: np.log(np.full(len(tokens.vocabulary), 1e-9)) for c in tokens.contexts}
+
+    def say(context, text, p):
+        token = text.encode()[0]
+        tables[tuple(context.encode())][tokens.vocabulary.index(token)] = np.log(p)
+
+    say("", "1", 0.6)
+    say("", "2", 0.4)
+    say("1", ".", 0.5)
+    say("1.", "5", 0.5)  # "1." and an end is 1
+    np.testing.assert_allclose(tokens.probabilities(tables), [0.45, 0.15, 0.4], atol=1e-6)
+    positions = listing(("1", {"1": 0.6, "2": 0.4}), (".", {".": 0.5, "": 0.5}), ("5", {"5": 0.5}))
+    listed = listed_probabilities(scale, positions)
+    np.testing.assert_allclose(listed.probabilities, [0.45, 0.15, 0.4])
 
 
 @pytest.mark.parametrize("text", ["", "goo", "very good", "good or fair", "4", "good!", "good.."])
