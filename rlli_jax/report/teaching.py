@@ -126,6 +126,16 @@ def gain(run: TeachingRun, case: str, name: str, over: str) -> Estimate:
     return t_interval(results[name].area - results[over].area)
 
 
+def matched_controls(run: TeachingRun, case: str, name: str) -> list[str]:
+    """The controls that differ from a reading in nothing but that their feedback is made up."""
+    reading = run.cases[case][name].method
+    return [
+        result.name
+        for result in run.cases[case].values()
+        if result.method["verdicts"] != "true" and result.method | {"verdicts": "true"} == reading
+    ]
+
+
 def best_reading(run: TeachingRun, case: str) -> str:
     """The method with true feedback that has the largest area."""
     readings = [r for r in run.cases[case].values() if not r.control]
@@ -142,8 +152,19 @@ def findings(run: TeachingRun) -> list[str]:
 
 
 def _words(estimate: Estimate) -> str:
+    if not _judged(estimate):
+        return f"{_short(estimate)} (no interval: too few seeds)"
+    return _short(estimate).replace("(", "(95 % interval ")
+
+
+def _short(estimate: Estimate) -> str:
     value, low, high = (number(float(x), 3) for x in estimate)
-    return f"{value} (95 % interval {low} to {high})"
+    return f"{value} ({low} to {high})" if _judged(estimate) else value
+
+
+def _judged(estimate: Estimate) -> bool:
+    """Whether there is an interval."""
+    return bool(np.isfinite(estimate.low) and np.isfinite(estimate.high))
 
 
 def _case_words(run: TeachingRun, case: str) -> str:
@@ -156,19 +177,38 @@ def _verdict(run: TeachingRun, case: str) -> str:
     """The reading that was to be tested, against its controls."""
     tested = run.config["tested"]
     silent, alone = (gain(run, case, tested, run.config[key]) for key in ("silent", "alone"))
-    both = f"over the same teacher without feedback and {_words(alone)} over the student alone"
-    if silent.low > 0 and alone.low > 0:
-        verdict = "feedback helps"
-    elif silent.low > 0:
-        verdict = "feedback helps the teacher, but it cannot be told that the student needs one"
+    made_up = {fake: gain(run, case, tested, fake) for fake in matched_controls(run, case, tested)}
+    if not _judged(silent):
+        verdict = "too few seeds to tell whether feedback helps"
     elif silent.high < 0:
         verdict = "feedback does harm"
-    else:
+    elif silent.low <= 0:
         verdict = "no effect of feedback is shown"
+    elif not made_up:
+        verdict = (
+            "training with feedback helps, but no control credits made-up feedback as this "
+            "reading does, so whether it matters what the teacher hears is not told"
+        )
+    elif not all(gained.low > 0 for gained in made_up.values()):
+        unbeaten = [fake for fake, gained in made_up.items() if not gained.low > 0]
+        verdict = (
+            "training with feedback helps, but it is not shown that it matters what the teacher "
+            f"hears: {_quoted(unbeaten)} may do as well"
+        )
+    elif alone.low > 0:
+        verdict = "feedback helps"
+    else:
+        verdict = "feedback helps the teacher, but it cannot be told that the student needs one"
+    gains = {
+        "the same teacher without feedback": silent,
+        "the student alone": alone,
+        **{f"“{fake}”": gained for fake, gained in made_up.items()},
+    }
     return (
-        f"Case {case} ({_case_words(run, case)}): {verdict}. Read as “{tested}”, it gains "
-        f"{_words(silent)} in mean exact return over the training {both}, "
-        f"{_against(run, case, tested)}."
+        f"Case {case} ({_case_words(run, case)}): {verdict}. Read as “{tested}”, it gains, in mean "
+        "exact return over the training, "
+        + conjunction([f"{_words(gained)} over {what}" for what, gained in gains.items()])
+        + "."
     )
 
 
@@ -177,6 +217,7 @@ def _others(run: TeachingRun, case: str) -> str:
     tested, silent = run.config["tested"], run.config["silent"]
     readings = [r.name for r in run.cases[case].values() if not r.control and r.name != tested]
     gains = {name: gain(run, case, name, silent) for name in readings}
+    gains = {name: gained for name, gained in gains.items() if _judged(gained)}
     groups = {
         "helps when read as": [name for name, e in gains.items() if e.low > 0],
         "does harm when read as": [name for name, e in gains.items() if e.high < 0],
@@ -195,16 +236,6 @@ def _others(run: TeachingRun, case: str) -> str:
 
 def _quoted(names: list[str]) -> str:
     return conjunction([f"“{name}”" for name in names])
-
-
-def _against(run: TeachingRun, case: str, name: str) -> str:
-    fakes = [r.name for r in run.cases[case].values() if r.method["verdicts"] != "true"]
-    beaten = [fake for fake in fakes if gain(run, case, name, fake).low > 0]
-    if not fakes:
-        return "without a control of made-up feedback"
-    if len(beaten) == len(fakes):
-        return f"and beats {_quoted(fakes)}"
-    return f"but is not shown to beat {_quoted([fake for fake in fakes if fake not in beaten])}"
 
 
 def _first(steps: np.ndarray, curve: np.ndarray, level: float) -> str | None:
@@ -261,10 +292,7 @@ def _rows(run: TeachingRun, case: str) -> list[dict[str, str]]:
             {
                 "name": result.name,
                 "area": plus_minus(t_interval(result.area), 3),
-                "gain": "–"
-                if result.name == run.config["silent"]
-                else f"{number(float(difference.value), 3)} "
-                f"({number(float(difference.low), 3)} to {number(float(difference.high), 3)})",
+                "gain": "–" if result.name == run.config["silent"] else _short(difference),
                 "end": number(float(a[metric][:, -1].mean()), 3),
                 "accuracy": change("accuracy"),
                 "obeyed": change(metric),

@@ -46,7 +46,7 @@ Comparison = Literal["previous", "same_state", "expected"]
 Signal = Literal["sign", "difference"]
 Estimate = Literal["td_error", "gae"]
 Credit = Literal["said", "taken"]
-Verdicts = Literal["true", "random", "shuffled"]
+Verdicts = Literal["true", "random", "shuffled", "constant"]
 Adapt = Literal["full", "lora"]
 
 
@@ -71,7 +71,9 @@ class Method:
     # Which token the verdict is about: the one said (the paper), or the one that would have
     # advised the action that the student took, whatever was said.
     credit: Credit = "said"
-    # Controls: a coin instead of the verdict, or the verdict that another environment earned.
+    # Controls: a coin instead of the verdict, the verdict that another environment earned, or
+    # "better" whatever happened: the teacher is asked for more of every credited token, which with
+    # credit: taken is to copy its student.
     verdicts: Verdicts = "true"
     adapt: Adapt = "full"  # all weights of the teacher, or LoRA on q and v
 
@@ -111,6 +113,7 @@ class Method:
             taken=jnp.asarray(self.credit == "taken"),
             random=jnp.asarray(self.verdicts == "random"),
             shuffled=jnp.asarray(self.verdicts == "shuffled"),
+            constant=jnp.asarray(self.verdicts == "constant"),
         )
 
 
@@ -127,6 +130,7 @@ class Choices(NamedTuple):
     taken: jax.Array
     random: jax.Array
     shuffled: jax.Array
+    constant: jax.Array
 
 
 @dataclass(frozen=True)
@@ -200,7 +204,6 @@ class TeacherState(struct.PyTreeNode):
     """All that a teacher needs to go on."""
 
     key: Key  # []
-    base: PyTree  # the weights that a LoRA adapts; None without
     adapted: PyTree  # its weights now, or its LoRA
     optimizer: optax.OptState
     # log M(x | s) at the temperature, [3 T, A], see ``tabulate``. Only the first T, of no remark,
@@ -228,16 +231,29 @@ def student_scores(student: dict[str, jax.Array], text: jax.Array, advice: jax.A
     return student["text"][text] + student["advice"][advice] + student["pair"][text, advice]
 
 
+def remember(memory: Said, now: Said) -> Said:
+    """The memory [T] of the last token about each text, after what N environments said at once.
+
+    Of several about the same text the last environment's is kept, whole and on every backend:
+    which of equal indices a scatter writes last is defined on none.
+    """
+    environment = jnp.arange(now.text.shape[0], dtype=jnp.int32)
+    last = jnp.full_like(memory.text, -1).at[now.text].max(environment)
+    return jax.tree.map(lambda old, new: jnp.where(last < 0, old, new[last]), memory, now)
+
+
 class Asked(NamedTuple):
     """What the feedback of a round asks of the teacher, summed over its steps."""
 
     log: jax.Array  # [T, A] float32, of log M(x | s)
     times: jax.Array  # [T, A] float32, how often a verdict was about each token
     squares: jax.Array  # [] float32, of what the verdicts ask
+    standardise: jax.Array  # [] bool; False for constant verdicts, which have no spread
 
     @staticmethod
-    def nothing(texts: int, advice: int) -> "Asked":
-        return Asked(jnp.zeros((texts, advice)), jnp.zeros((texts, advice)), jnp.float32(0))
+    def nothing(texts: int, advice: int, *, standardise: bool | jax.Array = True) -> "Asked":
+        zeros = jnp.zeros((texts, advice), jnp.float32)
+        return Asked(zeros, zeros, jnp.float32(0), jnp.asarray(standardise))
 
     @property
     def visits(self) -> jax.Array:
@@ -253,6 +269,8 @@ class Asked(NamedTuple):
         total = jnp.maximum(self.times.sum(), 1)
         mean = self.log.sum() / total
         spread = jnp.sqrt(jnp.maximum(self.squares / total - mean**2, 0)) + 1e-4
+        mean = jnp.where(self.standardise, mean, 0.0)
+        spread = jnp.where(self.standardise, spread, 1.0)
         return (self.log - mean * self.times) / (spread * jnp.maximum(self.visits, 1)[:, None])
 
 
@@ -289,7 +307,9 @@ class Lessons(NamedTuple):
 
     # key, the language model's params, what it says (``tabulate``), hyperparams -> TeacherState
     init: Any
-    run: Any  # state, Asked -> state; what is asked is done
+    # state, the params of ``init``, Asked -> state; what is asked is done. The params are what a
+    # LoRA adapts: no part of the state, so that teachers of one model share them.
+    run: Any
 
 
 def practice(task: Task, config: TeachingConfig = TeachingConfig()) -> Practice:
@@ -331,6 +351,7 @@ def practice(task: Task, config: TeachingConfig = TeachingConfig()) -> Practice:
         """
         gain = jnp.where(choices.shuffled, jnp.roll(gain, 1, -1), gain)
         gain = jnp.where(choices.random, jnp.where(coin, 1, -1) * jnp.abs(gain), gain)
+        gain = jnp.where(choices.constant, 1, gain)
         return jnp.where(choices.random, coin, gain >= 0), gain  # a tie is better
 
     def collect(state: StudentState, table: jax.Array, env_params: PyTree, key: Key) -> Any:
@@ -369,7 +390,7 @@ def practice(task: Task, config: TeachingConfig = TeachingConfig()) -> Practice:
             rival = jax.tree.map(lambda a, b: jnp.where(choices.same_state, a, b), known, last)
             gain = td_error - jnp.where(choices.expected, 0, rival.advantage)
             remark = jnp.where(judge(choices, gain, coin)[0], POSITIVE, NEGATIVE)
-            in_text = jax.tree.map(lambda memory, x: memory.at[text].set(x), in_text, now)
+            in_text = remember(in_text, now)
             record = (step, advice, log_prob, value, next_value, ended, now, rival, gain, coin)
             return (envs, remark, now, in_text), record
 
@@ -408,10 +429,10 @@ def practice(task: Task, config: TeachingConfig = TeachingConfig()) -> Practice:
         pull = jnp.where(choices.difference, gain, sign)
         pull = jnp.where(choices.pairs, sign * jax.nn.sigmoid(-sign * margin), pull)
         log = asked.log.at[now.text, now.advice].add(pull)
-        return Asked(
-            log.at[rival.text, rival.advice].add(-pull * choices.pairs),
-            asked.times.at[now.text, now.advice].add(1.0),
-            asked.squares + (pull**2).sum(),
+        return asked._replace(
+            log=log.at[rival.text, rival.advice].add(-pull * choices.pairs),
+            times=asked.times.at[now.text, now.advice].add(1.0),
+            squares=asked.squares + (pull**2).sum(),
         )
 
     def iterate(
@@ -452,7 +473,8 @@ def practice(task: Task, config: TeachingConfig = TeachingConfig()) -> Practice:
             return state, asked, jax.tree.map(jnp.add, total, new)
 
         total = (core.Episodes(jnp.float32(0), jnp.int32(0)), jnp.float32(0), jnp.float32(0))
-        start = (state, Asked.nothing(num_texts, num_advice), total)
+        nothing = Asked.nothing(num_texts, num_advice, standardise=~state.choices.constant)
+        start = (state, nothing, total)
         state, asked, (ended, followed, positive) = jax.lax.fori_loop(0, iterations, body, start)
         result = Round(
             ended.metrics()["episode_return"],
@@ -495,33 +517,31 @@ def lessons(
     num_texts = len(task.texts)
     read = over_distinct(teacher.scores, num_texts)
 
-    def weights(base: PyTree, adapted: PyTree) -> PyTree:
-        return adapted if base is None else merge_lora(base, adapted)
+    def weights(params: PyTree, adapted: PyTree) -> PyTree:
+        return merge_lora(params, adapted) if adapt == "lora" else adapted
 
     def init(
         key: Key, params: PyTree, table: jax.Array, hyperparams: TeachingHyperparams
     ) -> TeacherState:
         key, key_lora = jax.random.split(key)
-        base, adapted = None, params
-        if adapt == "lora":
-            base, adapted = params, init_lora(key_lora, params, rank=config.lora_rank)
+        lora = adapt == "lora"
+        adapted = init_lora(key_lora, params, rank=config.lora_rank) if lora else params
         return TeacherState(
             key=key,
-            base=base,
             adapted=adapted,
             optimizer=adam(1.0, 1.0).init(adapted),
             table=table,
             hyperparams=jax.tree.map(jnp.asarray, hyperparams),
         )
 
-    def run(state: TeacherState, asked: Asked) -> TeacherState:
+    def run(state: TeacherState, params: PyTree, asked: Asked) -> TeacherState:
         """A few gradient steps of the teacher towards what was asked of it."""
         hyper, old, wish = state.hyperparams, state.table, asked.of_visit()
         optimizer = adam(hyper.teacher_max_grad_norm, hyper.teacher_learning_rate)
         key, key_texts = jax.random.split(state.key)
 
         def loss(adapted: PyTree, text: jax.Array) -> jax.Array:
-            new = _log_m(teacher.scores(weights(state.base, adapted), text), hyper)
+            new = _log_m(teacher.scores(weights(params, adapted), text), hyper)
             return teacher_loss(new, old[text], wish[text], hyper.teacher_kl)
 
         def descend(carry: Any, key: Key) -> Any:
@@ -534,7 +554,7 @@ def lessons(
         start = (state.adapted, state.optimizer)
         keys = jax.random.split(key_texts, config.teacher_steps)
         adapted, opt_state = jax.lax.scan(descend, start, keys)[0]
-        scores = read(weights(state.base, adapted), jnp.arange(num_texts))
+        scores = read(weights(params, adapted), jnp.arange(num_texts))
         table = old.at[:num_texts].set(_log_m(scores, hyper))
         return state.replace(key=key, adapted=adapted, optimizer=opt_state, table=table)
 

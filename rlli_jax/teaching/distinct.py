@@ -14,22 +14,30 @@ import jax.numpy as jnp
 
 from rlli_jax.learners.core import PyTree
 
-GROUP = 64  # texts; what a tiny model computes for so many fits a CPU core's cache
+
+def group_size() -> int:
+    """Texts that are read at once.
+
+    What a tiny model computes for 64 fits a CPU core's cache; an accelerator is idle with so few
+    (512 is a choice, not a measurement: the memory of a T5 of flan-t5-small's size allows it).
+    """
+    return 64 if jax.default_backend() == "cpu" else 512
+
 
 Read = Callable[[PyTree, jax.Array], PyTree]
 
 
-def over_distinct(read: Read, num_texts: int, group: int = GROUP) -> Read:
+def over_distinct(read: Read, num_texts: int, group: int | None = None) -> Read:
     """What ``read`` gives for every sample, though it is asked about each distinct text once.
 
     ``read`` and the result: (params, numbers of texts int32 [B]) -> leaves [B, ...]. Differentiable
     in ``params``; with more than one group, the backward pass computes the forward one anew, so
-    that its memory is that of one group.
+    that its memory is that of one group. ``group``: its texts, ``group_size`` if absent.
     """
 
     def call(params: PyTree, text: jax.Array) -> PyTree:
         most = min(text.size, num_texts)
-        size = min(group, most)
+        size = min(group or group_size(), most)
         groups = -(-most // size)
         # Those in use come first.
         distinct, row = jnp.unique(text, size=groups * size, fill_value=0, return_inverse=True)

@@ -10,6 +10,7 @@ distance of the first minibatch's probability ratios from 1 (exactly 0).
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import jax
@@ -32,7 +33,15 @@ from rlli_jax.teaching.objective import (
     ppo_loss,
     shuffle,
 )
-from rlli_jax.teaching.t5 import LanguageModel, Scoring, ValueHead, score
+from rlli_jax.teaching.t5 import (
+    Candidates,
+    LanguageModel,
+    Prompts,
+    Scoring,
+    T5Config,
+    ValueHead,
+    score,
+)
 from rlli_jax.teaching.tasks import Task
 
 Positive = Annotated[int, Field(gt=0)]
@@ -234,8 +243,22 @@ def policy_table(
 ) -> jax.Array:
     """Action probabilities in every text, [T, A]; what ``task.value`` takes."""
     prompts = model.prompts([task.prompt(text) for text in task.texts])
-    scores = score(model.config, params, prompts, model.candidates(task.advice), scoring)
-    return distribution(scores.candidates, task.legal).probs
+    candidates = model.candidates(task.advice)
+    scores = _score_all(model.config, params, prompts, candidates, scoring)
+    return distribution(scores, task.legal).probs
+
+
+@partial(jax.jit, static_argnames=("config", "scoring"))
+def _score_all(
+    config: T5Config, params: PyTree, prompts: Prompts, candidates: Candidates, scoring: Scoring
+) -> jax.Array:
+    """Scores [T, A] of all texts, read in groups: the memory is that of one group."""
+
+    def read(params: PyTree, texts: jax.Array) -> jax.Array:
+        return score(config, params, prompts.take(texts), candidates, scoring).candidates
+
+    count = len(prompts.ids)
+    return over_distinct(read, count)(params, jnp.arange(count))
 
 
 def _text(seen: Situation) -> jax.Array:

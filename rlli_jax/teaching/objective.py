@@ -46,10 +46,14 @@ def draw(weights: jax.Array, chance: jax.Array) -> jax.Array:
     """One choice for each row of weights [..., A], by a number [...] uniform in [0, 1).
 
     Costs one random number where the Gumbel trick takes one for each choice: on a CPU, chance is
-    most of what a step costs. Whatever has weight 0 is never chosen.
+    most of what a step costs. Whatever has weight 0 is never chosen, though an accelerator's
+    cumulative sums, rounded apart, may rise or fall over zeros.
     """
     cumulative = jnp.cumsum(weights, -1)
-    return (cumulative <= chance[..., None] * cumulative[..., -1:]).sum(-1)
+    possible = weights > 0
+    reached = possible & (cumulative > chance[..., None] * cumulative[..., -1:])
+    last = weights.shape[-1] - 1 - jnp.argmax(possible[..., ::-1], -1)
+    return jnp.where(reached.any(-1), jnp.argmax(reached, -1), last)
 
 
 def ppo_loss(

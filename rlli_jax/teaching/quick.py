@@ -1,5 +1,6 @@
-"""Compilation that suits programs which run for seconds only."""
+"""How a study of teaching uses the machine: what is best differs between backends."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,35 @@ _QUICK = {
     "xla_llvm_disable_expensive_passes": True,
     "xla_cpu_experimental_ynn_fusion_type": "",
 }
+
+
+def over_seeds(function: Callable, *, own: bool, tiny: bool) -> Callable:
+    """``function(params, x)`` over the seeds of x [seeds, ...], and of params if they are ``own``.
+
+    Params that all seeds share are not copied. On a CPU one seed after the other, since its caches
+    hold one model, not all; elsewhere ``tiny`` models at once, and large ones, which fill an
+    accelerator by themselves, one by one.
+    """
+    at_once = tiny and jax.default_backend() != "cpu"
+
+    def call(params: Any, x: Any) -> Any:
+        over = (params, x) if own else x
+
+        def one(part: Any) -> Any:
+            return function(*part) if own else function(params, part)
+
+        return jax.vmap(one)(over) if at_once else jax.lax.map(one, over)
+
+    return call
+
+
+def jobs_at_once() -> int:
+    """Methods that are trained side by side.
+
+    XLA uses one core of a CPU for work this small. An accelerator runs one program after the other,
+    and each that waits would hold its memory.
+    """
+    return (os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
 
 
 def quick_jit(function: Callable, **options: Any) -> Any:

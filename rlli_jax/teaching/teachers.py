@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from rlli_jax.errors import InputError
-from rlli_jax.teaching.quick import quick_jit
+from rlli_jax.teaching.quick import over_seeds, quick_jit
 from rlli_jax.teaching.t5 import (
     Candidates,
     LanguageModel,
@@ -69,10 +69,11 @@ def teacher(task: Task, model: LanguageModel) -> Teacher:
 
 
 class StandIns(NamedTuple):
-    """Tiny teachers, one a seed, of one shape."""
+    """Teachers of one shape, one a seed: tiny ones, or one loaded model for all seeds."""
 
     teacher: Teacher
-    params: Any  # leaves [seeds, ...]
+    params: Any  # leaves [seeds, ...]; of a loaded model without the axis, one copy for all
+    own: bool  # whether each seed has weights of its own
     taught: jax.Array  # bool [seeds, T], the texts whose advice each has been taught
 
 
@@ -116,8 +117,8 @@ def stand_in_teachers(
     key_model, key_known, key_train = jax.vmap(lambda key: jax.random.split(key, 3))(keys).T
     drawn = [draw_params(key, model.config) for key in key_model]
 
-    def train(start: tuple[Any, jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
-        params, key_known, key_train = start
+    def train(params: Any, keys: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
+        key_known, key_train = keys
         known = jax.random.permutation(key_known, acted_on)[:count]
         taught = jnp.zeros(len(task.texts), bool).at[known].set(True)
         if not count:
@@ -140,7 +141,7 @@ def stand_in_teachers(
         carry = (params, optimizer.init(params))
         return jax.lax.scan(step, carry, jax.random.split(key_train, steps))[0][0], taught
 
-    params, taught = quick_jit(lambda start: jax.lax.map(train, start))(
-        (jax.tree.map(lambda *x: jnp.stack(x), *drawn), key_known, key_train)
+    params, taught = quick_jit(over_seeds(train, own=True, tiny=True))(
+        jax.tree.map(lambda *x: jnp.stack(x), *drawn), (key_known, key_train)
     )
-    return StandIns(asked, params, taught)
+    return StandIns(asked, params, True, taught)

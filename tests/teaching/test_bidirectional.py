@@ -1,5 +1,6 @@
 """Language policy, stand-in teachers and bi-directional feedback, on a world of two texts."""
 
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -16,11 +17,13 @@ from rlli_jax.teaching import t5
 from rlli_jax.teaching.bidirectional import (
     Asked,
     Method,
+    Said,
     TeachingConfig,
     TeachingHyperparams,
     examine,
     lessons,
     practice,
+    remember,
     tabulate,
     teacher_loss,
 )
@@ -218,17 +221,48 @@ def test_a_choice_is_drawn_by_its_probability_and_never_at_0():
     assert int(draw(probs, jnp.float32(1 - 2**-23))) == 3
 
 
+@pytest.mark.parametrize("rounding", [1e-6, -1e-6])
+def test_a_choice_at_0_is_not_drawn_though_sums_over_zeros_are_rounded_apart(monkeypatch, rounding):
+    """As of a parallel prefix sum, whose entries are summed in different orders."""
+    ripple = rounding * jnp.array([1, 0, 1, 0, 1])
+    monkeypatch.setattr(jnp, "cumsum", lambda x, axis: jax.lax.cumsum(x, x.ndim - 1) + ripple)
+    probs = jnp.array([0.0, 0.25, 0.0, 0.75, 0.0])
+    chance = jnp.concatenate([jnp.linspace(0.2499, 0.2501, 4001), jnp.array([0.0, 1 - 2**-24])])
+    drawn = draw(jnp.tile(probs, (4003, 1)), chance)
+    assert set(drawn.tolist()) == {1, 3}
+
+
+def test_of_tokens_about_one_text_the_last_is_remembered_whole():
+    """Three environments at once; two of them about text 1."""
+    memory = Said(jnp.zeros(4), jnp.zeros(4, jnp.int32), jnp.zeros(4, jnp.int32))
+    text = jnp.array([1, 3, 1])
+    now = Said(jnp.array([0.1, 0.3, 0.5]), text, jnp.array([2, 4, 6]))
+    kept = jax.jit(remember)(memory, now)
+    np.testing.assert_allclose(kept.advantage, [0, 0.5, 0, 0.3])
+    assert kept.text.tolist() == [0, 1, 0, 3]
+    assert kept.advice.tolist() == [0, 6, 0, 4]
+    # No scatter has equal indices and an order that matters: the only one takes a maximum.
+    scatters = re.findall(r"(scatter[\w-]*)\[", str(jax.make_jaxpr(remember)(memory, now)))
+    assert set(scatters) == {"scatter-max"}
+
+
 def test_what_is_asked_is_a_mean_over_visits_of_standardised_verdicts():
     """Verdicts 3 and 1 on one token of text 0, -1 and 1 on those of text 1: mean 1, variance 2."""
     asked = Asked(
         log=jnp.array([[4.0, 0.0], [-1.0, 1.0], [0.0, 0.0]]),
         times=jnp.array([[2.0, 0.0], [1.0, 1.0], [0.0, 0.0]]),
         squares=jnp.float32(12.0),
+        standardise=jnp.array(True),
     )
     expected = np.array([[2 / 2, 0], [-2 / 2, 0], [0, 0]]) / np.sqrt(2)
     np.testing.assert_allclose(asked.of_visit(), expected, rtol=1e-3)
-    alike = Asked(jnp.full((2, 2), 3.0), jnp.full((2, 2), 3.0), jnp.float32(12.0))
+    threes = jnp.full((2, 2), 3.0)
+    alike = Asked(threes, threes, jnp.float32(12.0), standardise=jnp.array(True))
     np.testing.assert_allclose(alike.of_visit(), 0, atol=1e-3)
+    # Constant feedback asks for each token as often as it was credited.
+    times = jnp.array([[3.0, 1.0], [0.0, 0.0]])
+    constant = Asked(times, times, jnp.float32(4.0), standardise=jnp.array(False))
+    np.testing.assert_allclose(constant.of_visit(), [[0.75, 0.25], [0, 0]])
 
 
 @pytest.mark.parametrize(
@@ -273,7 +307,7 @@ def train(task, stand_ins):
         for _ in range(rounds):
             state, asked, result = practise(state, table, task.env_params, iterations)
             if method.trains:
-                teachers = teach(teachers, asked)
+                teachers = teach(teachers, weights, asked)
                 table = teachers.table
             results.append(result)
         return state, table, results
@@ -327,9 +361,11 @@ def test_true_feedback_teaches_a_teacher_who_is_obeyed(obeyed, method):
     assert examined["accuracy"].tolist() == [1, 1]
 
 
-@pytest.mark.parametrize("verdicts", ["random", "shuffled"])
-def test_made_up_feedback_teaches_nothing(obeyed, verdicts):
-    assert float(obeyed(Method(verdicts=verdicts, signal="difference"))["return"].mean()) < 1.8
+@pytest.mark.parametrize("credit", ["said", "taken"])
+@pytest.mark.parametrize("verdicts", ["random", "shuffled", "constant"])
+def test_made_up_feedback_teaches_nothing(obeyed, verdicts, credit):
+    method = Method(verdicts=verdicts, signal="difference", credit=credit)
+    assert float(obeyed(method)["return"].mean()) < 1.8
 
 
 def test_a_verdict_compares_with_the_last_one_and_a_tie_is_better(train):

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import shutil
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -11,9 +12,10 @@ import tiny_study
 import yaml
 
 from rlli_jax.errors import InputError
+from rlli_jax.experiments.statistics import Estimate
 from rlli_jax.experiments.teaching.config import load_study
 from rlli_jax.report import render
-from rlli_jax.report.teaching import load_teaching_run
+from rlli_jax.report.teaching import Result, TeachingRun, findings, load_teaching_run
 from rlli_jax.teaching import t5
 
 
@@ -220,5 +222,67 @@ def test_the_shipped_study_is_sound():
     study = load_study("configs/bidirectional.yaml")
     assert study.seeds >= 10
     assert sorted(case.iterations for case in study.cases.values()) == [40, 2100]
-    verdicts = {method.verdicts for method in study.methods.values()}
-    assert verdicts == {"true", "random", "shuffled"}
+
+
+def test_every_reading_by_advantage_has_controls_that_differ_in_the_verdicts_only():
+    methods = load_study("configs/bidirectional.yaml").methods
+    readings = {"advantage, expected": "said", "advantage, action taken": "taken"}
+    for name, credit in readings.items():
+        assert methods[name].credit == credit
+        alike = [m for m in methods.values() if replace(m, verdicts="true") == methods[name]]
+        assert {m.verdicts for m in alike} == {"true", "random", "shuffled", "constant"}
+
+
+READING = {
+    "teacher": True, "feedback": "policy_gradient", "comparison": "expected", "credit": "taken",
+    "verdicts": "true",
+}  # fmt: skip
+
+
+def verdict(seeds=5, **returns):
+    """What a page says first, of methods whose mean return over ``seeds`` is given."""
+    methods = {
+        "tested": READING,
+        "silent": READING | {"feedback": "nothing"},
+        "alone": READING | {"teacher": False},
+        "matched": READING | {"verdicts": "random"},
+        "unmatched": READING | {"verdicts": "random", "credit": "said"},
+    }
+    noise = np.linspace(-0.01, 0.01, seeds)[:, None]
+    results = {
+        name: Result(name, methods[name], {"return": value + noise * (name != "tested")})
+        for name, value in returns.items()
+    }
+    run = TeachingRun(
+        path=None, text="", versions={}, cases={"a": results}, language_policy=None,
+        config={"tested": "tested", "silent": "silent", "alone": "alone",
+                "cases": {"a": {"iterations": 1}}},
+        task={"metric": "return", "env_steps_per_iteration": {"a": 1}},
+    )  # fmt: skip
+    return findings(run)[0]
+
+
+def test_feedback_helps_only_if_made_up_feedback_credited_alike_does_not():
+    assert ": feedback helps. Read as “tested”" in verdict(
+        tested=0.5, silent=0.4, alone=0.1, matched=0.4, unmatched=0.4
+    )
+    said = verdict(tested=0.5, silent=0.4, alone=0.1, matched=0.495, unmatched=0.4)
+    assert (
+        "it is not shown that it matters what the teacher hears: “matched” may do as well" in said
+    )
+    assert "unmatched" not in said
+    said = verdict(tested=0.5, silent=0.4, alone=0.1, unmatched=0.4)
+    assert "no control credits made-up feedback as this reading does" in said
+    assert "no effect of feedback is shown" in verdict(
+        tested=0.5, silent=0.5, alone=0.1, matched=0.4
+    )
+
+
+def test_a_gain_without_an_interval_is_no_verdict(monkeypatch):
+    monkeypatch.setattr(
+        "rlli_jax.report.teaching.t_interval",
+        lambda values: Estimate(np.mean(values, 0), np.float64("nan"), np.float64("nan")),
+    )
+    said = verdict(seeds=2, tested=0.5, silent=0.4, alone=0.1, matched=0.4)
+    assert "too few seeds to tell whether feedback helps" in said
+    assert "it gains, in mean exact return over the training, 0.100 (no interval: too few" in said

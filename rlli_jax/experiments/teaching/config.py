@@ -20,6 +20,7 @@ from rlli_jax.experiments.run_directory import read_values
 from rlli_jax.learners.ppo import PPOHyperparams
 from rlli_jax.teaching.bidirectional import Method, TeachingConfig, TeachingHyperparams
 from rlli_jax.teaching.language_policy import LanguagePolicyConfig
+from rlli_jax.teaching.t5.model import ComputeDtype
 
 
 class Ball(Block):
@@ -51,6 +52,8 @@ class Loaded(Block):
 
     kind: Literal["t5"]
     model: str = "google/flan-t5-small"
+    # Of the model's matrix products; bfloat16 is what accelerators are fast at.
+    compute_dtype: ComputeDtype = "float32"
 
 
 KINDS = {"task": ("go_to_red_ball", "provider_selection"), "teacher": ("stand_in", "t5")}

@@ -8,7 +8,6 @@ What is finished is kept: a method's file appears whole or not at all, and a res
 with the next one.
 """
 
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -48,7 +47,7 @@ from rlli_jax.teaching.bidirectional import (
     tabulate,
 )
 from rlli_jax.teaching.language_policy import language_policy, policy_table
-from rlli_jax.teaching.quick import quick_jit
+from rlli_jax.teaching.quick import jobs_at_once, over_seeds, quick_jit
 from rlli_jax.teaching.t5 import LanguageModel, load_t5, tiny_t5
 from rlli_jax.teaching.tasks import Task, go_to_red_ball, provider_selection
 from rlli_jax.teaching.teachers import REMARKS, StandIns, stand_in_teachers, teacher
@@ -72,15 +71,15 @@ def build_teachers(study: TeachingStudy, task: Task, key: jax.Array) -> StandIns
             jax.random.split(key, study.seeds), task, block.ability,
             d_model=block.d_model, steps=block.steps,
         )  # fmt: skip
-    model = load_t5(block.model)
-    params = jax.tree.map(lambda x: jnp.broadcast_to(x, (study.seeds, *x.shape)), model.params)
-    return StandIns(teacher(task, model), params, jnp.zeros((study.seeds, len(task.texts)), bool))
+    model = load_t5(block.model, compute_dtype=block.compute_dtype)
+    taught = jnp.zeros((study.seeds, len(task.texts)), bool)
+    return StandIns(teacher(task, model), model.params, False, taught)
 
 
 def build_policy_model(study: TeachingStudy, task: Task, key: jax.Array) -> LanguageModel:
     """The language model that is itself the policy: tiny with random weights, or one loaded."""
     if isinstance(study.teacher, Loaded):
-        return load_t5(study.teacher.model)
+        return load_t5(study.teacher.model, compute_dtype=study.teacher.compute_dtype)
     words = [*(task.prompt(text) for text in task.texts), *task.advice]
     width = study.teacher.d_model
     return tiny_t5(key, words, d_model=width, num_heads=max(1, width // 8))
@@ -90,8 +89,7 @@ def carry_out(study: TeachingStudy, path: Path, console: Console) -> None:
     """Fill a run directory with what is not there yet."""
     task = build_task(study)
     key_teacher, key_run, key_policy = jax.random.split(jax.random.key(study.seed), 3)
-    # XLA uses one core for work this small, so jobs run side by side.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(jobs_at_once()) as pool:
         try:
             running = []
             practices = _Once(partial(_compile_practice, study, task))
@@ -176,10 +174,13 @@ class _Once:
 def _first_tables(study: TeachingStudy, teachers: StandIns) -> jax.Array:
     """log M [seeds, 3 T, A] of teachers that have heard nothing."""
 
-    def one(params: Any) -> jax.Array:
+    def one(params: Any, _: Any = None) -> jax.Array:
         return tabulate(teachers.teacher, params, study.hyperparams)
 
-    return quick_jit(partial(jax.lax.map, one))(teachers.params)
+    if teachers.own:
+        each = over_seeds(one, own=True, tiny=True)
+        return quick_jit(each)(teachers.params, jnp.arange(study.seeds))
+    return jnp.stack([quick_jit(one)(teachers.params)] * study.seeds)
 
 
 def _compile_practice(study: TeachingStudy, task: Task, config: TeachingConfig) -> Practice:
@@ -200,14 +201,19 @@ def _compile_practice(study: TeachingStudy, task: Task, config: TeachingConfig) 
 
 
 def _compile_lessons(study: TeachingStudy, task: Task, teachers: StandIns, adapt: Adapt) -> Lessons:
-    """Mapped over seeds, one language model after the other: a CPU's caches hold one, not all."""
+    """Over seeds; weights that all of them share stay one copy."""
     one = lessons(task, teachers.teacher, study.config, adapt=adapt)
+    each = partial(over_seeds, own=teachers.own, tiny=isinstance(study.teacher, StandIn))
 
     def start(keys: jax.Array, params: Any, tables: jax.Array) -> Any:
-        return jax.lax.map(lambda x: one.init(*x, study.hyperparams), (keys, params, tables))
+        def init(params: Any, x: Any) -> Any:
+            key, table = x
+            return one.init(key, params, table, study.hyperparams)
 
-    def run(states: Any, asked: Any) -> Any:
-        return jax.lax.map(lambda x: one.run(*x), (states, asked))
+        return each(init)(params, (keys, tables))
+
+    def run(states: Any, params: Any, asked: Any) -> Any:
+        return each(lambda params, x: one.run(x[0], params, x[1]))(params, (states, asked))
 
     asked = Asked.nothing(len(task.texts), len(task.advice))
     asked = jax.tree.map(lambda x: jnp.broadcast_to(x, (study.seeds, *x.shape)), asked)
@@ -215,7 +221,8 @@ def _compile_lessons(study: TeachingStudy, task: Task, teachers: StandIns, adapt
     tables = jnp.zeros((study.seeds, len(REMARKS) * len(task.texts), len(task.advice)))
     init = quick_jit(start).lower(keys, teachers.params, tables).compile()
     states = jax.eval_shape(start, keys, teachers.params, tables)
-    return Lessons(init, quick_jit(run, donate_argnums=0).lower(states, asked).compile())
+    taught = quick_jit(run, donate_argnums=0).lower(states, teachers.params, asked).compile()
+    return Lessons(init, taught)
 
 
 class _Programs(NamedTuple):
@@ -253,7 +260,7 @@ def _run_method(
             student, tables, env_params, jnp.int32(case.teacher_every)
         )
         if method.trains:
-            teachers = taught.run(teachers, asked)
+            teachers = taught.run(teachers, programs.teachers.params, asked)
             tables = teachers.table
         rounds.append(metrics)
     rounds = jax.device_get(rounds)

@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from rlli_jax.errors import InputError
 from rlli_jax.files import refused, whole, write_text
-from rlli_jax.teaching.t5.model import T5Config, init_params
+from rlli_jax.teaching.t5.model import ComputeDtype, T5Config, init_params
 from rlli_jax.teaching.t5.scoring import (
     Candidates,
     Prompts,
@@ -57,6 +57,7 @@ class LanguageModel:
         folder = Path(folder)
         config = {f.name: getattr(self.config, f.name) for f in fields(self.config)}
         config["tie_word_embeddings"] = config.pop("tie_head")
+        del config["compute_dtype"]  # how it is used, not what it is
         config |= {"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]}
         config |= {"pad_token_id": self.tokenizer.pad_token_id}
         config |= {"eos_token_id": self.tokenizer.eos_token_id, "is_encoder_decoder": True}
@@ -76,8 +77,11 @@ class LanguageModel:
             raise refused(folder, error) from error
 
 
-def load_t5(name: str | Path) -> LanguageModel:
+def load_t5(name: str | Path, *, compute_dtype: ComputeDtype = "float32") -> LanguageModel:
     """Load a T5 from a folder, or by its name on the Hugging Face hub where a network is there.
+
+    ``compute_dtype``: in which matrix products are computed, see :mod:`rlli_jax.teaching.t5.model`;
+    the weights are float32 in any case.
 
     Raises:
         InputError: no such folder or name; the folder lacks config, weights or tokenizer; the
@@ -86,7 +90,7 @@ def load_t5(name: str | Path) -> LanguageModel:
     folder = _folder(str(name))
     config = _read_config(folder / "config.json")
     tensors = _read_tensors(folder)
-    config = replace(config, tie_head=_head_is_tied(tensors))
+    config = replace(config, tie_head=_head_is_tied(tensors), compute_dtype=compute_dtype)
     params = _to_params(tensors, config, folder)
     tokenizer = _read_tokenizer(folder)
     if len(tokenizer) > config.vocab_size:

@@ -46,6 +46,7 @@ def merge_lora(params: Any, lora: Any, alpha: float | jax.Array = 32.0) -> dict:
     for path, a in updates.items():
         if path[-1] == "a":
             layer = path[:-1]
-            update = alpha / a.shape[1] * (a @ updates[(*layer, "b")])
+            product = jnp.matmul(a, updates[(*layer, "b")], precision=jax.lax.Precision.HIGHEST)
+            update = alpha / a.shape[1] * product
             flat[(*layer, "kernel")] = flat[(*layer, "kernel")] + update
     return unflatten_dict(flat)

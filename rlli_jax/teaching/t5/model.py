@@ -7,16 +7,25 @@ prefix, and one pass scores all of them. A plain sequence is the tree without br
 T5's peculiarities: RMS norm before each layer, no biases, no 1/sqrt(d) in attention, one table of
 relative position biases per stack (held by its first block), dropout left out: scores must be
 reproducible between rollout and update.
+
+Matrix products are those of ``T5Config.compute_dtype``, summed in float32: in "float32" with all
+its digits on every backend (a GPU would round to TF32, a TPU to bfloat16, if it were not told), so
+that scores agree with those of torch; "bfloat16" is what accelerators are fast at. Weights, norms,
+the residual stream, softmax and scores are float32 in both.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal
+from functools import cache, lru_cache
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from rlli_jax.learners.compiling import compiler_options
+
+ComputeDtype = Literal["float32", "bfloat16"]
 
 MASKED = -1e9  # softmax turns it into an exact 0 in float32
 
@@ -40,10 +49,35 @@ class T5Config:
     scale_decoder_outputs: bool = True  # by d_model ** -0.5 before the head (T5 before v1.1)
     decoder_start_token_id: int = 0
     n_positions: int = 512  # longest prompt, in tokens
+    compute_dtype: ComputeDtype = "float32"  # of matrix products; no key of Hugging Face's
 
 
 def _normal(std: float) -> nn.initializers.Initializer:
     return nn.initializers.normal(std)
+
+
+_EXACT: Any = {
+    "precision": jax.lax.Precision.HIGHEST,
+    "preferred_element_type": jnp.float32,
+}
+
+
+def _dense(config: T5Config, width: int, std: float, name: str | None = None) -> nn.Dense:
+    """A layer without bias: products in the computing type, sums and result in float32."""
+    return nn.Dense(
+        width,
+        use_bias=False,
+        kernel_init=_normal(std),
+        dtype=config.compute_dtype,
+        dot_general=lambda x, y, dimensions, **_: jax.lax.dot_general(x, y, dimensions, **_EXACT),
+        name=name,
+    )
+
+
+def _matmul(config: T5Config, x: jax.Array, y: jax.Array) -> jax.Array:
+    """As ``_dense``, of two arrays."""
+    dtype = config.compute_dtype
+    return jnp.matmul(x.astype(dtype), y.astype(dtype), **_EXACT)
 
 
 @lru_cache
@@ -87,7 +121,7 @@ class Attention(nn.Module):
         inner = c.num_heads * c.d_kv
 
         def heads(name: str, std: float, y: jax.Array) -> jax.Array:
-            y = nn.Dense(inner, use_bias=False, kernel_init=_normal(std), name=name)(y)
+            y = _dense(c, inner, std, name)(y)
             return y.reshape(*y.shape[:-1], c.num_heads, c.d_kv).swapaxes(-3, -2)  # [..., H, L, d]
 
         query = heads("q", (c.d_model * c.d_kv) ** -0.5, x)
@@ -101,9 +135,10 @@ class Attention(nn.Module):
                 name="relative_attention_bias",
             )(buckets)
             bias = bias + position.transpose(2, 0, 1)
-        weights = jax.nn.softmax(query @ key.swapaxes(-2, -1) + bias)  # [..., H, Q, K]
-        mixed = (weights @ value).swapaxes(-3, -2)
-        out = nn.Dense(c.d_model, use_bias=False, kernel_init=_normal(inner**-0.5), name="o")
+        fit = _matmul(c, query, key.swapaxes(-2, -1))
+        weights = jax.nn.softmax(fit + bias)  # [..., H, Q, K]
+        mixed = _matmul(c, weights, value).swapaxes(-3, -2)
+        out = _dense(c, c.d_model, inner**-0.5, "o")
         return out(mixed.reshape(*mixed.shape[:-2], inner)), bias
 
 
@@ -134,7 +169,7 @@ class FeedForward(nn.Module):
         c = self.config
 
         def dense(name: str, width: int, std: float, y: jax.Array) -> jax.Array:
-            return nn.Dense(width, use_bias=False, kernel_init=_normal(std), name=name)(y)
+            return _dense(c, width, std, name)(y)
 
         if c.feed_forward_proj == "relu":
             x = jax.nn.relu(dense("wi", c.d_ff, c.d_model**-0.5, x))
@@ -206,9 +241,7 @@ class T5(nn.Module):
         self.decoder = Stack(c, c.num_decoder_layers)
         if not c.tie_head:
             # As in T5X; Hugging Face draws a new head sqrt(d_model) times larger.
-            self.lm_head = nn.Dense(
-                c.vocab_size, use_bias=False, kernel_init=_normal(c.d_model**-0.5)
-            )
+            self.lm_head = _dense(c, c.vocab_size, c.d_model**-0.5)
 
     def encode(self, ids: jax.Array, mask: jax.Array) -> jax.Array:
         """ids int32 [C, S], mask bool [C, S] (False: padding) -> [C, S, D]."""
@@ -239,7 +272,9 @@ class T5(nn.Module):
         """[..., D] -> [..., V]."""
         if self.config.scale_decoder_outputs:
             hidden = hidden * self.config.d_model**-0.5
-        return self.shared.attend(hidden) if self.config.tie_head else self.lm_head(hidden)
+        if self.config.tie_head:
+            return _matmul(self.config, hidden, self.shared.embedding.T)
+        return self.lm_head(hidden)
 
     def __call__(
         self,
@@ -266,10 +301,16 @@ def init_params(key: jax.Array, config: T5Config) -> dict:
     )["params"]
 
 
-# The same, compiled; what runs once is hardly worth optimising.
-draw_params = jax.jit(
-    init_params, static_argnames="config", compiler_options={"xla_backend_optimization_level": 0}
-)
+def draw_params(key: jax.Array, config: T5Config) -> dict:
+    """``init_params``, compiled."""
+    return _draw()(key, config)
+
+
+@cache
+def _draw() -> Any:
+    # What runs once is hardly worth optimising.
+    options = compiler_options({"xla_backend_optimization_level": 0})
+    return jax.jit(init_params, static_argnames="config", compiler_options=options)
 
 
 class ValueHead(nn.Module):

@@ -143,10 +143,12 @@ def score(
         candidates.visible,
     )
     edge = logits[:, candidates.edge_node, candidates.edge_token]  # [C, E]
+    # Log-probabilities are summed with all their digits, whatever the products of the model are.
+    along = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
     if scoring == "log_probability":
         edge = edge - jax.nn.logsumexp(logits, axis=-1)[:, candidates.edge_node]
-        total = edge @ candidates.member.T
+        total = along(edge, candidates.member.T)
     else:
         length = candidates.member.sum(axis=1)
-        total = edge @ candidates.member.T + (length.max() - length)
+        total = along(edge, candidates.member.T) + (length.max() - length)
     return Scores(total, hidden[:, 0])
