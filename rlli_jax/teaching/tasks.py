@@ -17,7 +17,7 @@ from rlli_jax.envs import go_to_red_ball as rb
 from rlli_jax.envs.provider_selection import EnvParams, ProviderSelection
 from rlli_jax.errors import InputError
 from rlli_jax.learners.core import Env, PyTree
-from rlli_jax.personas import TRAIT_NAMES, Population
+from rlli_jax.personas import TRAIT_NAMES, Persona, Population
 
 # Steps from the middle of the 1-5 scale, in words; a level begins at its number.
 _LEVELS = ((-np.inf, "very low"), (1.8, "low"), (2.6, "medium"), (3.4, "high"), (4.2, "very high"))
@@ -164,8 +164,8 @@ def provider_selection(
         ),
         env_params=params,
         texts=tuple(
-            f"{_in_words(traits)}. The user asks for: {request}"
-            for traits in population.traits
+            f"{_in_words(persona)}. The user asks for: {request}"
+            for persona in population.personas
             for request in requests
         ),
         advice=tuple(f"choose {provider}" for provider in providers),
@@ -176,7 +176,9 @@ def provider_selection(
     )
 
 
-def _in_words(traits: np.ndarray) -> str:
-    levels = [[word for start, word in _LEVELS if trait >= start][-1] for trait in traits]
+def _in_words(persona: Persona) -> str:
+    if persona.traits is None:  # nobody has measured them
+        return f"The user is {persona.name}"
+    levels = [[word for start, word in _LEVELS if x >= start][-1] for x in persona.traits]
     told = (f"{level} {name}" for level, name in zip(levels, TRAIT_NAMES, strict=True))
     return "The user has " + ", ".join(told)

@@ -72,6 +72,8 @@ def test_every_method_of_every_case_is_kept(taught):
     assert run.task["name"] == "ProviderSelection"
     assert len(run.task["texts"]) == 4  # two users, two requests for training
     assert run.task["advice"] == ["choose ink", "choose oil", "choose wax"]
+    # Nobody has measured these users' personalities, so they are told by name.
+    assert run.task["texts"][0].startswith("The user is ")
     assert {case: list(results) for case, results in run.cases.items()} == {
         case: ["alone", "silent", "sign", "by coin"] for case in ("a", "b")
     }
