@@ -375,7 +375,8 @@ def refused(status: int, body: Any) -> Invalid | Failed:
         hint = "; the picture is too large for it: set judge.longest_side, for example 1024"
     elif "max_completion_tokens" in message:
         hint = "; set judge.max_tokens=null and judge.extra={max_completion_tokens: 16}"
-    return Failed(f"the server {reported}: {message[:300]}{hint}")
+    shown = message[:300].rstrip(".") if hint else message[:300]
+    return Failed(f"the server {reported}: {shown}{hint}")
 
 
 def _message(error: Any) -> str:

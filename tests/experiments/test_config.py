@@ -109,6 +109,10 @@ def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
         ("judge.scale=[yes, no]", "judge.scale: the label true is no text; put it into quotes "),
         ("judge.scale=5", "judge.scale: write a name, two ends such as 1-7, or a list of labels"),
         ("judge.scale=[1, 3, 2]", "judge.scale: scale '1/3/2': the labels are numbers that go up "),
+        (
+            "judge={kind: transformers, model: m, scale: 0-101}",
+            "judge.scale: a language model chooses one of the labels, of which this scale has 102",
+        ),
         ("judge.kind=llm", "judge.kind: must be one of psychometric, recorded"),
         ("policies.PPO.learner=sac", "policies.PPO: learner must be one of ppo, dqn, random, "),
         ("policies.New.iterations=3", "policies.New: learner must be one of ppo, dqn, random, "),

@@ -19,7 +19,7 @@ pytest.importorskip("openai", reason="needs the extra llm")
 
 from rlli_jax.catalog import Picture
 from rlli_jax.errors import InputError
-from rlli_jax.judges import Failed, Invalid, Rated, Usage, openai_judge
+from rlli_jax.judges import Failed, Invalid, Rated, Usage, openai_judge, scale_of
 from rlli_jax.judges.completions import Completions
 from rlli_jax.judges.openai_judge import Limits, OpenAIJudge, Pace, retry_after
 
@@ -76,6 +76,20 @@ def test_what_is_sent(server, judge, question):
     assert kind == "data:image/png;base64"
     pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
     np.testing.assert_array_equal(pixels, ask.picture.pixels)
+
+
+def test_labels_of_ones_own_are_asked_for_and_read(server, judge, question):
+    ask = question()._replace(scale=scale_of(["nie wieder", "geht so", "Immer gern"]))
+    server.respond = lambda body, n: choice("immer gern.")
+    assert judge("text").rate([ask]) == [Rated(3.0, raw="immer gern.")]
+    text = server.requests[0]["messages"][0]["content"][2]["text"]
+    assert text.endswith("rate the picture with one of: nie wieder, geht so, Immer gern.")
+    lists = [("geht", {"geht": 0.8, "Immer": 0.2}), (" so", {" so": 0.9, "!": 0.1})]
+    server.respond = lambda body, n: choice("geht so", logprobs=lists)
+    (answer,) = judge("logprobs").rate([ask])
+    assert "leave open whether 0.2 of the probability is on 'Immer gern'" in answer.reason
+    lists[0] = ("geht", {"geht": 0.99, "Immer": 0.01})
+    assert judge("logprobs").rate([ask])[0].rating == pytest.approx(2.0)
 
 
 def test_log_probabilities_are_asked_for_and_a_temperature_can_be_left_out(server, judge, question):
@@ -559,7 +573,9 @@ def refuse_name(body, n):
 def test_auto_scoring_names_what_was_refused_and_what_helps(server, judge, question):
     server.respond = refuse_name
     helps = r"judge\.max_tokens=null and judge\.extra={max_completion_tokens: 16}"
-    with pytest.raises(InputError, match=rf"Unsupported parameter: 'max_tokens'.*{helps}"):
+    with pytest.raises(
+        InputError, match=rf"Unsupported parameter: 'max_tokens'.* instead; set {helps}"
+    ):
         judge("auto").identity  # noqa: B018
     asker = judge("auto", max_tokens=None, extra={"max_completion_tokens": 64})
     assert asker.identity.parameters["scoring"] == "logprobs"
