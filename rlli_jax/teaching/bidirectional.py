@@ -319,8 +319,14 @@ def practice(task: Task, config: TeachingConfig = TeachingConfig()) -> Practice:
     compilation.
 
     Raises:
-        InputError: the actions are not one choice a step with one phrase each.
+        InputError: the actions are not one choice a step with one phrase each; JAX's 64-bit mode
+            is on.
     """
+    if jax.config.jax_enable_x64:
+        raise InputError(
+            "teaching computes in 32 bits, but JAX's 64-bit mode is on; unset JAX_ENABLE_X64 or "
+            "jax_enable_x64."
+        )
     check_single_choice(task.env, task.env_params, task.advice)
     env, num_texts, num_advice = task.env, len(task.texts), len(task.advice)
     num_envs = config.num_envs

@@ -214,6 +214,11 @@ def test_each_distinct_text_is_read_once_whatever_the_batch():
         chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_the_64_bit_mode_of_jax_is_refused_in_one_sentence(task):
+    with jax.enable_x64(True), pytest.raises(InputError, match="teaching computes in 32 bits"):
+        practice(task)
+
+
 def test_a_choice_is_drawn_by_its_probability_and_never_at_0():
     probs = jnp.array([0.0, 0.25, 0.0, 0.75, 0.0])
     drawn = draw(jnp.tile(probs, (8, 1)), jnp.arange(8) / 8)
