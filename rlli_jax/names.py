@@ -17,3 +17,6 @@ MarketObservationPart = Literal[
     "request",
     "tastes",
 ]
+
+# What a table does with questions that have no answer.
+OnMissing = Literal["raise", "mask", "impute"]

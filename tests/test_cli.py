@@ -142,19 +142,6 @@ def without_rows(folder):
     (folder / "scores.csv").write_text("user,provider,request,score\n")
 
 
-def drop(user, request):
-    """Leave a user without any score for a request."""
-
-    def change(folder):
-        path = folder / "scores.csv"
-        rows = path.read_text().splitlines(keepends=True)
-        kept = [r for r in rows if not (r.startswith(f"{user},") and f",{request}," in r)]
-        assert len(kept) < len(rows)
-        path.write_text("".join(kept))
-
-    return change
-
-
 BAD_SCORES = {
     "unknown provider": (
         scores("ann,oil,a cat", "ann,acrylic,a cat"),
@@ -171,10 +158,6 @@ BAD_SCORES = {
     "out of scale": (
         scores("ann,ink,a boat,1.0", "ann,ink,a boat,5.1"),
         ("row 1 below the header", "score 5.1 is outside the scale '1-5', 1 to 5"),
-    ),
-    "no valid provider": (
-        drop("ben", "a tree"),
-        ("user 'ben' has no valid provider for request 'a tree'",),
     ),
     "no scores": (without_rows, ("the file has no rows",)),
     "no file": (lambda folder: (folder / "scores.csv").unlink(), ("there is no such file",)),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from rlli_jax.catalog import studio
@@ -33,6 +33,14 @@ class Catalog:
     def picture(self, request: int, provider: int) -> Picture | None:
         """The picture for a request (0 to R-1) by a provider (0 to L-1); None for a hole."""
         return self.pictures.get((self.requests[request], self.providers[provider]))
+
+    def offers(self, request: int, provider: int) -> bool:
+        """Whether there is a picture for the pair, be it only the name of one."""
+        return (self.requests[request], self.providers[provider]) in self._offered
+
+    @cached_property
+    def _offered(self) -> frozenset[tuple[str, str]]:
+        return frozenset(self.pictures).union(*self.images.values())
 
     def locate(self, image_name: str) -> tuple[str, str]:
         """The (request, provider) whose image has this name, as the manifest writes it.

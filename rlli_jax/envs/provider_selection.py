@@ -29,9 +29,12 @@ class EnvState(environment.EnvState):
     """What changes from step to step."""
 
     time: jax.Array  # [] int32, steps since the reset
-    request: jax.Array  # [] int32, what the users ask for in this round
+    request: jax.Array  # [] int32, what the users ask for in this round, if they may
     action: jax.Array  # [] or [K] int32, the last provider(s), -1 before the first step
     reward: jax.Array  # [] float32, the last reward
+    # [] float32 in [0, 1), by which users who may not ask for the round's request choose another;
+    # None if every user may ask for every request.
+    instead: jax.Array | None = None
 
 
 @struct.dataclass(kw_only=True)
@@ -40,10 +43,13 @@ class EnvParams(environment.EnvParams):
 
     qoe: jax.Array  # [K, R, L, S] float32 in [0, 1], the valid samples of a cell first
     count: jax.Array  # [K, R, L] int32, valid samples in each cell; 0 is a hole
-    mean: jax.Array  # [K, R, L] float32, mean over the valid samples, 0 in a hole
+    mean: jax.Array  # [K, R, L] float32, what a choice is worth, 0 in a hole
     personas: jax.Array | None  # [K, 5] float32, Big Five on the 1-5 scale; None: unknown
     request_features: jax.Array  # [R, F] float32
     rounds: int | jax.Array  # [] int32, how often every user is served before the episode ends
+    # [K, R] int32, the requests that a user may ask for (has a provider for), -1 behind them; None
+    # if every user may ask for every request.
+    asked: jax.Array | None = None
     # A step limit that truncates; the default is never reached.
     max_steps_in_episode: int | jax.Array = np.iinfo(np.int32).max
 
@@ -53,6 +59,7 @@ def make_params(
     personas: np.ndarray | None = None,
     request_features: np.ndarray | None = None,
     rounds: int = 1,
+    worth: QoETable | None = None,
 ) -> EnvParams:
     """Put a table and its users on the device.
 
@@ -61,9 +68,11 @@ def make_params(
         personas: Big Five [K, 5] on the 1-5 scale; None if they are unknown.
         request_features: [R, F], what the observation tells of a request; one-hot if absent.
         rounds: how often every user is served in an episode, at least 1.
+        worth: the table by whose mean QoE choices are valued, with the names and holes of
+            ``table``; ``table`` itself if absent.
 
     Raises:
-        InputError: if the shapes disagree, or a user could be served by no provider.
+        InputError: if the shapes or holes disagree.
     """
     users, requests = table.qoe.shape[:2]
     features = np.eye(requests) if request_features is None else np.asarray(request_features)
@@ -79,15 +88,23 @@ def make_params(
         )
     if rounds < 1:
         raise InputError(f"rounds is {rounds}; an episode needs at least 1 round.")
+    worth = table if worth is None else worth
+    if worth.legal.shape != table.legal.shape or (worth.legal != table.legal).any():
+        raise InputError("The table of worth has other cells than the table; give it the same.")
+    served = table.served
+    # Stable: the requests stay in their order, those that are not served go last.
+    asked = np.argsort(~served, axis=-1, kind="stable")
+    asked = np.where(np.take_along_axis(served, asked, -1), asked, -1)
     # The valid samples go first, so that a draw is one uniform number times their count.
     first = np.argsort(~table.valid, axis=-1, kind="stable")
     return EnvParams(
         qoe=jnp.asarray(np.take_along_axis(table.qoe, first, -1), jnp.float32),
         count=jnp.asarray(table.valid.sum(-1), jnp.int32),
-        mean=jnp.asarray(table.mean, jnp.float32),
+        mean=jnp.asarray(worth.mean, jnp.float32),
         personas=None if personas is None else jnp.asarray(personas, jnp.float32),
         request_features=jnp.asarray(features, jnp.float32),
         rounds=rounds,
+        asked=None if served.all() else jnp.asarray(asked, jnp.int32),
     )
 
 
@@ -131,7 +148,8 @@ class ProviderSelection(environment.Environment[EnvState, EnvParams]):
 
     Reward: one of the valid samples of the cell (user, request, provider), drawn uniformly.
     Termination: when every user has been served ``rounds`` times. Truncation: only if
-    ``max_steps_in_episode`` is set lower. A request is drawn uniformly for each round.
+    ``max_steps_in_episode`` is set lower. A request is drawn uniformly for each round; a user who
+    has no provider for it asks for another, uniform over those for which there is one.
 
     Holes: :meth:`legal_actions` says who can be chosen. A choice that ignores it is served by the
     next provider, in cyclic order, that is legal: a hole never becomes a number.
@@ -148,7 +166,8 @@ class ProviderSelection(environment.Environment[EnvState, EnvParams]):
 
         Raises:
             InputError: for an unknown assignment or observation part, a part twice, or the part
-                ``persona`` where the personas are unknown.
+                ``persona`` where the personas are unknown, or users with gaps who are to share a
+                provider or (in ``joint``) an observed request.
         """
         super().__init__()
         if assignment not in get_args(Assignment):
@@ -175,6 +194,11 @@ class ProviderSelection(environment.Environment[EnvState, EnvParams]):
             self._require_personas(params)
         if assignment == "shared":
             self.check_shared(self._params)
+        if assignment == "joint" and "request" in self.observation and params.asked is not None:
+            raise InputError(
+                "assignment joint: some users have no provider for some requests, so they do not "
+                "all ask for the same; use assignment sequential, or observe no request."
+            )
 
     @staticmethod
     def _require_personas(params: EnvParams) -> jax.Array:
@@ -189,6 +213,11 @@ class ProviderSelection(environment.Environment[EnvState, EnvParams]):
     @staticmethod
     def check_shared(params: EnvParams) -> None:
         """Raise InputError if some request has no provider that every user has rated."""
+        if params.asked is not None:
+            raise InputError(
+                "assignment shared: some users have no provider for some requests, so they do not "
+                "all ask for the same; use assignment sequential or joint."
+            )
         everybody = np.all(np.asarray(params.count) > 0, axis=0)  # [R, L]
         nobody = np.flatnonzero(~everybody.any(-1))
         if nobody.size:
@@ -220,9 +249,20 @@ class ProviderSelection(environment.Environment[EnvState, EnvParams]):
             return state.time % num_users
         return jnp.arange(num_users)
 
+    def requests(self, state: EnvState, params: EnvParams) -> jax.Array:
+        """What each of the users served in this step asks for: [] in ``sequential``, else [K]."""
+        users = self.users(state, params)
+        if params.asked is None or state.instead is None:
+            return jnp.broadcast_to(state.request, users.shape)
+        own = params.asked[users]  # [R] or [K, R]
+        place = index_below((own >= 0).sum(-1), state.instead)
+        other = jnp.take_along_axis(own, place[..., None], -1)[..., 0]
+        served = (params.count[users, state.request] > 0).any(-1)
+        return jnp.where(served, state.request, other)
+
     def legal_actions(self, state: EnvState, params: EnvParams) -> jax.Array:
         """Which providers can be chosen, bool: [L], in ``joint`` [K, L]."""
-        legal = params.count[self.users(state, params), state.request] > 0
+        legal = params.count[self.users(state, params), self.requests(state, params)] > 0
         return legal.all(0) if self.assignment == "shared" else legal
 
     def step_env(
@@ -247,12 +287,12 @@ class ProviderSelection(environment.Environment[EnvState, EnvParams]):
         them, would cost as much as all the rest.
         """
         params = self.default_params if params is None else params
-        served, reward, request = self._serve(key, state, action, params)
+        served, reward, drawn = self._serve(key, state, action, params)
         terminated = self.is_terminated(served, params)
         truncated = self.is_truncated(served, params)
         final = self.observe(key, served, action, params)
         going_on = jax.tree.map(
-            partial(jnp.where, terminated | truncated), self._start(request, params), served
+            partial(jnp.where, terminated | truncated), self._start(drawn, params), served
         )
         info = {"terminated": terminated, "truncated": truncated, "final_observation": final}
         observation = self.observe(key, going_on, action, params)
@@ -261,16 +301,16 @@ class ProviderSelection(environment.Environment[EnvState, EnvParams]):
     def _serve(
         self, key: jax.Array, state: EnvState, action: jax.Array, params: EnvParams
     ) -> tuple[EnvState, jax.Array, jax.Array]:
-        """The state after the step, the reward, and the request of a round that begins next."""
-        users = self.users(state, params)
+        """The state after the step, the reward, and the draw for a round that begins next."""
+        users, requests = self.users(state, params), self.requests(state, params)
         # One draw for all that is random: a key for each costs half of the speed (2.1 against
         # 4.6 M steps in a CPU second).
-        draw = jax.random.uniform(key, (users.size + 1,))
-        request = index_below(params.qoe.shape[1], draw[-1])
+        draw = jax.random.uniform(key, (users.size + self._chances(params),))
+        request, instead = self._ask(draw[users.size :], params)
         provider = self._serving(state, action, params)
-        count = params.count[users, state.request, provider]
-        sample = index_below(count, draw[:-1].reshape(users.shape))
-        reward = params.qoe[users, state.request, provider, sample].sum()
+        count = params.count[users, requests, provider]
+        sample = index_below(count, draw[: users.size].reshape(users.shape))
+        reward = params.qoe[users, requests, provider, sample].sum()
         time = state.time + 1
         new_round = time % self._steps_per_round(params) == 0
         state = EnvState(
@@ -278,22 +318,38 @@ class ProviderSelection(environment.Environment[EnvState, EnvParams]):
             request=jnp.where(new_round, request, state.request),
             action=provider,
             reward=reward,
+            instead=jax.tree.map(partial(jnp.where, new_round), instead, state.instead),
         )
-        return state, reward, request
+        return state, reward, draw[users.size :]
+
+    @staticmethod
+    def _chances(params: EnvParams) -> int:
+        """How many uniform numbers decide what a round asks for."""
+        return 1 if params.asked is None else 2
+
+    @staticmethod
+    def _ask(draw: jax.Array, params: EnvParams) -> tuple[jax.Array, jax.Array | None]:
+        """The request of a round, and the chance by which users who may not ask for it choose."""
+        request = index_below(params.qoe.shape[1], draw[0])
+        return request, None if params.asked is None else draw[1]
 
     def reset_env(self, key: jax.Array, params: EnvParams) -> tuple[jax.Array, EnvState]:
         """Start an episode with the first user and a fresh request."""
-        state = self._start(index_below(params.qoe.shape[1], jax.random.uniform(key)), params)
+        # The shape () gives the numbers that it always gave.
+        shape = () if params.asked is None else (self._chances(params),)
+        state = self._start(jnp.atleast_1d(jax.random.uniform(key, shape)), params)
         return self.observe(key, state, None, params), state
 
-    def _start(self, request: jax.Array, params: EnvParams) -> EnvState:
-        """The first user, and nothing behind it."""
+    def _start(self, draw: jax.Array, params: EnvParams) -> EnvState:
+        """The first user, and nothing behind it, asking by a draw as :meth:`_ask` takes it."""
+        request, instead = self._ask(draw, params)
         shape = (params.qoe.shape[0],) if self.assignment == "joint" else ()
         return EnvState(
             time=jnp.int32(0),
             request=request,
             action=jnp.full(shape, -1, jnp.int32),
             reward=jnp.float32(0),
+            instead=instead,
         )
 
     def observe(
@@ -308,7 +364,9 @@ class ProviderSelection(environment.Environment[EnvState, EnvParams]):
             "reward": lambda: state.reward,
             "user": lambda: jax.nn.one_hot(users, num_users),
             "persona": lambda: (self._require_personas(params)[users] - _MIDPOINT) / _HALF_RANGE,
-            "request": lambda: params.request_features[state.request],
+            "request": lambda: params.request_features[
+                self.requests(state, params) if self.assignment == "sequential" else state.request
+            ],
         }
         return jnp.concatenate([parts[part]().reshape(-1) for part in self.observation])
 
@@ -322,8 +380,8 @@ class ProviderSelection(environment.Environment[EnvState, EnvParams]):
         """Who is served by whom in this step: ``choices`` [K, R, L] float32, ones and zeros."""
         provider = self._serving(state, action, params)
         choices = jnp.zeros(params.count.shape)
-        users = self.users(state, params)
-        return {"choices": choices.at[users, state.request, provider].set(1.0)}
+        users, requests = self.users(state, params), self.requests(state, params)
+        return {"choices": choices.at[users, requests, provider].set(1.0)}
 
     def action_space(self, params: EnvParams) -> spaces.Space:
         """``Discrete(L)``; in ``joint`` one choice of L for each of K users."""

@@ -30,7 +30,7 @@ from rlli_jax.errors import InputError
 from rlli_jax.judges import scale_of
 from rlli_jax.learners.dqn import DQNConfig, DQNHyperparams
 from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams
-from rlli_jax.names import Assignment, ObservationPart
+from rlli_jax.names import Assignment, ObservationPart, OnMissing
 from rlli_jax.personas import Wording
 
 Whole = Annotated[int, Field(strict=True)]  # not true, not "3"
@@ -149,9 +149,10 @@ class Psychometric(JudgeBlock):
     strength: Annotated[float, Field(ge=0)] = 1.0
     noise: Annotated[float, Field(ge=0)] = 0.3
     seed: Whole = 0
+    on_missing: OnMissing = "raise"  # if a picture has no rating
 
 
-class Recorded(JudgeBlock):
+class RecordedScores(JudgeBlock):
     """Scores from a CSV or Parquet file, with as many samples as that has."""
 
     kind: Literal["recorded"]
@@ -160,6 +161,12 @@ class Recorded(JudgeBlock):
     user: str | None = None  # if all scores are one user's
 
     _paths = field_validator("path")(beside_file)
+
+
+class Recorded(RecordedScores):
+    """The judge that replays such scores."""
+
+    on_missing: OnMissing = "mask"  # if a picture has no score: people rate some, not all
 
 
 class BudgetBlock(Block):
@@ -181,7 +188,12 @@ class LanguageModel(JudgeBlock):
     min_valid_mass: Annotated[float, Field(ge=0, le=1)] = 0.5  # of probability on the labels
     store: str | None = None  # a file, or postgresql://user@host/database; else the user's folder
     budget: BudgetBlock = BudgetBlock()
-    on_missing: Literal["raise", "mask", "impute"] = "raise"  # if a question has no answer
+    on_missing: OnMissing = "raise"  # if a question has no answer
+
+    @property
+    def draws(self) -> bool:
+        """Whether repeated answers to one question are independent draws."""
+        raise NotImplementedError
 
     @field_validator("scale")
     @classmethod
@@ -209,6 +221,11 @@ class Transformers(LanguageModel):
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     batch_size: Positive = 16
+
+    @property
+    def draws(self) -> bool:
+        """Never: a rating is computed from the probabilities of all labels."""
+        return False
 
 
 class OpenAI(LanguageModel):
@@ -241,6 +258,11 @@ class OpenAI(LanguageModel):
         meant = [name for name in ("temperature", "max_tokens") if getattr(self, name) is None]
         return handler(self) | (dict.fromkeys(meant) if info.exclude_none else {})
 
+    @property
+    def draws(self) -> bool:
+        """Not at temperature 0."""
+        return bool(self.extra.get("temperature", self.temperature) != 0)
+
 
 AnyJudge = Psychometric | Recorded | Transformers | OpenAI
 JUDGES = get_args(AnyJudge)
@@ -249,7 +271,7 @@ JUDGES = get_args(AnyJudge)
 class CalibrateBlock(Block):
     """A few people's scores, by which judges are weighed and providers corrected."""
 
-    human: Recorded
+    human: RecordedScores
     # Of the requests that learners see, so many drawn at random by split_seed; None: all.
     requests: Annotated[int, Field(ge=2)] | None = None
 
@@ -354,7 +376,7 @@ class EvaluationBlock(Block):
 
     episodes: Positive = 256
     # A second table of scores, in which the choices are looked up afterwards: human opinion.
-    human: Recorded | None = None
+    human: RecordedScores | None = None
 
 
 UNKNOWN_TRAITS = (

@@ -16,6 +16,7 @@ from rlli_jax.files import whole
 from rlli_jax.oracle import QoETable
 from rlli_jax.personas import Population
 
+HELD_OUT = "held_out.npz"  # what choices on held-out requests are worth
 THUMBNAIL = 320  # pixels on the long side
 
 
@@ -29,17 +30,21 @@ def judge(config: StudyConfig, path: Path, console: Console) -> Problem:
         problem = build_problem(config, console)
     problem.population.to_csv(path / "population.csv")
     _write_thumbnails(problem.catalog, path / "pictures")
-    write_json(path / "references.json", problem.test.references())
+    write_json(path / "references.json", problem.worth.references())
     if problem.reliability is not None:
         write_json(path / "reliability.json", problem.reliability.summary())
     if problem.calibration is not None:
         write_json(path / "calibration.json", problem.calibration.summary())
+    if problem.worth is not problem.test:
+        problem.worth.save(path / HELD_OUT)
     # Last, because its presence says that all of this is done.
     problem.table.save(path / "table.npz")
-    cells = problem.table.legal
+    cells, served = problem.table.legal, problem.table.served
+    unasked = f" ({(~served).sum():,} user x request pairs have no rating)"
     console.print(
         f"table: {cells.shape[0]} users x {cells.shape[1]} requests x {cells.shape[2]} providers, "
-        f"{int((~cells).sum())} holes; judge: {problem.table.judge}",
+        f"{int((~cells).sum())} holes{'' if served.all() else unasked}; "
+        f"judge: {problem.table.judge}",
         highlight=False,
         markup=False,
         soft_wrap=True,
@@ -51,7 +56,9 @@ def _read_problem(config: StudyConfig, path: Path) -> Problem:
     table = QoETable.load(path / "table.npz")
     population = Population.from_csv(path / "population.csv", traits=config.knows_traits)
     catalog = load_catalog(config.catalog)
-    return split(config, population, catalog, table)
+    # A run of before valued choices by the table that policies played.
+    worth = QoETable.load(path / HELD_OUT) if (path / HELD_OUT).exists() else None
+    return split(config, population, catalog, table, worth)
 
 
 def _write_thumbnails(catalog: Catalog, folder: Path) -> None:

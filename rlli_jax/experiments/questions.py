@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.config import LanguageModel, OpenAI, StudyConfig
-from rlli_jax.experiments.tables import inquire
+from rlli_jax.experiments.tables import asked_once, inquire
 from rlli_jax.judges.batch_files import too_large
 from rlli_jax.judges.openai_judge import OpenAIJudge
 from rlli_jax.oracle import open_store, plan
@@ -19,14 +19,16 @@ def plan_questions(config: StudyConfig) -> str:
     if not isinstance(block, LanguageModel):
         return f"{len(questions):,} questions; the {block.kind} judge costs nothing"
     judge = inquiry.judge
+    notes = [] if inquiry.samples == block.samples else [asked_once(block)]
     with closing(open_store(block.store, read_only=True)) as store:
         if not isinstance(judge, OpenAIJudge) or judge.given.scoring != "auto":
-            return plan(judge, questions, store).describe()
-        # Which scoring "auto" is, the server would say; the stored answers say which it was.
-        plans = [(plan(judge.settled(s), questions, store), s) for s in ("logprobs", "text")]
-        planned, scoring = max(plans, key=lambda pair: pair[0].cached)
-        note = f"judge.scoring is auto, and no server was asked: planned as {scoring}"
-        return f"{planned.describe()}\n{note}"
+            planned = plan(judge, questions, store)
+        else:
+            # Which scoring "auto" is, the server would say; the stored answers say which it was.
+            plans = [(plan(judge.settled(s), questions, store), s) for s in ("logprobs", "text")]
+            planned, scoring = max(plans, key=lambda pair: pair[0].cached)
+            notes.append(f"judge.scoring is auto, and no server was asked: planned as {scoring}")
+    return "\n".join([planned.describe(), *notes])
 
 
 def export_missing(config: StudyConfig, path: Path) -> str:

@@ -274,11 +274,12 @@ def select(run: str | Path, traits: tuple[float, ...], name: str | None = None) 
 
 
 def _choices(trained: TrainedPolicy, persona: np.ndarray) -> np.ndarray:
-    """The provider that the user gets for each request, [R], with all rated ones on offer."""
+    """The provider that the user gets for each request with a rating, all rated ones on offer."""
     env, params = trained.env, trained.params
     assert params.personas is not None
     # The first user of an episode is the one that is asked about.
-    params = params.replace(personas=params.personas.at[0].set(jnp.asarray(persona)))
+    personas = params.personas.at[0].set(jnp.asarray(persona))
+    params = params.replace(personas=personas, asked=None)  # and may ask for everything
     _, start = env.reset_env(jax.random.key(0), params)
     offered = (params.count > 0).any(0)  # [R, L]
 
@@ -288,7 +289,8 @@ def _choices(trained: TrainedPolicy, persona: np.ndarray) -> np.ndarray:
         seen = Situation(observation.reshape(-1), legal, state, params)
         return trained.policy.act(jax.random.key(0), seen, trained.policy.initial)[0]
 
-    return np.asarray(jax.vmap(choose)(jnp.arange(len(offered)), offered))
+    requests = jnp.flatnonzero(offered.any(-1))  # that somebody has a rating of
+    return np.asarray(jax.vmap(choose)(requests, offered[requests]))
 
 
 def _interpolate(known: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:

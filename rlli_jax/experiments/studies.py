@@ -54,11 +54,11 @@ def _run_policy(
     folder = path / "policies" / name
     key_train, key_test = policy_keys(config.seed, name)
     env = ProviderSelection(
-        _params(problem, problem.train, config),
+        _params(problem, problem.train, problem.train, config),
         assignment=config.environment.assignment,
         observation=block.observation,
     )
-    test_params = _params(problem, problem.test, config)
+    test_params = _params(problem, problem.test, problem.worth, config)
     summary: dict[str, Any] = {
         "name": name,
         "assignment": env.assignment,
@@ -112,13 +112,15 @@ def _run_policy(
             env, _reference(block, env, test_params), key_test, test_params, config.seeds, episodes
         )
         progress.update(task, completed=1, note=f"return {result['returns'].mean():.3f}")
-    write_npz(folder / "evaluation.npz", result | _qoe(result["choices"], problem.test.mean))
+    write_npz(folder / "evaluation.npz", result | _qoe(result["choices"], problem.worth.mean))
     # Last, because its presence says that the policy is finished.
     write_json(folder / "summary.json", summary)
 
 
-def _params(problem: Problem, table: QoETable, config: StudyConfig) -> EnvParams:
-    params = make_params(table, problem.population.traits, rounds=config.environment.rounds)
+def _params(problem: Problem, table: QoETable, worth: QoETable, config: StudyConfig) -> EnvParams:
+    params = make_params(
+        table, problem.population.traits, rounds=config.environment.rounds, worth=worth
+    )
     # Arrays, not Python numbers: weak types would compile anew.
     return jax.tree.map(jax.numpy.asarray, params)
 

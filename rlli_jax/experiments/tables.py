@@ -20,14 +20,15 @@ from rlli_jax.experiments.config import (
     PopulationBlock,
     Psychometric,
     Recorded,
+    RecordedScores,
     StudyConfig,
     TableBlock,
     Transformers,
 )
 from rlli_jax.judges import Answer, Judge, PaidJudge, Scale, scale_of
+from rlli_jax.names import OnMissing
 from rlli_jax.oracle import Budget, QoETable, Questions, ask, build_questions, open_store
 from rlli_jax.oracle.reliability import Reliability, reliability, shrink
-from rlli_jax.oracle.table import OnMissing
 from rlli_jax.personas import Population
 
 if TYPE_CHECKING:  # it brings optimisers and data frames, which few studies need
@@ -42,9 +43,10 @@ class Problem:
 
     population: Population  # K
     catalog: Catalog
-    table: QoETable  # all requests
+    table: QoETable  # all requests, as policies play them
     train: QoETable  # the requests that learners see
     test: QoETable  # the requests on which policies are evaluated; the same if none is held out
+    worth: QoETable  # what choices on these are worth: held-out answers as they were given
     human: QoETable | None  # one user's scores of the test requests
     # Of the answers as they were given; None for a table that was kept by an earlier run.
     reliability: Reliability | None = None
@@ -128,7 +130,7 @@ def load_population(block: PopulationBlock) -> Population:
     return people.worded(block.wording)
 
 
-def _recorded(block: Recorded, catalog: Catalog) -> Inquiry:
+def _recorded(block: RecordedScores, catalog: Catalog) -> Inquiry:
     """A file of scores, which knows its users and its number of samples."""
     from rlli_jax.judges.recorded import RecordedJudge  # and with it pandas
 
@@ -182,7 +184,16 @@ def inquire(config: StudyConfig) -> Inquiry:
     assert config.population is not None  # checked by the config
     population = load_population(config.population)
     judge = language_model(block) if isinstance(block, LanguageModel) else _stand_in(block, catalog)
-    return Inquiry(judge, population, catalog, scale_of(block.scale), block.samples)
+    samples = block.samples if not isinstance(block, LanguageModel) or block.draws else 1
+    return Inquiry(judge, population, catalog, scale_of(block.scale), samples)
+
+
+def asked_once(block: LanguageModel) -> str:
+    """Why a judge that does not draw is asked fewer times than ``judge.samples`` says."""
+    return (
+        f"judge.samples is {block.samples}, but this judge does not draw and its repeats would be "
+        "equal: each question is asked once"
+    )
 
 
 def build_problem(config: StudyConfig, console: Console | None = None) -> Problem:
@@ -192,41 +203,93 @@ def build_problem(config: StudyConfig, console: Console | None = None) -> Proble
         InputError: anything that is wrong with the files that the config names.
     """
     inquiry, block = inquire(config), config.judge
+    # Imputing is learning from other answers: it waits until some are set aside.
+    on_missing: OnMissing = "mask" if block.on_missing == "impute" else block.on_missing
     if isinstance(block, LanguageModel):
         console = console or Console(stderr=True)
         tell = partial(console.print, highlight=False, markup=False)
+        if inquiry.samples < block.samples:
+            tell(asked_once(block))
         with closing(open_store(block.store, message=tell)) as store:
             budget = Budget(**block.budget.model_dump())
             answers = ask(inquiry.judge, inquiry.questions(), store, budget=budget, console=console)
-        table = inquiry.table(answers, block.on_missing)
     else:
-        table = inquiry.table(ask(inquiry.judge, inquiry.questions()))
-    measured = reliability(table)
-    if config.table.standardise:
-        table = table.standardised()
-    if config.table.shrink:
-        table = shrink(table)
-    population, calibrated = inquiry.population, None
-    if config.table.calibrate is not None:
-        calibrated = _calibrated(config.table, config.table.calibrate, inquiry.catalog, table)
-        table = calibrated.found.table
+        answers = ask(inquiry.judge, inquiry.questions())
+    given = _rated_in_both_parts(config.table, inquiry.table(answers, on_missing))
+    if block.on_missing == "impute":
+        given = impute(config.table, given)
+    if config.table.calibrate is None:
+        calibrated, population = None, inquiry.population.select(given.users)
+        table, worth = prepare(config.table, given)
+    else:
+        calibrated, table, worth = _calibrated(
+            config.table, config.table.calibrate, inquiry.catalog, given
+        )
         population = Population.named(table.users)
-    problem = split(config, population, inquiry.catalog, table)
-    return replace(problem, reliability=measured, calibration=calibrated)
+    problem = split(config, population, inquiry.catalog, table, worth)
+    return replace(problem, reliability=reliability(given), calibration=calibrated)
+
+
+def impute(config: TableBlock, given: QoETable) -> QoETable:
+    """Fill what learners see with providers' means there; held-out answers are not made up."""
+    seen, held_out = _split(config, given)
+    return seen.imputed() if held_out is seen else seen.imputed().join(held_out, given.requests)
+
+
+def prepare(config: TableBlock, given: QoETable) -> tuple[QoETable, QoETable | None]:
+    """What policies play, of all requests, and what choices on held-out requests are worth.
+
+    Whatever is fitted (a user's level and spread, the variances by which is shrunk) is fitted to
+    the requests that learners see. Held-out answers come on the scale that learners know, but are
+    not shrunk, for then each would tell of others; they are worth what was given. None if no
+    request is held out: what is played is what counts.
+    """
+    seen, held_out = _split(config, given)
+    train, test = seen, held_out
+    if config.standardise:
+        train, test = train.standardised(), test.standardised(by=train)
+    if config.shrink:
+        train = shrink(train)
+    if held_out is seen:
+        return train, None
+    return train.join(test, given.requests), held_out
+
+
+def _rated_in_both_parts(config: TableBlock, table: QoETable) -> QoETable:
+    """The table of the users who have a rating to learn from and one to be evaluated by."""
+    if not config.held_out_requests:
+        return table
+    parts = table.request_places(config.held_out_requests, config.split_seed)
+    both = np.all([table.served[:, part].any(1) for part in parts], axis=0)
+    if both.all():
+        return table
+    if not both.any():
+        raise InputError(
+            "table.held_out_requests: no user has ratings both of requests that learners see and "
+            "of held-out ones; hold out none, or give more ratings."
+        )
+    users = [name for name, keep in zip(table.users, both, strict=True) if keep]
+    note = f"; {(~both).sum():,} of {len(both):,} users left out, without a rating in either part"
+    return replace(table.select(users=users), judge=table.judge + note)
 
 
 def _calibrated(
-    config: TableBlock, block: CalibrateBlock, catalog: Catalog, table: QoETable
-) -> Calibrated:
-    """Weigh the judges by people's scores of requests that learners may see."""
+    config: TableBlock, block: CalibrateBlock, catalog: Catalog, given: QoETable
+) -> tuple[Calibrated, QoETable, QoETable | None]:
+    """Weigh the judges by people's scores of requests that learners may see.
+
+    The table and what held-out choices are worth are as of :func:`prepare`. People's own scores
+    are what a held-out choice is worth: by the calibration's prediction a provider whose offset
+    is overestimated would be a good choice.
+    """
     from rlli_jax.judges.recorded import RecordedJudge
     from rlli_jax.oracle.calibration import calibrate, calibration_curve, human_scores
 
     people = _recorded(block.human, catalog).judge
     assert isinstance(people, RecordedJudge)
-    seen = _split(config, table)[0].requests
-    human = human_scores(people, table)
-    human[[request not in seen for request in table.requests]] = np.nan
+    opinion = human_scores(people, given)
+    table, held_out = _split(config, given)
+    human = opinion[np.isin(given.requests, table.requests)]
     scored = np.flatnonzero(~np.isnan(human).all(1))
     bought = human
     if block.requests is not None:
@@ -239,7 +302,21 @@ def _calibrated(
         bought = np.full_like(human, np.nan)
         bought[drawn] = human[drawn]
     sizes = [size for size in CURVE if size < len(scored)]
-    return Calibrated(calibrate(table, bought), calibration_curve(table, human, sizes))
+    found = calibrate(table, bought)
+    calibrated = Calibrated(found, calibration_curve(table, human, sizes))
+    if held_out is table:
+        return calibrated, found.table, None
+    test = found.predict(held_out)
+    opinion = opinion[np.isin(given.requests, held_out.requests)][None, ..., None]
+    valid = ~np.isnan(opinion) & test.valid
+    if not valid.any():
+        raise InputError(
+            f"table.calibrate: {block.human.path} has no score of a held-out request that a judge "
+            "rated, and a calibration cannot judge what was learned from it; add some, or set "
+            "table.held_out_requests to 0."
+        )
+    worth = replace(test, qoe=opinion, valid=valid, judge=f"human scores of {block.human.path}")
+    return calibrated, found.table.join(replace(test, valid=valid), given.requests), worth
 
 
 def _split(config: TableBlock, table: QoETable) -> tuple[QoETable, QoETable]:
@@ -251,9 +328,16 @@ def _split(config: TableBlock, table: QoETable) -> tuple[QoETable, QoETable]:
 
 
 def split(
-    config: StudyConfig, population: Population, catalog: Catalog, table: QoETable
+    config: StudyConfig,
+    population: Population,
+    catalog: Catalog,
+    table: QoETable,
+    worth: QoETable | None = None,
 ) -> Problem:
-    """Set requests of a finished table aside for evaluation and look up human scores."""
+    """Set requests of a finished table aside for evaluation and look up human scores.
+
+    ``worth`` is what choices on these requests are worth; the table itself if absent.
+    """
     train, test = _split(config.table, table)
     human = None
     if config.evaluation.human is not None:
@@ -274,4 +358,4 @@ def split(
                 f"{test.requests[request]!r} by provider {test.providers[provider]!r}, which a "
                 "policy may choose; add it."
             )
-    return Problem(population, catalog, table, train, test, human)
+    return Problem(population, catalog, table, train, test, worth or test, human)

@@ -47,11 +47,18 @@ class Interval(NamedTuple):
 class Calibration:
     """What :func:`calibrate` learnt from people."""
 
+    judges: QoETable  # that were calibrated; level and spread of each are those here
+    coefficients: np.ndarray  # mean, weight of each judge, offset of each provider
     table: QoETable  # one user, "calibrated": predicted human scores
     weights: dict[str, Interval]  # judge -> QoE for each of its standard deviations
     offsets: dict[str, Interval]  # provider -> QoE added to what the judges say
     requests: int  # requests with human scores
     scores: int  # pictures with human scores
+
+    def predict(self, judges: QoETable) -> QoETable:
+        """What people would say of other pictures that the same judges rated, as ``table``."""
+        scores = _features(judges, self.judges) @ self.coefficients
+        return _table(judges, scores, self.requests, self.scores)
 
     def __str__(self) -> str:
         lines = [f"calibrated by {self.scores} human scores of {self.requests} requests"]
@@ -150,6 +157,8 @@ def calibrate(
     requests, scores = len(scored), int(sums.count.sum())
     split = len(judges.users)
     return Calibration(
+        judges=judges,
+        coefficients=fit.coefficients,
         table=_table(judges, features @ fit.coefficients + fit.requests[:, None], requests, scores),
         weights=dict(zip(judges.users, intervals[:split], strict=True)),
         offsets=dict(zip(judges.providers, intervals[split:], strict=True)),
@@ -259,9 +268,12 @@ def _check(judges: QoETable, human: np.ndarray) -> np.ndarray:
     return usable
 
 
-def _features(judges: QoETable) -> np.ndarray:
-    """1, the judges' standard scores and the provider's indicator: float64 [R, L, 1 + K + L]."""
-    z = standard_scores(judges)
+def _features(judges: QoETable, by: QoETable | None = None) -> np.ndarray:
+    """1, the judges' standard scores and the provider's indicator: float64 [R, L, 1 + K + L].
+
+    The judges' level and spread are those in ``by``, or in ``judges`` itself.
+    """
+    z = standard_scores(judges, by)
     count = rated_answers(judges).sum(-1)
     means = z.sum(-1) / np.maximum(count, 1)  # z is 0 where not rated
     answered = np.maximum(np.count_nonzero(count, axis=0), 1)

@@ -27,7 +27,7 @@ import numpy as np
 import scipy
 
 from rlli_jax.errors import InputError
-from rlli_jax.oracle.table import QoETable
+from rlli_jax.oracle.table import QoETable, level_and_spread
 
 AXES = ("user", "request", "provider")
 BINS = 10  # of the histogram whose entropy tells how a judge uses its scale
@@ -300,17 +300,16 @@ def pool(table: QoETable, *, shrunk: bool = False) -> QoETable:
     )
 
 
-def standard_scores(table: QoETable) -> np.ndarray:
-    """Each user's ratings with mean 0 and variance 1: float64 [K, R, L, S], 0 where not rated.
+def standard_scores(table: QoETable, by: QoETable | None = None) -> np.ndarray:
+    """Each user's ratings less the level, over the spread: float64 [K, R, L, S], 0 if not rated.
 
-    A user whose ratings are all equal gets 0 everywhere.
+    Level and spread are those of the user's ratings in ``by``, or in the table itself, of which
+    the scores then have mean 0 and variance 1. A user whose ratings are all equal gets 0.
     """
-    axes = (1, 2, 3)
     rated = rated_answers(table)
-    count = rated.sum(axes, keepdims=True)
-    mean = np.where(rated, table.qoe, 0).sum(axes, dtype=np.float64, keepdims=True) / count
+    by = table if by is None else by
+    mean, spread = level_and_spread(by.qoe, rated_answers(by))
     centred = np.where(rated, table.qoe - mean, 0)
-    spread = np.sqrt((centred**2).sum(axes, keepdims=True) / count)
     # Below float32 resolution a spread is rounding, not opinion.
     return np.where(spread > 1e-6, centred / np.maximum(spread, 1e-6), 0)
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal, TypeAlias, TypedDict
+from typing import TypedDict
 
 import numpy as np
 import scipy
@@ -20,14 +20,16 @@ from rlli_jax.catalog import Catalog
 from rlli_jax.errors import InputError
 from rlli_jax.files import whole
 from rlli_jax.judges import Answer, Failed, JudgeIdentity, Scale
+from rlli_jax.names import OnMissing
 from rlli_jax.oracle.answers import Answers
 from rlli_jax.personas import Population
 
-OnMissing: TypeAlias = Literal["raise", "mask", "impute"]
-
 
 class References(TypedDict):
-    """Exact values of simple policies, each the sum over users of mean QoE (Eq. 2, one round)."""
+    """Exact values of simple policies, each the sum over users of mean QoE (Eq. 2, one round).
+
+    Each user's mean is over the requests for which the user has a provider.
+    """
 
     optimum: float  # each user keeps the provider that is best on average over the requests
     optimum_per_request: float  # each user gets the best provider for each request
@@ -40,11 +42,12 @@ class References(TypedDict):
 class QoETable:
     """Quality of experience of every user, request, provider and sample, holes masked out.
 
-    Arrays are read-only. K users, R requests, L providers, S samples.
+    Arrays are read-only. K users, R requests, L providers, S samples. A user without a valid
+    provider for a request never asks for it.
 
     Raises:
         InputError: shapes do not fit the names, a name is there twice, QoE is NaN or outside
-            [0, 1], or a user has no valid provider for some request.
+            [0, 1], or a user has no valid provider for any request.
     """
 
     qoe: np.ndarray  # [K, R, L, S] float32 in [0, 1]; 0 where not valid
@@ -89,7 +92,11 @@ class QoETable:
                 raise InputError(f"{name} has the shape {array.shape}, not {shape}.")
             array.setflags(write=False)
             object.__setattr__(self, name, array)
-        self._require_legal()
+        for user in np.flatnonzero(~self.served.any(-1)):
+            raise InputError(
+                f"user {self.users[user]!r} has no valid provider for any request; "
+                "remove the user or give scores."
+            )
 
     def _cell(self, user: int, request: int, provider: int, sample: int) -> str:
         return (
@@ -97,14 +104,9 @@ class QoETable:
             f"provider {self.providers[provider]!r}, sample {sample}"
         )
 
-    def _require_legal(self) -> None:
-        served = self.legal.any(-1)  # [K, R]
-        for user in np.flatnonzero(~served.any(-1)):
-            raise InputError(
-                f"user {self.users[user]!r} has no valid provider for any request; "
-                "remove the user or give scores."
-            )
-        for user, request in np.argwhere(~served):
+    def require_served(self) -> None:
+        """Raise InputError if a user has no valid provider for some request."""
+        for user, request in np.argwhere(~self.served):
             raise InputError(
                 f"user {self.users[user]!r} has no valid provider for request "
                 f"{self.requests[request]!r}; remove the request or give a score."
@@ -125,13 +127,15 @@ class QoETable:
         """Lay down the answers to ``build_questions(population, catalog, scale, samples)``.
 
         A rating becomes QoE by ``scale.qoe``; every other answer becomes a hole. Where the
-        catalog has a picture, a hole is a missing answer, and ``on_missing`` says what to do:
-        ``raise`` an error, ``mask`` it (leave the hole), or ``impute``: give a cell without any
-        rating the provider's mean over all ratings (holes beside other samples of the same cell
-        stay). The table's ``judge`` states how many are missing and what was done.
+        catalog offers a picture, a hole is a missing answer, and ``on_missing`` says what to do:
+        ``raise`` an error, ``mask`` it (leave the hole), or ``impute`` (see :meth:`imputed`). The
+        table's ``judge`` states how many are missing and what was done.
+
+        Where all repeats of every question are equal, the judge does not draw: the repeats say no
+        more than one answer, and the table keeps one sample.
 
         Raises:
-            InputError: a rating is not on the scale; a user has no valid provider for a request;
+            InputError: a rating is not on the scale; a user has no valid provider for any request;
                 answers are missing and ``on_missing`` is ``raise``.
             ValueError: the number of answers is not K * R * L * S.
         """
@@ -150,11 +154,11 @@ class QoETable:
                 f"{catalog.providers[provider]!r}, sample {sample}."
             )
         mean_mass = mass.sum(-1) / np.maximum(valid.sum(-1), 1)
-        shown = np.array(
-            [[catalog.picture(r, p) is not None for p in range(shape[2])] for r in range(shape[1])]
+        offered = np.array(
+            [[catalog.offers(r, p) for p in range(shape[2])] for r in range(shape[1])]
         )
-        missing = ~valid & shown[None, :, :, None]
-        note = _missing_note(answers, missing, on_missing)
+        missing = ~valid & offered[None, :, :, None]
+        note = _missing_note(answers, missing, valid, on_missing)
         if missing.any() and on_missing == "raise":
             user, request, provider, sample = np.argwhere(missing)[0]
             first = answers[int(np.flatnonzero(missing)[0])]
@@ -164,29 +168,31 @@ class QoETable:
                 f"sample {sample} ({first}). Run again to ask failed questions anew, or set "
                 "on_missing to mask or impute."
             )
-        if on_missing == "impute":
-            ratings = valid.sum((0, 1, 3))
-            provider_mean = qoe.sum((0, 1, 3)) / np.maximum(ratings, 1)  # qoe is 0 in holes
-            filled = missing & ~valid.any(-1, keepdims=True) & (ratings > 0)[:, None]
-            qoe = np.where(filled, provider_mean[:, None], qoe)
-            valid = valid | filled
         for user in np.flatnonzero(~valid.any((1, 2, 3))):
             first = answers[int(np.ravel_multi_index((user, 0, 0, 0), shape))]
             raise InputError(
                 f"user {population.names[user]!r} has no valid provider for any request: judge "
                 f"{judge.name!r} gave no rating at all (first answer: {first})."
             )
-        return cls(
+        description = "; ".join(filter(None, [judge.describe(), note]))
+        single = np.take_along_axis(qoe, valid.argmax(-1)[..., None], -1)
+        repeated = (valid.sum(-1) > 1).any()
+        if repeated and (np.where(valid, qoe, single) == single).all():
+            description += f"; {samples} equal repeats of each question counted once"
+            qoe, valid = single, np.asarray(valid.any(-1, keepdims=True))
+            missing = missing.any(-1, keepdims=True) & ~valid
+        table = cls(
             qoe=qoe,
             valid=valid,
             users=tuple(population.names),
             requests=tuple(catalog.requests),
             providers=tuple(catalog.providers),
-            judge=judge.describe() + (f"; {note}" if note else ""),
+            judge=description,
             stand_in=judge.stand_in,
             valid_mass=mean_mass,
             missing=missing.sum(-1),
         )
+        return table.imputed() if on_missing == "impute" else table
 
     @property
     def mean(self) -> np.ndarray:
@@ -199,21 +205,44 @@ class QoETable:
         """Which providers can be chosen (have a valid sample): bool [K, R, L]."""
         return np.asarray(self.valid.any(-1))
 
-    def standardised(self) -> QoETable:
-        """The table with every user's level and spread removed.
+    @property
+    def served(self) -> np.ndarray:
+        """Which requests a user may ask for (some provider can be chosen): bool [K, R]."""
+        return np.asarray(self.legal.any(-1))
+
+    def imputed(self) -> QoETable:
+        """The table with the provider's mean over all ratings in every cell that lacks an answer.
+
+        Holes beside other samples of the same cell stay, as do those without a picture and those
+        of a provider without any rating.
+        """
+        ratings = self.valid.sum((0, 1, 3))
+        mean = self.qoe.sum((0, 1, 3), dtype=np.float64) / np.maximum(ratings, 1)  # 0 in holes
+        filled = ((self.missing > 0) & ~self.legal & (ratings > 0))[..., None]
+        if not filled.any():
+            return self
+        return replace(
+            self,
+            qoe=np.where(filled, mean[:, None], self.qoe),
+            valid=self.valid | filled,
+            judge=f"{self.judge}; cells without any rating imputed by the provider's mean",
+        )
+
+    def standardised(self, by: QoETable | None = None) -> QoETable:
+        """The table with every user's level and spread removed, as they are in ``by`` (or here).
 
         Each user's valid QoE is z-scored and mapped back into [0, 1] by the normal distribution
-        function, so that a generous user and a strict one weigh alike. A user whose answers are
-        all equal gets 1/2 everywhere.
+        function, so that a generous user and a strict one weigh alike. A user whose answers in
+        ``by`` are all equal gets 1/2 everywhere.
         """
-        count = self.valid.sum((1, 2, 3), keepdims=True)
-        mean = self.qoe.sum((1, 2, 3), dtype=np.float64, keepdims=True) / count
-        centred = np.where(self.valid, self.qoe - mean, 0)
-        spread = np.sqrt((centred**2).sum((1, 2, 3), keepdims=True) / count)
+        by = self if by is None else by
+        mean, spread = level_and_spread(by.qoe, by.valid)
         # Below float32 resolution a spread is rounding, not opinion.
-        z = np.where(spread > 1e-6, centred / np.maximum(spread, 1e-6), 0)
+        z = np.where(spread > 1e-6, (self.qoe - mean) / np.maximum(spread, 1e-6), 0)
         return replace(
-            self, qoe=scipy.special.ndtr(z), judge=f"{self.judge}, standardised for each user"
+            self,
+            qoe=scipy.special.ndtr(np.where(self.valid, z, 0)),
+            judge=f"{self.judge}, standardised for each user",
         )
 
     def select(
@@ -237,15 +266,40 @@ class QoETable:
         Raises:
             InputError: ``fraction`` is not between 0 and 1, or there is only one request.
         """
-        first, second = _split("requests", len(self.requests), fraction, seed)
+        first, second = self.request_places(fraction, seed)
         everyone = np.arange(len(self.users))
         return self._take(everyone, first), self._take(everyone, second)
+
+    def request_places(self, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Places of the requests of each part of :meth:`split_requests`, in order."""
+        return _split("requests", len(self.requests), fraction, seed)
 
     def split_users(self, fraction: float, seed: int) -> tuple[QoETable, QoETable]:
         """As :meth:`split_requests`, for users."""
         first, second = _split("users", len(self.users), fraction, seed)
         everything = np.arange(len(self.requests))
         return self._take(first, everything), self._take(second, everything)
+
+    def join(self, other: QoETable, order: Sequence[str]) -> QoETable:
+        """The requests of both tables of the same users in ``order``; all else as in this one."""
+        samples = max(self.qoe.shape[-1], other.qoe.shape[-1])
+        position = {name: i for i, name in enumerate(self.requests + other.requests)}
+        places = [position[name] for name in order]
+
+        def joined(name: str) -> np.ndarray:
+            arrays = [getattr(self, name), getattr(other, name)]
+            if name in ("qoe", "valid"):  # what has fewer samples has the last ones invalid
+                arrays = [np.pad(x, ((0, 0),) * 3 + ((0, samples - x.shape[-1]),)) for x in arrays]
+            return np.concatenate(arrays, 1)[:, places]
+
+        return replace(
+            self,
+            requests=tuple(order),
+            qoe=joined("qoe"),
+            valid=joined("valid"),
+            valid_mass=joined("valid_mass"),
+            missing=joined("missing"),
+        )
 
     def _take(self, users: np.ndarray, requests: np.ndarray) -> QoETable:
         cells = np.ix_(users, requests)
@@ -263,13 +317,17 @@ class QoETable:
     def provider_values(self) -> np.ndarray:
         """Mean QoE over the requests of each user who always asks one provider: float64 [K, L].
 
-        Where the provider has no picture the choice falls back to uniform over those that have
-        one. So every provider is judged on all requests, a provider gains nothing by leaving hard
-        requests out, and the average over providers is exactly the random policy.
+        At a hole of that provider the choice falls back to uniform over the others. So every
+        provider is judged on all requests that the user may ask for, a provider gains nothing by
+        leaving hard requests out, and the average over providers is exactly the random policy.
+        The policies of :mod:`rlli_jax.learners.reference` choose by these values and fall back
+        in the same way.
         """
-        mean, legal = self.mean, self.legal
-        fallback = mean.sum(-1, keepdims=True) / legal.sum(-1, keepdims=True)  # mean is 0 in holes
-        return np.where(legal, mean, fallback).mean(1)
+        mean, legal, served = self.mean, self.legal, self.served
+        # The mean is 0 in holes.
+        fallback = mean.sum(-1, keepdims=True) / np.maximum(legal.sum(-1, keepdims=True), 1)
+        values = np.where(legal, mean, fallback).sum(1)  # 0 for a request that is not served
+        return np.asarray(values / served.sum(1, keepdims=True))
 
     def references(self) -> References:
         """Exact values of the reference policies.
@@ -280,10 +338,10 @@ class QoETable:
         values = self.provider_values
         alone = values.sum(0)
         best = int(alone.argmax())
-        per_request = np.where(self.legal, self.mean, -np.inf).max(-1)
+        per_request = np.where(self.legal, self.mean, 0).max(-1)  # 0 where not served
         return References(
             optimum=float(values.max(-1).sum()),
-            optimum_per_request=float(per_request.mean(-1).sum()),
+            optimum_per_request=float((per_request.sum(-1) / self.served.sum(-1)).sum()),
             best_single=(self.providers[best], float(alone[best])),
             random=float(alone.mean()),
             providers={
@@ -353,21 +411,32 @@ class QoETable:
             ) from error
 
 
-def _missing_note(answers: Sequence[Answer], missing: np.ndarray, on_missing: OnMissing) -> str:
+def level_and_spread(qoe: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each user's valid QoE [K, R, L, S]: float64 [K, 1, 1, 1]."""
+    axes = (1, 2, 3)
+    count = valid.sum(axes, keepdims=True)
+    mean = np.where(valid, qoe, 0).sum(axes, dtype=np.float64, keepdims=True) / count
+    centred = np.where(valid, qoe - mean, 0)
+    return mean, np.sqrt((centred**2).sum(axes, keepdims=True) / count)
+
+
+def _missing_note(
+    answers: Sequence[Answer], missing: np.ndarray, valid: np.ndarray, on_missing: OnMissing
+) -> str:
     """How many answers are missing, why, and what is done; empty if none is."""
     indices = np.flatnonzero(missing).tolist()
     if not indices:
         return ""
     failed = sum(isinstance(answers[i], Failed) for i in indices)
-    done = {
-        "raise": "",
-        "mask": ", masked",
-        "impute": ", cells without any rating imputed by the provider's mean",
-    }[on_missing]
-    return (
+    note = (
         f"{len(indices):,} of {len(answers):,} answers are missing "
-        f"({len(indices) - failed:,} invalid, {failed:,} failed){done}"
+        f"({len(indices) - failed:,} invalid, {failed:,} failed)"
     )
+    if on_missing == "raise":
+        return note
+    served = valid.any((2, 3))
+    unasked = f", {(~served).sum():,} of {served.size:,} user x request pairs without any rating"
+    return f"{note}, masked" + ("" if served.all() else unasked)
 
 
 def _positions(kind: str, names: Sequence[str] | None, known: tuple[str, ...]) -> np.ndarray:

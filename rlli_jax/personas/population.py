@@ -111,6 +111,11 @@ class Population:
         """People of whom nothing is known but their names."""
         return cls(tuple(Persona(name) for name in names))
 
+    def select(self, names: Iterable[str]) -> Population:
+        """These people, in the order given. Raises KeyError for a name that is not there."""
+        known = {persona.name: persona for persona in self.personas}
+        return Population(tuple(known[name] for name in names))
+
     def worded(self, wording: Wording) -> Population:
         """The same people, described to language models in the other wording."""
         return Population(tuple(replace(persona, wording=wording) for persona in self.personas))

@@ -105,7 +105,9 @@ class Run:
     traits: Array | None  # [K, 5]; None: unknown
     table: QoETable  # all requests
     train: QoETable  # the requests that learners saw
-    test: QoETable  # the requests on which policies were evaluated; all, if none was held out
+    # The requests on which policies were evaluated and what choices are worth there; the whole
+    # table, if none was held out.
+    test: QoETable
     reference: Reference
     policies: tuple[Policy, ...]  # learned ones first, then by what they observe
     human: Human | None
@@ -145,6 +147,8 @@ def load_run(directory: str | Path) -> Run:
     if not folders:
         raise InputError(f"{path / 'policies'} holds no policy: finish the run with `rlli run`.")
     train, test = read(path / "config.yaml", lambda _: _split(table, config))
+    if (held_out := path / "held_out.npz").exists():
+        test = read(held_out, QoETable.load)
     policies = [_policy(folder, test) for folder in folders]
     human = path / "human.json"
     known = {policy.name for policy in policies}

@@ -187,7 +187,7 @@ class ShownRequest:
 def _shown_request(run: Run, request: int) -> ShownRequest:
     table = run.table
     mean = np.where(table.legal, table.mean, np.nan)[: figures.MAX_USERS, request]  # [users, L]
-    best = mean == np.nanmax(mean, 1, keepdims=True)
+    best = mean == np.fmax.reduce(mean, 1, keepdims=True)
     users = table.users[: figures.MAX_USERS]
     offers = [
         Offer(

@@ -136,7 +136,7 @@ def provider_selection(
     provider for every user and request gives: 1 is the optimum.
 
     Raises:
-        InputError: names and table disagree in number.
+        InputError: names and table disagree in number, or a user has no provider for some request.
     """
     users, num_requests, num_providers = params.mean.shape
     given = (len(population), len(requests), len(providers))
@@ -144,6 +144,11 @@ def provider_selection(
         raise InputError(
             f"There are {given[0]} users, {given[1]} requests and {given[2]} providers, but the "
             f"table is for {users}, {num_requests} and {num_providers}; give those of the table."
+        )
+    if params.asked is not None:
+        raise InputError(
+            "Some users have no provider for some requests, but all of them are taught; select "
+            "users and requests that have ratings."
         )
     env = ProviderSelection(params, assignment="sequential", observation=("user", "request"))
     legal = (params.count > 0).reshape(-1, num_providers)

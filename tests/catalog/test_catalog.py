@@ -163,3 +163,13 @@ def test_agiqa3k_names() -> None:
     assert (len(catalog.providers), len(catalog.requests)) == (10, 200)
     assert len(catalog.images) == 1987
     assert catalog.locate("AttnGAN_normal_003.jpg") == ("a cosmic universe", "AttnGAN_normal")
+
+
+def test_a_pair_is_offered_also_where_only_the_name_of_its_picture_is_known(tmp_path):
+    (tmp_path / "images.csv").write_text("provider,request,image\np,a,1.png\nq,b,2.png\n")
+    catalog = Catalog.from_manifest(tmp_path / "images.csv", pictures=False)
+    assert [[catalog.offers(r, p) for p in range(2)] for r in range(2)] == [
+        [True, False],
+        [False, True],
+    ]
+    assert Catalog.studio().offers(0, 0)

@@ -225,7 +225,7 @@ def test_step_is_step_env_and_the_next_episode(assignment, limit):
     step = jax.vmap(lambda key: env.step(key, *arguments[1:])[:2])
     seen, state = step(keys)
     assert abs(state.request.mean() - 0.5) < 0.06  # of R = 2 requests; sd 0.016
-    begun = jax.vmap(lambda request: env._start(request, params))(state.request)
+    begun = jax.vmap(lambda request: env._start((request[None] + 0.5) / R, params))(state.request)
     chex.assert_trees_all_equal(state, begun)
     observed = jax.vmap(env.observe, (None, 0, None, None))(keys[0], begun, None, params)
     chex.assert_trees_all_equal(seen, observed)
@@ -326,3 +326,84 @@ def test_the_demonstration_has_users_of_different_personality():
     personas = np.asarray(env.default_params.personas)
     assert ((personas >= 1) & (personas <= 5)).all()
     assert len(np.unique(personas.round(3), axis=0)) == len(personas) == 5
+
+
+def fixed_value(env, policy, params):
+    """What a policy is worth by playing: requests and users weigh alike."""
+    choices = evaluate(env, policy, jax.random.key(0), params, 256).statistics["choices"]
+    met = choices.sum(-1)
+    within = (choices * params.mean).sum(-1) / jnp.maximum(met, 1)
+    return float((within.sum(-1) / (met > 0).sum(-1)).sum())
+
+
+def small_table(qoe, valid):
+    qoe = np.asarray(qoe, np.float32)
+    names = [
+        tuple(f"{kind}{i}" for i in range(n)) for kind, n in zip("urp", qoe.shape, strict=True)
+    ]
+    return QoETable(qoe[..., None], np.asarray(valid)[..., None], *names, "made up", True)
+
+
+def test_a_policy_is_worth_its_reference_where_a_provider_is_not_rated_everywhere():
+    """p0 has .90 on one request, p1 .95 and .50: to keep p0 would be worth .70."""
+    table = small_table([[[0.9, 0.95], [0.0, 0.5]]], [[[True, True], [False, True]]])
+    params = make_params(table)
+    env = ProviderSelection(params, observation=("user",))
+    assert table.references()["optimum"] == pytest.approx(0.725)
+    for policy in (reference.optimal, reference.best_single):
+        assert fixed_value(env, policy(env, params), params) == pytest.approx(0.725, abs=1e-6)
+
+
+@pytest.mark.parametrize("assignment", ["sequential", "joint"])
+def test_reference_policies_are_worth_the_references_of_a_table_with_holes_and_gaps(assignment):
+    rng = np.random.default_rng(4)
+    valid = rng.random((4, 5, 3)) < 0.6
+    valid[0, 0] = valid[2, 3] = False  # who is not rated at all
+    table = small_table(rng.random(valid.shape), valid)
+    params = make_params(table, rounds=20)
+    env = ProviderSelection(params, assignment=assignment, observation=("action", "reward"))
+    references = table.references()
+    names = {"optimal": "optimum", "greedy": "optimum_per_request", "best_single": "best_single"}
+    for name, key in names.items():
+        value = references[key][1] if key == "best_single" else references[key]
+        found = fixed_value(env, getattr(reference, name)(env, params), params)
+        # Only what is drawn at a hole leaves noise: 5,120 rounds.
+        assert found == pytest.approx(value, abs=1e-5 if name == "greedy" else 5e-3)
+    assert fixed_value(env, reference.random(), params) == pytest.approx(
+        references["random"], abs=0.02
+    )
+
+
+def test_a_request_without_a_rating_is_never_drawn_for_a_user_and_others_are_drawn_alike():
+    valid = np.ones((2, 4, 2), bool)
+    valid[1, [0, 2]] = False
+    params = make_params(small_table(np.full(valid.shape, 0.5), valid), rounds=8)
+    for assignment in ("sequential", "joint"):
+        env = ProviderSelection(params, assignment=assignment, observation=("reward",))
+        result = evaluate(env, reference.random(), jax.random.key(1), params, 1000)
+        met = np.asarray(result.statistics["choices"].sum(-1)) / 8000
+        np.testing.assert_allclose(met[0], 0.25, atol=0.02)  # sd .005
+        np.testing.assert_allclose(met[1], [0, 0.5, 0, 0.5], atol=0.025)
+        np.testing.assert_allclose(result.returns, 8)  # every user in every round
+
+
+def test_where_users_ask_for_different_requests_none_is_shared():
+    valid = np.ones((2, 2, 2), bool)
+    valid[1, 0] = False
+    params = make_params(small_table(np.zeros(valid.shape), valid))
+    with pytest.raises(InputError, match="assignment shared: some users have no provider for some"):
+        ProviderSelection(params, assignment="shared")
+    with pytest.raises(InputError, match="assignment joint: some users have no provider for some"):
+        ProviderSelection(params, assignment="joint", observation=("request",))
+    env = ProviderSelection(params, observation=("request",))
+    state = env.reset_env(jax.random.key(0), params)[1].replace(time=1, request=jnp.int32(0))
+    assert env.observe(None, state, None, params).tolist() == [0, 1]  # what the second user asks
+
+
+def test_choices_may_be_worth_other_than_their_rewards():
+    table, other = random_table(), random_table(seed=1)
+    params = make_params(table, worth=other)
+    np.testing.assert_allclose(params.mean, other.mean, rtol=1e-6)
+    np.testing.assert_array_equal(params.qoe, make_params(table).qoe)
+    with pytest.raises(InputError, match="worth has other cells"):
+        make_params(table, worth=random_table(holes=True))

@@ -14,6 +14,7 @@ from rlli_jax.experiments.config import load_config
 from rlli_jax.experiments.tables import build_problem
 from rlli_jax.oracle import QoETable
 from rlli_jax.personas import Population
+from rlli_jax.report import render
 
 
 def summary(path, policy):
@@ -24,10 +25,12 @@ def test_a_study_writes_every_file_of_a_run_directory(finished):
     config, path = finished
     study = load_config(config)
     table = QoETable.load(path / "table.npz")
-    test, _ = table.split_requests(0.5, 0)
-    assert Population.from_csv(path / "population.csv").names == table.users == ("ann", "ben")
+    held_out = QoETable.load(path / "held_out.npz")
+    assert held_out.requests == table.split_requests(0.5, 0)[0].requests
+    people = Population.from_csv(path / "population.csv", traits=False)
+    assert people.names == table.users == ("ann", "ben")
     references = json.loads((path / "references.json").read_text())
-    assert references["optimum"] == pytest.approx(test.references()["optimum"])
+    assert references["optimum"] == pytest.approx(held_out.references()["optimum"])
     assert {p.name for p in (path / "policies").iterdir()} == {"PPO", "DQN", "Random"}
     assert not (path / "human.json").exists()  # nobody asked for it
     for name in study.policies:
@@ -68,10 +71,10 @@ def test_evaluations_count_choices_on_held_out_requests(finished):
         assert returns.shape == (2, 16)
         assert (choices.sum((2, 3)) == 16 * 2).all()  # every user, in every round of each episode
         assert (choices[:, ~built.test.legal] == 0).all()
-        # One sample a cell: the rewards are what the choices are worth.
-        worth = (choices * built.test.mean).sum((1, 2, 3))
-        np.testing.assert_allclose(returns.sum(1), worth, rtol=1e-5)
-        expected = studies.expected_score(choices, built.test.mean)
+        # One sample a cell: the rewards are what was played. Choices are worth what was answered.
+        rewards = (choices * built.test.mean).sum((1, 2, 3))
+        np.testing.assert_allclose(returns.sum(1), rewards, rtol=1e-5)
+        expected = studies.expected_score(choices, built.worth.mean)
         np.testing.assert_allclose(qoe, expected, rtol=1e-6)
         np.testing.assert_allclose(objective, expected.sum(-1), rtol=1e-6)
 
@@ -207,3 +210,38 @@ def test_human_opinion_is_that_of_the_choices(tmp_path):
     assert found["references"].pop("best_single_provider") == "wax"
     expected = {"random": 2.5, "best_single": 3.5, "best_per_request": 4.5}
     assert found["references"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_people_who_did_not_rate_everything_make_a_whole_study(tmp_path, compilations):
+    _, scores = tiny_study.write_scores(tmp_path, hole=False)
+    gaps = [("ben", "a tree"), ("ann", "a cat")]
+    rows = scores.read_text().splitlines()
+    kept = [row for row in rows if (row.split(",")[0], row.split(",")[2]) not in gaps]
+    assert len(kept) == len(rows) - 6
+    scores.write_text("\n".join(kept) + "\n")
+    policies = {
+        "PPO": tiny_study.LEARNED["PPO"] | {"iterations": 2},
+        "Optimal": {"learner": "optimal"},
+        "Best single": {"learner": "best_single"},
+        "Greedy": {"learner": "greedy"},
+    }
+    config = tiny_study.write_config(tmp_path, policies=policies, table={}, seeds=1)
+    path = tmp_path / "run"
+    built = tiny_study.carry_out(config, path)
+    assert [tuple(gap) for gap in np.argwhere(~built.table.served)] == [(0, 1), (1, 2)]
+    references = json.loads((path / "references.json").read_text())
+    expected = {
+        "Optimal": references["optimum"],
+        "Best single": references["best_single"][1],
+        "Greedy": references["optimum_per_request"],
+    }
+    for name in policies:
+        with np.load(path / "policies" / name / "evaluation.npz") as evaluation:
+            choices, objective = evaluation["choices"], evaluation["objective"]
+        assert (choices[0, ~built.table.legal] == 0).all()
+        assert (choices.sum((0, 2, 3)) == 16 * 2).all()  # both users, in each round
+        if name in expected:  # exactly, for at a gap nobody chooses
+            assert objective == pytest.approx(expected[name], rel=1e-6)
+    page = render(path).read_text()
+    assert "6 of 24 answers are missing" in page
+    assert "2 of 8 user x request pairs without any rating" in page

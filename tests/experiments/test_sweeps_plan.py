@@ -134,4 +134,3 @@ def test_only_what_differs_is_there_once_for_each_run(tmp_path):
     shared = shared_leaves(plan.groups[0].train)
     assert not shared.rounds
     assert shared.qoe
-    assert shared.personas

@@ -2,14 +2,17 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import tiny_study
 
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.config import load_config
-from rlli_jax.experiments.tables import build_problem, split
+from rlli_jax.experiments.config import OpenAI, TableBlock, Transformers, load_config
+from rlli_jax.experiments.tables import build_problem, impute, inquire, prepare, split
+from rlli_jax.oracle import QoETable
+from rlli_jax.oracle.reliability import shrink
 
 
 def problem(folder, *overrides, **changes):
@@ -55,6 +58,7 @@ def test_a_table_is_standardised_once(tmp_path):
     again = split(config, built.population, built.catalog, built.table)
     np.testing.assert_array_equal(again.table.qoe, built.table.qoe)
     assert again.table.judge.count("standardised") == 1
+    assert again.worth is again.test  # a run of before kept nothing else
 
 
 def test_held_out_requests_are_seen_by_no_learner(tmp_path):
@@ -151,3 +155,175 @@ def test_a_calibrated_table_is_neither_standardised_nor_of_personas(tmp_path):
             judge={"kind": "psychometric"},
             population={"sample": {"size": 2, "group": "women 21-40"}},
         )
+
+
+def luck(seed, users=5, requests=20, providers=8):
+    """A table without any true difference."""
+    qoe = np.random.default_rng(seed).uniform(0, 1, (users, requests, providers, 1))
+    sizes = zip("urp", qoe.shape[:3], strict=True)
+    names = [tuple(f"{kind}{i}" for i in range(size)) for kind, size in sizes]
+    return QoETable(qoe, np.ones(qoe.shape, bool), *names, "luck", True)
+
+
+def held_out_gain(table, worth, seed):
+    """What each user's best provider of the training requests gains on the others over chance."""
+    _, train = table.split_requests(0.5, seed)
+    best = train.provider_values.argmax(1)
+    values = worth.provider_values
+    return (values[np.arange(len(best)), best] - values.mean(1)).mean()
+
+
+NOTHING_TRUE = TableBlock(standardise=True, shrink=True, held_out_requests=0.5)
+
+
+def test_where_nothing_is_true_nothing_is_gained_on_held_out_requests():
+    gains, leaking = [], []
+    for seed in range(300):
+        given = luck(seed)
+        block = NOTHING_TRUE.model_copy(update={"split_seed": seed})
+        gains.append(held_out_gain(*prepare(block, given), seed))
+        # What is shrunk before it is split has seen what judges it.
+        table = shrink(given.standardised())
+        leaking.append(held_out_gain(table, table.split_requests(0.5, seed)[0], seed))
+    error = np.std(gains) / np.sqrt(len(gains))
+    assert abs(np.mean(gains)) < 3 * error < 0.008
+    assert np.mean(leaking) > 0.004  # the fault would show
+
+
+def test_what_learners_see_does_not_depend_on_held_out_answers():
+    given = luck(0)
+    held_out, _ = given.split_requests(0.5, 0)
+    rows = [given.requests.index(name) for name in held_out.requests]
+    qoe, valid, missing = given.qoe.copy(), given.valid.copy(), given.missing.copy()
+    for hole in ((0, rows[0], 0), (0, 2 if 2 not in rows else 3, 0)):
+        valid[hole], missing[hole] = False, 1
+    first = replace(given, valid=valid, missing=missing)
+    qoe[:, rows] = np.random.default_rng(1).random((5, len(rows), 8, 1)) ** 3
+    other = replace(first, qoe=qoe)
+    tables = [prepare(NOTHING_TRUE, impute(NOTHING_TRUE, table)) for table in (first, other)]
+    trains = [table.split_requests(0.5, 0)[1] for table, _ in tables]
+    np.testing.assert_array_equal(trains[0].qoe, trains[1].qoe)
+    assert (trains[0].legal).all()  # imputed
+    for table, given in zip((first, other), tables, strict=True):
+        np.testing.assert_array_equal(given[1].qoe, table.select(requests=held_out.requests).qoe)
+        assert not given[1].legal[0, 0, 0]  # not imputed
+
+
+def test_without_held_out_requests_what_is_played_is_what_counts():
+    block = TableBlock(shrink=True)
+    table, worth = prepare(block, luck(0))
+    assert worth is None
+    np.testing.assert_array_equal(table.qoe, shrink(luck(0)).qoe)
+
+
+def calibrated_study(folder, seed, requests=16, providers=5):
+    """Judges and people who see nothing: scores without any true difference."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir()
+    pairs = [(f"r{r}", f"p{p}") for r in range(requests) for p in range(providers)]
+    images = "".join(f"{p},{r},{p}{r}.png\n" for r, p in pairs)
+    (folder / "images.csv").write_text("provider,request,image\n" + images)
+    for name, users in (("scores.csv", ("ann", "ben")), ("human.csv", ("all",))):
+        rows = "".join(f"{u},{p},{r},{rng.uniform(1, 5)}\n" for u in users for r, p in pairs)
+        (folder / name).write_text("user,provider,request,score\n" + rows)
+    human = {"kind": "recorded", "path": str(folder / "human.csv"), "scale": "1-5"}
+    return {"held_out_requests": 0.5, "split_seed": seed, "calibrate": {"human": human}}
+
+
+def test_where_people_see_nothing_a_calibration_gains_nothing_on_held_out_requests(
+    tmp_path, monkeypatch
+):
+    from rlli_jax.oracle import calibration
+
+    calibrate = calibration.calibrate
+    few = lambda judges, human: calibrate(judges, human, resamples=2)  # noqa: E731
+    monkeypatch.setattr(calibration, "calibrate", few)
+    monkeypatch.setattr(calibration, "calibration_curve", lambda *_: [])
+    gains, claimed = [], []
+    for seed in range(60):
+        table = calibrated_study(tmp_path / str(seed), seed)
+        built = problem(tmp_path / str(seed), table=table)
+        gains.append(held_out_gain(built.table, built.worth, seed))
+        claimed.append(held_out_gain(built.table, built.test, seed))
+    error = np.std(gains) / np.sqrt(len(gains))
+    assert abs(np.mean(gains)) < 3 * error < 0.05
+    assert np.mean(claimed) > 0.05  # by its own prediction it would gain much
+
+
+def test_a_calibration_does_not_depend_on_what_judges_it(tmp_path):
+    table = calibrated_study(tmp_path / "a", 0)
+    first = problem(tmp_path / "a", table=table)
+    for name in ("human.csv", "scores.csv"):  # other answers to the held-out requests
+        path = tmp_path / "a" / name
+        lines = path.read_text().splitlines()
+        for i, line in enumerate(lines):
+            if line.split(",")[2] in first.test.requests:
+                lines[i] = line.rsplit(",", 1)[0] + ",1.5"
+        path.write_text("\n".join(lines) + "\n")
+    second = problem(tmp_path / "a", table=table)
+    np.testing.assert_array_equal(first.train.qoe, second.train.qoe)
+    assert first.calibration.summary() == second.calibration.summary()
+    np.testing.assert_allclose(second.worth.mean, (1.5 - 1) / 4)
+
+
+def test_a_calibration_is_not_judged_by_itself(tmp_path):
+    table = calibrated_study(tmp_path / "a", 0)
+    held_out = problem(tmp_path / "a", table=table).test.requests
+    path = tmp_path / "a" / "human.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(x for x in lines if x.split(",")[2] not in held_out) + "\n")
+    with pytest.raises(InputError, match="no score of a held-out request"):
+        problem(tmp_path / "a", table=table)
+
+
+def write_gaps(folder, rows):
+    """Each person rated some of the pictures."""
+    tiny_study.write_scores(folder)
+    (folder / "scores.csv").write_text("user,provider,request,score\n" + "\n".join(rows) + "\n")
+
+
+GAPS = ["ann,ink,a cat,1", "ann,oil,a cat,4", "ann,wax,a tree,2", "ben,oil,an owl,5",
+        "ben,ink,a boat,3", "ben,wax,a boat,2", "ben,ink,a cat,2"]  # fmt: skip
+
+
+def test_people_who_rated_some_pictures_make_a_study(tmp_path):
+    write_gaps(tmp_path, GAPS)
+    built = problem(tmp_path, table={})
+    assert built.table.served.tolist() == [[False, True, True, False], [True, True, False, True]]
+    assert (
+        "17 of 24 answers are missing (17 invalid, 0 failed), masked, 3 of 8" in built.table.judge
+    )
+    assert built.reliability.ratings == 7
+    with pytest.raises(InputError, match="17 of 24 answers are missing"):
+        problem(tmp_path, "judge.on_missing=raise", table={})
+    filled = problem(tmp_path, "judge.on_missing=impute", table={})
+    assert filled.table.legal.all()
+    assert filled.reliability.imputed == 17
+
+
+def test_who_has_no_rating_in_one_part_is_left_out_and_counted(tmp_path):
+    write_gaps(tmp_path, [*GAPS, "eve,oil,a cat,4"])
+    table = {"held_out_requests": 0.5}
+    built = problem(tmp_path, table=table)
+    assert built.table.users == built.population.names
+    assert "eve" not in built.table.users
+    assert "1 of 3 users left out" in built.table.judge
+    assert built.train.served.any(1).all()
+    assert built.worth.served.any(1).all()
+
+
+def test_a_judge_that_does_not_draw_is_asked_once(tmp_path):
+    model = {"kind": "transformers", "model": "m", "samples": 3}
+    assert not Transformers(**model).draws
+    openai = model | {"kind": "openai", "base_url": "http://127.0.0.1:9/v1"}  # is not asked
+    for more, draws in (
+        ({}, False), ({"temperature": 0.7}, True), ({"temperature": None}, True),
+        ({"extra": {"temperature": 1}}, True),
+    ):  # fmt: skip
+        assert OpenAI(**openai, **more).draws == draws
+        study = tiny_study.write_config(
+            tmp_path,
+            judge=openai | more,
+            population={"sample": {"size": 2}},
+        )
+        assert inquire(load_config(study)).samples == (3 if draws else 1)

@@ -9,6 +9,7 @@ import pytest
 from rlli_jax.errors import InputError
 from rlli_jax.judges import Failed, Invalid, JudgeIdentity, Rated, named_scale
 from rlli_jax.oracle import QoETable
+from rlli_jax.oracle.reliability import reliability, shrink
 from rlli_jax.personas import Persona, Population
 
 SEEDS = range(20)
@@ -28,13 +29,18 @@ def make_table(qoe, valid=None):
 
 
 def random_table(seed):
-    """1-4 users, requests, providers, samples; about a third holes; every request served."""
+    """1-4 users, requests, providers, samples; about a third holes.
+
+    Every user has a provider for some request, and with an even seed for every one.
+    """
     rng = np.random.default_rng(seed)
     shape = tuple(rng.integers(1, 5, 4))
     valid = rng.random(shape) > 0.35
     keep = rng.integers(0, shape[2], shape[:2])
-    for user, request in np.ndindex(*shape[:2]):
+    for user, request in np.ndindex(*shape[:2] if seed % 2 == 0 else (shape[0], 1)):
         valid[user, request, keep[user, request], 0] = True
+    if seed % 2:
+        valid[:, 1:] &= rng.random((shape[0], shape[1] - 1, 1, 1)) > 0.3  # gaps
     return make_table(rng.random(shape), valid)
 
 
@@ -67,18 +73,19 @@ def test_references_against_brute_force(seed):
     """Enumerates every assignment of providers to users, and every legal choice."""
     table = random_table(seed)
     users, requests, providers = (range(n) for n in table.legal.shape)
+    own = {k: [r for r in requests if table.valid[k, r].any()] for k in users}
     alone = {
-        name: sum(np.mean([value_of(table, k, r, p) for r in requests]) for k in users)
+        name: sum(np.mean([value_of(table, k, r, p) for r in own[k]]) for k in users)
         for p, name in enumerate(table.providers)
     }
     optimum = max(
-        sum(np.mean([value_of(table, k, r, choice[k]) for r in requests]) for k in users)
+        sum(np.mean([value_of(table, k, r, choice[k]) for r in own[k]]) for k in users)
         for choice in itertools.product(providers, repeat=len(users))
     )
     legal = {
         (k, r): [m for p in providers if (m := cell_mean(table, k, r, p)) is not None]
         for k in users
-        for r in requests
+        for r in own[k]
     }
     references = table.references()
     assert references["providers"] == pytest.approx(alone)
@@ -87,10 +94,10 @@ def test_references_against_brute_force(seed):
     assert value == pytest.approx(max(alone.values()))
     assert alone[best] == pytest.approx(value)
     assert references["optimum_per_request"] == pytest.approx(
-        sum(max(means) for means in legal.values()) / len(requests)
+        sum(max(means) / len(own[k]) for (k, _), means in legal.items())
     )
     assert references["random"] == pytest.approx(
-        sum(np.mean(means) for means in legal.values()) / len(requests)
+        sum(np.mean(means) / len(own[k]) for (k, _), means in legal.items())
     )
 
 
@@ -274,11 +281,13 @@ def test_impossible_qoe_never_enters(bad):
     assert make_table(qoe, valid).qoe[0, 1, 0, 0] == 0
 
 
-def test_users_and_requests_without_a_provider():
+def test_a_user_needs_a_provider_for_some_request_only():
     valid = np.ones((2, 3, 2, 1), bool)
     valid[1, 2] = False
+    table = make_table(np.zeros(valid.shape), valid)
+    assert table.served.tolist() == [[True] * 3, [True, True, False]]
     with pytest.raises(InputError, match="user 'u1' has no valid provider for request 'r2'"):
-        make_table(np.zeros(valid.shape), valid)
+        table.require_served()
     valid[1] = False
     with pytest.raises(InputError, match="user 'u1' has no valid provider for any request"):
         make_table(np.zeros(valid.shape), valid)
@@ -306,8 +315,8 @@ class TinyCatalog:
     requests = ("r0", "r1")
     providers = ("p0", "p1")
 
-    def picture(self, request, provider):
-        return "a picture"
+    def offers(self, request, provider):
+        return True
 
 
 POPULATION = Population(tuple(Persona(name, (3.0,) * 5) for name in ("ann", "ben")))
@@ -357,8 +366,8 @@ def test_from_answers_without_any_answer_for_a_user():
 class HolesCatalog(TinyCatalog):
     """No picture of the first request by the second provider."""
 
-    def picture(self, request, provider):
-        return None if (request, provider) == (0, 1) else "a picture"
+    def offers(self, request, provider):
+        return (request, provider) != (0, 1)
 
 
 def answers_with_holes():
@@ -376,7 +385,7 @@ HOLES = SETTING | {"catalog": HolesCatalog(), "samples": 2}
 
 
 def test_a_pair_without_a_picture_is_no_missing_answer():
-    answers = [Rated(3.0)] * 16
+    answers = [Rated(3.0 + i % 2) for i in range(16)]
     for i in (2, 3, 10, 11):
         answers[i] = Invalid("no picture")
     table = QoETable.from_answers(answers, **HOLES, on_missing="raise")
@@ -436,3 +445,57 @@ def test_what_is_missing_goes_with_the_table(tmp_path):
         assert np.array_equal(part, getattr(table, name)[1:, 1:])
     with pytest.raises(InputError, match="missing has the shape"):
         replace(table, missing=np.zeros((1, 2, 2)))
+
+
+def test_what_is_not_rated_alike_everywhere_is_worth_what_a_random_choice_gives_there():
+    """p0 has .90 on one request, p1 .95 and .50: alone p0 is worth (.90 + .50) / 2."""
+    valid = np.array([[[[True], [True]], [[False], [True]]]])
+    references = make_table([[[[0.9], [0.95]], [[0.0], [0.5]]]], valid).references()
+    assert references["providers"] == pytest.approx({"p0": 0.7, "p1": 0.725})
+    assert references["optimum"] == pytest.approx(0.725)
+    assert references["random"] == pytest.approx(0.7125)
+
+
+def test_a_table_is_standardised_by_the_level_and_spread_of_another():
+    train = make_table([[[[0.2], [0.4]]], [[[0.5], [0.5]]]])
+    test = make_table([[[[0.4], [0.6]]], [[[0.1], [0.9]]]])
+    expected = [[[0.84134475, 0.9986501]], [[0.5, 0.5]]]  # 1 and 3 spreads up; no spread
+    np.testing.assert_allclose(test.standardised(by=train).qoe[..., 0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_parts_of_different_samples_are_joined_again(seed):
+    rng = np.random.default_rng(seed)
+    table = make_table(rng.random((3, 6, 2, 2)), rng.random((3, 6, 2, 2)) > 0.05)
+    first, second = table.split_requests(0.5, seed)
+    again = first.join(second, table.requests)
+    assert again.requests == table.requests
+    for name in ("qoe", "valid", "valid_mass", "missing"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(table, name))
+    single = replace(second, qoe=second.mean[..., None], valid=second.legal[..., None])
+    mixed = first.join(single, table.requests)
+    np.testing.assert_allclose(mixed.mean, table.mean, atol=1e-7)
+    assert not mixed.valid[:, [table.requests.index(r) for r in second.requests], :, 1].any()
+
+
+def test_equal_repeats_of_a_judge_that_does_not_draw_are_one_answer():
+    ratings = np.random.default_rng(0).integers(1, 6, (2, 2, 2))
+    once = QoETable.from_answers([Rated(float(r)) for r in ratings.flat], **SETTING)
+    often = [Rated(float(r)) for r in ratings.flat for _ in range(3)]
+    table = QoETable.from_answers(often, **SETTING, samples=3)
+    np.testing.assert_array_equal(table.qoe, once.qoe)
+    assert table.judge.endswith("3 equal repeats of each question counted once")
+    assert np.isnan(reliability(table).repeat_sd)  # or they would pass for perfect reliability
+    np.testing.assert_array_equal(shrink(table).qoe, shrink(once).qoe)
+    often[7] = Failed("timeout")  # a repeat that is missing changes nothing
+    table = QoETable.from_answers(often, **SETTING, samples=3)
+    assert (table.qoe.shape, table.missing.sum()) == ((2, 2, 2, 1), 0)
+    often[7] = Rated(1.5)  # one that differs does
+    assert QoETable.from_answers(often, **SETTING, samples=3).qoe.shape[-1] == 3
+
+
+def test_a_gap_is_counted_in_the_description_of_the_judge():
+    answers = [Rated(3.0)] * 8
+    answers[2] = answers[3] = Invalid("no recorded score")
+    table = QoETable.from_answers(answers, **SETTING)
+    assert table.judge.endswith("masked, 1 of 4 user x request pairs without any rating")

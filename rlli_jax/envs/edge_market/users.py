@@ -74,8 +74,10 @@ def make_users(
         drift: how tastes move; they do not if absent.
 
     Raises:
-        InputError: a user without persona, shapes that disagree, or impossible weights or drift.
+        InputError: a user without persona or without a provider for some request, shapes that
+            disagree, or impossible weights or drift.
     """
+    table.require_served()  # users and requests are drawn independently
     people, asked, _, _ = table.qoe.shape
     if personas is not None:
         _check_personas(table, np.asarray(personas, np.float64))

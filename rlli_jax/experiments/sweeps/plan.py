@@ -135,15 +135,16 @@ def _identity(study: StudyConfig, policy: str) -> str:
 def _params(problem: Problem, rounds: int) -> tuple[EnvParams, EnvParams]:
     """Training and evaluation, as NumPy; the same object if no requests are held out."""
 
-    def of(table: Any) -> EnvParams:
-        params = make_params(table, problem.population.traits, rounds=rounds)
+    def of(table: Any, worth: Any) -> EnvParams:
+        params = make_params(table, problem.population.traits, rounds=rounds, worth=worth)
         # An int is an int32 on the device.
         return jax.tree.map(
             lambda x: np.asarray(x, np.int32 if isinstance(x, int) else None), params
         )
 
-    train = of(problem.train)
-    return train, train if problem.test is problem.train else of(problem.test)
+    train = of(problem.train, problem.train)
+    same = problem.test is problem.train
+    return train, train if same else of(problem.test, problem.worth)
 
 
 def _group(

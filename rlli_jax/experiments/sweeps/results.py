@@ -50,7 +50,7 @@ def collect(plan: Plan, path: Path) -> xr.Dataset:
             part = groups[g][name][rows]
             values[p, t, :, : part.shape[1]] = part
         steps[p, t] = make_learner(plan.groups[g]).env_steps
-    references = [problem.test.references() for problem in plan.problems]
+    references = [problem.worth.references() for problem in plan.problems]
     optimum = np.array([r["optimum"] for r in references], np.float32)
     ratio = objective / optimum[:, None]
     estimates = [
