@@ -30,6 +30,9 @@ MIN_VALID_MASS = 0.5
 # How far a rating may be moved by what a server's lists leave open, as a part of the scale.
 MAX_OPEN = 0.05
 
+# Letters of a token that tell a label which it alone begins: "exc" is excellent, "go" anything.
+TELLING = 3
+
 Context = tuple[int, ...]  # tokens of a label that have been said already
 
 
@@ -255,7 +258,8 @@ def listed_probabilities(
     A server says what is likely after the tokens that it generated, and nothing of the other
     ways. Where a token begins several labels ("1" and "10") and the answer did not go that way,
     its probability is open, unless the list shows that this tokenizer writes the longer label as
-    one token. So is that of the beginning of a label.
+    one token. A beginning of TELLING letters that only one label has counts as that label, for a
+    model that was asked for one of them hardly goes on otherwise; a shorter one is open.
 
     Raises:
         ValueError, KeyError, TypeError, AttributeError: the lists are malformed.
@@ -300,7 +304,9 @@ def listed_probabilities(
                 result[label] += p
             else:
                 own = label if label is not None else so_far
-                if own is None:
+                if own is None and token != chosen and len(more) == 1 and len(word) >= TELLING:
+                    result[more[0]] += p
+                elif own is None:
                     begun.append((p, more))
                 else:
                     unsettled.append((p, (own, *more)))

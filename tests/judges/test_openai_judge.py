@@ -87,9 +87,7 @@ def test_labels_of_ones_own_are_asked_for_and_read(server, judge, question):
     lists = [("geht", {"geht": 0.8, "Immer": 0.2}), (" so", {" so": 0.9, "!": 0.1})]
     server.respond = lambda body, n: choice("geht so", logprobs=lists)
     (answer,) = judge("logprobs").rate([ask])
-    assert "leave open whether 0.2 of the probability is on 'Immer gern'" in answer.reason
-    lists[0] = ("geht", {"geht": 0.99, "Immer": 0.01})
-    assert judge("logprobs").rate([ask])[0].rating == pytest.approx(2.0)
+    assert answer.rating == pytest.approx((0.8 * 0.9 * 2 + 0.2 * 3) / (0.8 * 0.9 + 0.2))
 
 
 def test_log_probabilities_are_asked_for_and_a_temperature_can_be_left_out(server, judge, question):

@@ -62,7 +62,8 @@ def test_labels_of_ones_own_in_any_case_and_with_full_stops():
         assert text_answer(scale, text, None) == Rated(rating, raw=text)
     words = {"sehr": 0.5, "Geht": 0.5}, {" gut": 0.8, " schlecht": 0.2}
     listed = listed_probabilities(scale, listing(("sehr", words[0]), (" gut", words[1])))
-    assert labelled(scale, listed.probabilities) == {"Sehr GUT": 0.4, "Sehr schlecht": 0.1}
+    expected = {"Sehr GUT": 0.4, "Sehr schlecht": 0.1, "Geht so.": 0.5}
+    assert labelled(scale, listed.probabilities) == expected
     with pytest.raises(InputError, match="all different, capitals aside"):
         Scale("twins", ("good", "Good "), 1, 2)
 
@@ -246,11 +247,15 @@ def test_one_or_ten_is_not_guessed_where_the_lists_do_not_tell():
 
 
 def test_the_beginning_of_a_label_may_move_a_rating_by_a_little_only():
-    likely = listed_probabilities(ADJECTIVES, listing(("fair", {"fair": 0.6, "exc": 0.3})))
+    likely = listed_probabilities(ADJECTIVES, listing(("fair", {"fair": 0.6, "ex": 0.3})))
     assert "whether 0.3 of the probability is on 'excellent' or no" in likely.unclear(ADJECTIVES)
-    unlikely = listed_probabilities(ADJECTIVES, listing(("fair", {"fair": 0.9, "exc": 0.02})))
+    unlikely = listed_probabilities(ADJECTIVES, listing(("fair", {"fair": 0.9, "ex": 0.02})))
     assert unlikely.unclear(ADJECTIVES) == ""
     assert labelled(ADJECTIVES, unlikely.probabilities) == {"fair": 0.9}
+    telling = listed_probabilities(ADJECTIVES, listing(("fair", {"fair": 0.6, "exc": 0.3})))
+    assert labelled(ADJECTIVES, telling.probabilities) == {"fair": 0.6, "excellent": 0.3}
+    ended = listed_probabilities(ADJECTIVES, listing(("exc", {"exc": 0.6, "fair": 0.4})))
+    assert labelled(ADJECTIVES, ended.probabilities) == {"fair": 0.4}
 
 
 def test_labels_of_many_words_and_one_that_begins_another():
@@ -260,8 +265,9 @@ def test_labels_of_many_words_and_one_that_begins_another():
         (" enough", {" enough": 0.5, ".": 0.2, " grief": 0.3}),
     )
     listed = listed_probabilities(scale, positions)
-    assert labelled(scale, listed.probabilities) == {"good": 0.4, "good enough": 0.4}
-    assert listed.begun == ((0.2, (2,)),)
+    expected = {"good": 0.4, "good enough": 0.4, "very good": 0.2}
+    assert labelled(scale, listed.probabilities) == expected
+    assert not listed.open + listed.begun
 
 
 @pytest.mark.parametrize("mark", ["\u2581", "\u0120"])
