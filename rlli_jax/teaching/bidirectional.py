@@ -322,7 +322,7 @@ def practice(task: Task, config: TeachingConfig = TeachingConfig()) -> Practice:
         InputError: the actions are not one choice a step with one phrase each; JAX's 64-bit mode
             is on.
     """
-    if jax.config.jax_enable_x64:
+    if jax.dtypes.canonicalize_dtype(float) == jnp.float64:
         raise InputError(
             "teaching computes in 32 bits, but JAX's 64-bit mode is on; unset JAX_ENABLE_X64 or "
             "jax_enable_x64."

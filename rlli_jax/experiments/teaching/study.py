@@ -297,14 +297,15 @@ def _run_policy(
         table = policy_table(task, model, state.params["model"], block.config.scoring)
         return state, task.value(table) | {"episode_return": metrics["episode_return"]}
 
-    init, compiled = quick_jit(learner.init), quick_jit(step, donate_argnums=0)
+    compiled = quick_jit(step, donate_argnums=0)
     hyperparams: Any = block.hyperparams
     hyperparams = hyperparams.replace(total_iterations=block.iterations)
     curves = []
     start = time.perf_counter()
     for seed_key in jax.random.split(key, block.seeds):
-        # A copy, since every step reuses the memory of its state.
-        state = jax.tree.map(jnp.copy, init(seed_key, hyperparams, task.env_params))
+        # Not compiled: the program would hold the model's weights as constants. A copy, since every
+        # step reuses the memory of its state.
+        state = jax.tree.map(jnp.copy, learner.init(seed_key, hyperparams, task.env_params))
         metrics = []
         for _ in range(block.iterations):
             state, new = compiled(state, task.env_params)
