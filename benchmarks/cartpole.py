@@ -38,14 +38,14 @@ def learners(steps: int) -> dict[str, tuple[Any, Any]]:
         "PPO": (
             policy_gradient,
             PPOHyperparams(
-                learning_rate=1e-3, total_iterations=steps // policy_gradient.env_steps
+                learning_rate=1e-3, anneal=1.0, total_iterations=steps // policy_gradient.env_steps
             ),
         ),
         "DQN": (
             value,
             DQNHyperparams(
                 learning_rate=5e-4, target_period=200, exploration=0.2,
-                total_iterations=steps // value.env_steps,
+                anneal=1.0, total_iterations=steps // value.env_steps,
             ),
         ),
     }  # fmt: skip

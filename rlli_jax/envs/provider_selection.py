@@ -20,6 +20,7 @@ from rlli_jax.envs.spaces import MultiDiscrete
 from rlli_jax.errors import InputError
 from rlli_jax.names import Assignment, ObservationPart
 from rlli_jax.oracle import QoETable
+from rlli_jax.tally import Tally
 
 _MIDPOINT, _HALF_RANGE = 3.0, 2.0  # of the 1-5 trait scale
 
@@ -374,14 +375,13 @@ class ProviderSelection(environment.Environment[EnvState, EnvParams]):
         """Whether every user has been served ``rounds`` times."""
         return state.time >= params.rounds * self._steps_per_round(params)
 
-    def statistics(
-        self, state: EnvState, action: jax.Array, params: EnvParams
-    ) -> dict[str, jax.Array]:
-        """Who is served by whom in this step: ``choices`` [K, R, L] float32, ones and zeros."""
+    def statistics(self, state: EnvState, action: jax.Array, params: EnvParams) -> dict[str, Tally]:
+        """Who is served by whom in this step: ``choices`` [K, R, L], ones and zeros."""
         provider = self._serving(state, action, params)
-        choices = jnp.zeros(params.count.shape)
-        users, requests = self.users(state, params), self.requests(state, params)
-        return {"choices": choices.at[users, requests, provider].set(1.0)}
+        users, requests, provider = jnp.broadcast_arrays(
+            self.users(state, params), self.requests(state, params), provider
+        )
+        return {"choices": Tally((users, requests, provider), params.count.shape)}
 
     def action_space(self, params: EnvParams) -> spaces.Space:
         """``Discrete(L)``; in ``joint`` one choice of L for each of K users."""

@@ -8,7 +8,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import (
@@ -316,6 +316,9 @@ class Reference(PolicyBlock):
 class Learned(PolicyBlock):
     """A policy that learns for a number of iterations (collect, update)."""
 
+    # The learner's ``anneal`` where the file does not say: the length of the training is known.
+    anneal: ClassVar[float] = 1.0
+
     iterations: Positive
     config: Any
     hyperparams: Any
@@ -326,7 +329,8 @@ class Learned(PolicyBlock):
         if not isinstance(block, dict) or not isinstance(block.get("hyperparams", {}), dict):
             return block
         total = block.get("iterations")
-        hyperparams = {"total_iterations": total} | block.get("hyperparams", {})
+        schedules = {"total_iterations": total, "anneal": cls.anneal}
+        hyperparams = schedules | block.get("hyperparams", {})
         if hyperparams["total_iterations"] != total:
             raise ValueError("hyperparams.total_iterations follows from iterations; remove it")
         return block | {"hyperparams": hyperparams}

@@ -4,6 +4,7 @@ A :class:`Learner` is to an environment what optax's pair of functions is to a g
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import jax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from rlli_jax.errors import InputError
+from rlli_jax.tally import Tally
 
 if TYPE_CHECKING:  # gymnax imports all its environments, and with them plotting and data frames
     from gymnax.environments import environment
@@ -59,7 +61,9 @@ def runs_at_once(rows: int, width: int) -> int:
 def side_by_side(function: Callable, in_axes: Any, at_once: int) -> Callable:
     """``jax.vmap(function, in_axes)``; on a CPU by groups of at most ``at_once``, one by one.
 
-    Groups are of one size, the largest that divides the number of runs. Axes are 0 or None.
+    Groups are of one size, the largest that divides the number of runs. Where that would be less
+    than half of what fits, as for a prime number of runs, the last run fills up the last group.
+    Axes are 0 or None.
     """
     together = jax.vmap(function, in_axes)
     if jax.default_backend() != "cpu":
@@ -72,9 +76,15 @@ def side_by_side(function: Callable, in_axes: Any, at_once: int) -> Callable:
         which = jax.tree.leaves(jax.tree.broadcast(mapped, args))
         split = {i: x for i, x in enumerate(leaves) if which[i]}
         runs = len(next(iter(split.values())))
-        size = max(n for n in range(1, min(at_once, runs) + 1) if runs % n == 0)
+        fits = min(at_once, runs)
+        size = max(n for n in range(1, fits + 1) if runs % n == 0)
         if size == runs > 1:
             return together(*args)
+        if 2 * size < fits:
+            groups = -(-runs // fits)
+            size = -(-runs // groups)
+            filled = jnp.minimum(jnp.arange(groups * size), runs - 1)
+            split = {i: x[filled] for i, x in split.items()}
 
         def group(part: dict[int, jax.Array]) -> PyTree:
             whole = [part.get(i, x) for i, x in enumerate(leaves)]
@@ -82,11 +92,34 @@ def side_by_side(function: Callable, in_axes: Any, at_once: int) -> Callable:
 
         if size == 1:  # vmap over one is not free: indices become gathers and scatters
             return jax.lax.map(group, split)
-        groups = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), split)
-        result = jax.lax.map(group, groups)
-        return jax.tree.map(lambda x: x.reshape(runs, *x.shape[2:]), result)
+        parts = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), split)
+        result = jax.lax.map(group, parts)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:runs], result)
 
     return call
+
+
+def typed_key(key: Key) -> Key:
+    """``key`` as a typed key; ``jax.random.PRNGKey`` makes an untyped one, a vector of two words.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        return key
+    if getattr(key, "dtype", None) == jnp.uint32:
+        return jax.random.wrap_key_data(key)
+    raise InputError(f"a random key is needed, such as jax.random.key(0), but this is {key!r}.")
+
+
+def traced(hyperparams: PyTree) -> PyTree:
+    """Hyperparameters as arrays of float32 and int32, also where JAX's numbers have 64 bits."""
+
+    def array(x: Any) -> jax.Array:
+        whole = jnp.issubdtype(jnp.result_type(x), jnp.integer)
+        return jnp.asarray(x, jnp.int32 if whole else jnp.float32)
+
+    return jax.tree.map(array, hyperparams)
 
 
 class ActionShape(NamedTuple):
@@ -109,6 +142,104 @@ def action_shape(env: Env, params: PyTree) -> ActionShape:
         f"{env.name} has actions {space}; the learners need discrete actions "
         "(spaces.Discrete or rlli_jax.envs.spaces.MultiDiscrete)."
     )
+
+
+def require_environment(env: Env) -> None:
+    """Raise InputError unless ``env`` is an environment, and not its name or something else."""
+    parts = ("reset", "reset_env", "step_env", "is_truncated", "action_space")
+    lacking = [part for part in parts if not callable(getattr(env, part, None))]
+    if not lacking:
+        return
+    if isinstance(env, str):
+        raise InputError(
+            f"{env!r} is a name; give the environment itself: env, params = gymnax.make({env!r})."
+        )
+    raise InputError(
+        f"a {type(env).__name__} is no gymnax environment, as it has no {', '.join(lacking)}; "
+        "derive yours from gymnax.environments.environment.Environment."
+    )
+
+
+def check_environment(env: Env, params: PyTree) -> None:
+    """Raise InputError, one sentence, unless ``env`` is one that learners can step.
+
+    Its functions are traced for the shapes of what they return; nothing is computed.
+    """
+    require_environment(env)
+    name = getattr(env, "name", type(env).__name__)
+    heads, n = action_shape(env, params)
+    key = jax.eval_shape(jax.random.key, 0)
+
+    def returned(function: str, result: Any, *parts: str) -> tuple:
+        if not isinstance(result, tuple) or len(result) != len(parts):
+            count = len(result) if isinstance(result, tuple) else 1
+            raise InputError(
+                f"{name}.{function} returns {count} values; it must return {len(parts)}: "
+                f"{', '.join(parts)}."
+            )
+        return result
+
+    def truncated(state: PyTree) -> Any:
+        try:
+            return env.is_truncated(state, params)
+        except AttributeError as error:
+            raise InputError(
+                f"{name}.is_truncated fails ({error}); give the state a field time and the "
+                "parameters a field max_steps_in_episode, or override is_truncated."
+            ) from None
+
+    def start(key: Key) -> tuple:
+        return returned("reset_env", env.reset_env(key, params), "observation", "state")
+
+    def advance(key: Key, state: PyTree, action: jax.Array) -> tuple:
+        parts = "observation", "state", "reward", "terminated", "info"
+        result = returned("step_env", env.step_env(key, state, action, params), *parts)
+        legal = legal_actions(env, state, params)
+        return *result[:4], truncated(result[1]), legal  # info may hold anything
+
+    def scalar(function: str, part: str, x: Any, kind: Any, word: str) -> None:
+        if jnp.shape(x) or not jnp.issubdtype(x.dtype, kind):
+            raise InputError(
+                f"{name}.{function}: {part} is {_described(x)}; it must be one {word}."
+            )
+
+    observation, state = jax.eval_shape(start, key)
+    after = jax.eval_shape(advance, key, state, jax.ShapeDtypeStruct(heads, jnp.int32))
+    next_observation, next_state, reward, terminated, ended, legal = after
+    for function, x in (("reset_env", observation), ("step_env", next_observation)):
+        if not isinstance(x, jax.ShapeDtypeStruct):
+            raise InputError(
+                f"{name}.{function}: the observation is a {type(x).__name__}; learners need one "
+                "array, so put its parts together, such as by jnp.concatenate."
+            )
+    before = {"observation": observation, "state": state}
+    different = _first_difference(before, {"observation": next_observation, "state": next_state})
+    if different:
+        raise InputError(
+            f"{name}: {different}; what an episode carries must keep its shapes and types."
+        )
+    scalar("step_env", "the reward", reward, jnp.number, "number")
+    scalar("step_env", "terminated", terminated, jnp.bool_, "bool")
+    scalar("is_truncated", "its result", ended, jnp.bool_, "bool")
+    if legal.shape != (*heads, n) or legal.dtype != bool:
+        raise InputError(
+            f"{name}.legal_actions returns {_described(legal)}; it must be bool{[*heads, n]}."
+        )
+
+
+def _described(x: Any) -> str:
+    return f"{x.dtype}{list(x.shape)}"
+
+
+def _first_difference(reset: PyTree, step: PyTree) -> str | None:
+    """Where what a reset makes and what a step makes of it are of different shapes or types."""
+    first, second = (dict(jax.tree_util.tree_leaves_with_path(tree)) for tree in (reset, step))
+    for path in [*first, *(path for path in second if path not in first)]:
+        each = [_described(x[path]) if path in x else "absent" for x in (first, second)]
+        if each[0] != each[1]:
+            where = jax.tree_util.keystr(path, simple=True, separator=".")
+            return f"{where} is {each[0]} after reset_env and {each[1]} after step_env"
+    return None
 
 
 def single_choice(env: Env, params: PyTree, learner: str) -> ActionShape:
@@ -195,9 +326,10 @@ class Episodes:
 
 
 def reset(env: Env, key: Key, params: PyTree, num_envs: int) -> Envs:
-    """Start ``num_envs`` episodes."""
+    """Start ``num_envs`` episodes. Raises InputError as :func:`check_environment`."""
+    check_environment(env, params)
     observation, state = jax.vmap(env.reset, (0, None))(jax.random.split(key, num_envs), params)
-    return Envs(state, observation, jnp.zeros(num_envs))
+    return Envs(state, observation, jnp.zeros(num_envs, jnp.float32))
 
 
 def view(env: Env, envs: Envs, params: PyTree) -> Situation:
@@ -223,6 +355,7 @@ def step(
     """
     num_envs = envs.episode_return.shape[0]
     keys = key if key.ndim else step_keys(key, num_envs)
+    action = jnp.asarray(action, jnp.int32)
 
     def one(keys: Key, state: PyTree, action: jax.Array) -> tuple:
         # As gymnax's own step, which does not tell what was legal at the end of an episode.
@@ -268,8 +401,14 @@ def evaluate(env: Env, policy: Policy, key: Key, params: PyTree, episodes: int) 
     """Play ``episodes`` whole episodes with a policy, side by side.
 
     Episodes are not restarted, so each counts once however long it is. An environment may have
-    ``statistics(state, action, params) -> dict of arrays``; they are summed over all steps.
+    ``statistics(state, action, params) -> dict`` of arrays, or of a :class:`Tally` for a few
+    entries of a large one; they are summed over all steps.
+
+    Raises:
+        InputError: as :func:`check_environment`.
     """
+    check_environment(env, params)
+    key = typed_key(key)
     key_reset, key_play = jax.random.split(key)
     observation, state = jax.vmap(env.reset, (0, None))(
         jax.random.split(key_reset, episodes), params
@@ -282,6 +421,7 @@ def evaluate(env: Env, policy: Policy, key: Key, params: PyTree, episodes: int) 
         key_act, key_step = keys
         seen = situation(env, observation, state, params)
         action, carry = policy.act(key_act, seen, carry)
+        action = jnp.asarray(action, jnp.int32)
         count = env.statistics(state, action, params) if hasattr(env, "statistics") else {}
         observation, state, reward, terminated, _ = env.step_env(key_step, state, action, params)
         done = terminated | env.is_truncated(state, params)
@@ -295,7 +435,7 @@ def evaluate(env: Env, policy: Policy, key: Key, params: PyTree, episodes: int) 
             keys, observation, state, carry
         )
         statistics = jax.tree.map(
-            lambda total, x: total + jnp.tensordot(active.astype(x.dtype), x, 1), statistics, count
+            partial(_summed, active), count, statistics, is_leaf=lambda x: isinstance(x, Tally)
         )
         returns = returns + reward * active
         return (
@@ -305,10 +445,47 @@ def evaluate(env: Env, policy: Policy, key: Key, params: PyTree, episodes: int) 
     count = jax.eval_shape(
         jax.vmap(play), jax.random.split(key, (episodes, 2)), observation, state, carry
     )[-1]
-    statistics = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), count)
+    statistics = jax.tree.map(
+        lambda x: (
+            jnp.zeros(x.shape, jnp.float32)
+            if isinstance(x, Tally)
+            else jnp.zeros(x.shape[1:], x.dtype)
+        ),
+        count,
+        is_leaf=lambda x: isinstance(x, Tally),
+    )
     start = (
         key_play, observation, state, carry, jnp.ones(episodes, bool),
-        jnp.zeros(episodes), jnp.zeros(episodes, jnp.int32), statistics,
+        jnp.zeros(episodes, jnp.float32), jnp.zeros(episodes, jnp.int32), statistics,
     )  # fmt: skip
-    *_, returns, lengths, statistics = jax.lax.while_loop(lambda loop: loop[4].any(), body, start)
+    *_, returns, lengths, statistics = jax.lax.while_loop(
+        lambda loop: _any_of_all(loop[4]), body, start
+    )
     return Evaluation(returns, lengths, statistics)
+
+
+def _summed(active: jax.Array, count: PyTree, total: jax.Array) -> jax.Array:
+    """``total`` plus what the active episodes [E] counted in a step."""
+    weight = active.astype(total.dtype)
+    if isinstance(count, Tally):
+        return count.add_to(total, weight)
+    # In full precision: accelerators would round what is counted to some 3 digits.
+    return total + jnp.tensordot(weight, count, 1, precision=jax.lax.Precision.HIGHEST)
+
+
+@jax.custom_batching.custom_vmap
+def _any_of_all(active: jax.Array) -> jax.Array:
+    """``active.any()``, under ``vmap`` over all runs: they go on until the last one ends.
+
+    With a condition of each run, ``vmap`` of a while loop would copy everything, the statistics
+    too, at every step, to keep what belongs to runs that have ended.
+    """
+    return active.any()
+
+
+@_any_of_all.def_vmap
+def _any_of_all_runs(
+    axis_size: int, in_batched: list[bool], active: jax.Array
+) -> tuple[jax.Array, bool]:
+    del axis_size, in_batched
+    return _any_of_all(active), False

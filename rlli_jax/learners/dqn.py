@@ -60,8 +60,9 @@ class DQNHyperparams:
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     learning_rate: Annotated[float, Field(gt=0)] = 5e-4
-    # Part of the learning rate that is gone at the end, falling linearly; 0 keeps it constant.
-    anneal: Annotated[float, Field(ge=0, le=1)] = 1.0
+    # Part of the learning rate that is gone after total_iterations, falling linearly; 0 keeps it
+    # constant.
+    anneal: Annotated[float, Field(ge=0, le=1)] = 0.0
     total_iterations: Annotated[int, Field(gt=0)] = 100  # over which rate and epsilon fall
     gamma: Annotated[float, Field(ge=0, le=1)] = 0.99
     epsilon_start: Annotated[float, Field(ge=0, le=1)] = 1.0
@@ -129,7 +130,9 @@ def write(buffer: Buffer, step: Transition, n_step: int = 1) -> Buffer:
         # A transition can be drawn once the n steps that it looks ahead are there.
         ready = (buffer.written - n_step + 1) % capacity
         power = priorities.power.reshape(-1)
-        power = jax.lax.dynamic_update_slice(power, jnp.zeros(num_envs), (slot * num_envs,))
+        power = jax.lax.dynamic_update_slice(
+            power, jnp.zeros(num_envs, power.dtype), (slot * num_envs,)
+        )
         largest = jnp.full(num_envs, priorities.largest)
         power = jax.lax.dynamic_update_slice(power, largest, (ready * num_envs,))
         priorities = Priorities(power.reshape(priorities.power.shape), priorities.largest)
@@ -174,9 +177,13 @@ def draw(uniform: jax.Array, priorities: Priorities) -> tuple[jax.Array, jax.Arr
     def descend(target: jax.Array, sums: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The child that holds the mass ``target`` of [B, children], and what of it is left."""
         upto = jnp.cumsum(sums, -1)
-        # A target that rounding lifts over the total belongs to the last child with any mass.
-        target = jnp.minimum(target, jnp.nextafter(upto[:, -1], 0.0))
-        child = (upto <= target[:, None]).sum(-1)
+        # Only a child with any mass: an accelerator adds in another order at each place, so that
+        # the sums may rise a little over children without any.
+        massive = sums > 0
+        holds = massive & (upto > target[:, None])
+        # A target that rounding lifts over the total belongs to the last one.
+        last = sums.shape[-1] - 1 - jnp.argmax(massive[:, ::-1], -1)
+        child = jnp.where(holds.any(-1), jnp.argmax(holds, -1), last)
         before = jnp.where(child > 0, upto[jnp.arange(len(child)), child - 1], 0.0)
         return child, target - before
 
@@ -252,6 +259,7 @@ def dqn(env: core.Env, config: DQNConfig = DQNConfig()) -> Learner:
     n-step returns, hard or Polyak target updates, linear epsilon schedule; prioritized replay
     (Schaul et al. 2016, proportional); quantile regression (QR-DQN, Dabney et al. 2018).
     """
+    core.require_environment(env)
 
     def network(env_params: PyTree) -> QNetwork:
         n = core.single_choice(env, env_params, "DQN").n
@@ -285,7 +293,7 @@ def dqn(env: core.Env, config: DQNConfig = DQNConfig()) -> Learner:
         return core.step(env, chance.keys, envs, seen, action, env_params)
 
     def init(key: Key, hyperparams: DQNHyperparams, env_params: PyTree) -> DQNState:
-        key, key_network, key_reset, key_warm_up = jax.random.split(key, 4)
+        key, key_network, key_reset, key_warm_up = jax.random.split(core.typed_key(key), 4)
         envs = core.reset(env, key_reset, env_params, config.num_envs)
         seen = core.view(env, envs, env_params)
         q = network(env_params)
@@ -314,7 +322,7 @@ def dqn(env: core.Env, config: DQNConfig = DQNConfig()) -> Learner:
             buffer=Buffer(steps, jnp.int32(warm_up), priorities),
             iteration=jnp.int32(0),
             updates=jnp.int32(0),
-            hyperparams=jax.tree.map(jnp.asarray, hyperparams),
+            hyperparams=core.traced(hyperparams),
         )
 
     def step(state: DQNState, env_params: PyTree) -> tuple[DQNState, dict[str, jax.Array]]:

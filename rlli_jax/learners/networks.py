@@ -76,7 +76,7 @@ def orthogonal(gain: float = 1.0) -> Callable[..., jax.Array]:
             return basis.at[:, i].set(vector / jnp.linalg.norm(vector))
 
         basis = jax.lax.fori_loop(0, min(shape), column, jnp.zeros_like(given))
-        return gain * (basis if rows >= columns else basis.T)
+        return float(gain) * (basis if rows >= columns else basis.T)
 
     return init
 

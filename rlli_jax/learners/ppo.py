@@ -64,8 +64,9 @@ class PPOHyperparams:
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
-    # Part of the learning rate that is gone at the end, falling linearly; 0 keeps it constant.
-    anneal: Annotated[float, Field(ge=0, le=1)] = 1.0
+    # Part of the learning rate that is gone after total_iterations, falling linearly; 0 keeps it
+    # constant.
+    anneal: Annotated[float, Field(ge=0, le=1)] = 0.0
     total_iterations: Annotated[int, Field(gt=0)] = 100  # over which the rate falls
     gamma: Annotated[float, Field(ge=0, le=1)] = 0.99
     gae_lambda: Annotated[float, Field(ge=0, le=1)] = 0.95
@@ -134,7 +135,7 @@ def ppo(env: core.Env, config: PPOConfig = PPOConfig()) -> Learner:
     Clipped objective and values, entropy bonus, advantages normalised per minibatch, gradients
     clipped by their global norm. An action of several choices has a factored categorical policy.
     """
-
+    core.require_environment(env)
     cell = nn.GRUCell(config.memory, recurrent_kernel_init=orthogonal()) if config.memory else None
     split = core.by_action(env) if config.shared else None
 
@@ -156,7 +157,7 @@ def ppo(env: core.Env, config: PPOConfig = PPOConfig()) -> Learner:
         return jax.tree.map(lambda x: jnp.where(done[:, None], 0.0, x), memory)
 
     def init(key: Key, hyperparams: PPOHyperparams, env_params: PyTree) -> PPOState:
-        key, key_actor, key_critic, key_reset = jax.random.split(key, 4)
+        key, key_actor, key_critic, key_reset = jax.random.split(core.typed_key(key), 4)
         envs = core.reset(env, key_reset, env_params, config.num_envs)
         seen = core.view(env, envs, env_params)
         params: dict[str, PyTree] = {}
@@ -169,7 +170,7 @@ def ppo(env: core.Env, config: PPOConfig = PPOConfig()) -> Learner:
         actor, critic = networks(env_params)
         params["actor"] = actor.init(key_actor, features, seen.legal)
         params["critic"] = critic.init(key_critic, features)
-        hyperparams = jax.tree.map(jnp.asarray, hyperparams)
+        hyperparams = core.traced(hyperparams)
         optimizer = _optimizer(hyperparams, jnp.float32(0)).init(params)
         return PPOState(key, params, optimizer, envs, memory, jnp.int32(0), hyperparams)
 

@@ -55,8 +55,9 @@ class ReinforceHyperparams:
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    # Part of the learning rate that is gone at the end, falling linearly; 0 keeps it constant.
-    anneal: Annotated[float, Field(ge=0, le=1)] = 1.0
+    # Part of the learning rate that is gone after total_iterations, falling linearly; 0 keeps it
+    # constant.
+    anneal: Annotated[float, Field(ge=0, le=1)] = 0.0
     total_iterations: Annotated[int, Field(gt=0)] = 100  # over which the rate falls
     gamma: Annotated[float, Field(ge=0, le=1)] = 0.95
     entropy_coefficient: Annotated[float, Field(ge=0)] = 0.01
@@ -102,16 +103,17 @@ def reinforce(env: core.Env, config: ReinforceConfig = ReinforceConfig()) -> Lea
     One pass over each window of steps. The baseline is the mean return of the window, and returns
     are divided by their standard deviation; an entropy bonus keeps the policy from closing early.
     """
+    core.require_environment(env)
 
     def network(env_params: PyTree) -> Actor:
         return Actor(core.action_shape(env, env_params), config.hidden, config.activation)
 
     def init(key: Key, hyperparams: ReinforceHyperparams, env_params: PyTree) -> ReinforceState:
-        key, key_actor, key_reset = jax.random.split(key, 3)
+        key, key_actor, key_reset = jax.random.split(core.typed_key(key), 3)
         envs = core.reset(env, key_reset, env_params, config.num_envs)
         seen = core.view(env, envs, env_params)
         params = network(env_params).init(key_actor, seen.observation, seen.legal)
-        hyperparams = jax.tree.map(jnp.asarray, hyperparams)
+        hyperparams = core.traced(hyperparams)
         optimizer = _optimizer(hyperparams, jnp.float32(0)).init(params)
         return ReinforceState(key, params, optimizer, envs, jnp.int32(0), hyperparams)
 

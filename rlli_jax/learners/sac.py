@@ -7,6 +7,7 @@ a fixed or a learned temperature; here the critics' loss is Huber's, as DQN's is
 all but the actor.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
@@ -83,7 +84,8 @@ class SACHyperparams:
 
     actor_rate: Annotated[float, Field(gt=0)] = 3e-4
     critic_rate: Annotated[float, Field(gt=0)] = 1e-3
-    # Part of the learning rates that is gone at the end, falling linearly; 0 keeps them constant.
+    # Part of the learning rates that is gone after total_iterations, falling linearly; 0 keeps
+    # them constant.
     anneal: Annotated[float, Field(ge=0, le=1)] = 0.0
     total_iterations: Annotated[int, Field(gt=0)] = 100  # over which the rates fall
     # Part of the training in which only the critics learn, from a nearly uniform policy. An actor
@@ -152,24 +154,27 @@ class DiffusionActor(nn.Module):
             ACTIVATIONS[self.activation](nn.Dense(2 * self.embedding)(time))
         )
         network = MLP(self.hidden, self.num_actions, 0.01, self.activation)
-        retained = retention(self.steps)  # alpha of each step
-        kept = np.cumprod(retained)  # alpha bar
+        # As Python's floats, which leave the type of what they are multiplied with as it is.
+        retained = retention(self.steps).tolist()  # alpha of each step
+        kept = np.cumprod(retained).tolist()  # alpha bar
         key_start, *keys = jax.random.split(key, self.steps + 1)
         x = spread * jax.random.normal(key_start, legal.shape)
         for t in reversed(range(self.steps)):
             embedded = jnp.broadcast_to(time[t], (*x.shape[:-1], self.embedding))
             end = jnp.tanh(network(jnp.concatenate([x, embedded, observation], -1)))
             if self.predicts == "noise":
-                end = (x - np.sqrt(1 - kept[t]) * end) / np.sqrt(kept[t])
+                end = (x - math.sqrt(1 - kept[t]) * end) / math.sqrt(kept[t])
             if not t:
                 return jnp.where(
                     legal, (self.scale if self.predicts == "logits" else 1.0) * end, ILLEGAL
                 )
             # Mean and variance of the posterior (Ho et al. 2020, Eq. 7).
             before = kept[t - 1]
-            x = (1 - retained[t]) * np.sqrt(before) * end + (1 - before) * np.sqrt(retained[t]) * x
+            x = (1 - retained[t]) * math.sqrt(before) * end + (1 - before) * math.sqrt(
+                retained[t]
+            ) * x
             variance = (1 - retained[t]) * (1 - before) / (1 - kept[t])
-            noise = np.sqrt(variance) * jax.random.normal(keys[t], x.shape)
+            noise = math.sqrt(variance) * jax.random.normal(keys[t], x.shape)
             x = x / (1 - kept[t]) + spread * noise
         raise AssertionError("the chain has at least one step")
 
@@ -188,7 +193,7 @@ def retention(steps: int) -> np.ndarray:
 def _sinusoidal(time: jax.Array, size: int) -> jax.Array:
     """Sines and cosines of ``time`` [...] at ``size / 2`` frequencies, [..., size]."""
     half = size // 2
-    angle = time[..., None] * jnp.exp(-np.log(10_000) / (half - 1) * jnp.arange(half))
+    angle = time[..., None] * jnp.exp(-math.log(10_000) / (half - 1) * jnp.arange(half))
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], -1)
 
 
@@ -234,6 +239,7 @@ def _soft_actor_critic(
     make_actor: Callable[[int], tuple[Callable[..., PyTree], Logits]],
 ) -> Learner:
     """The learner for an actor; ``make_actor`` gives its init and its logits for L actions."""
+    core.require_environment(env)
 
     def networks(env_params: PyTree) -> tuple[Callable[..., PyTree], Logits, QNetwork]:
         n = core.single_choice(env, env_params, "SAC").n
@@ -254,8 +260,10 @@ def _soft_actor_critic(
         return core.step(env, key_step, envs, seen, action, env_params)
 
     def init(key: Key, hyperparams: SACHyperparams, env_params: PyTree) -> SACState:
-        key, key_actor, key_critics, key_reset, key_warm_up = jax.random.split(key, 5)
-        hyperparams = jax.tree.map(jnp.asarray, hyperparams)
+        key, key_actor, key_critics, key_reset, key_warm_up = jax.random.split(
+            core.typed_key(key), 5
+        )
+        hyperparams = core.traced(hyperparams)
         envs = core.reset(env, key_reset, env_params, config.num_envs)
         seen = core.view(env, envs, env_params)
         init_actor, _, critic = networks(env_params)
@@ -338,7 +346,7 @@ def _soft_actor_critic(
                 params.actor, key_actor, batch, values, temperature
             )
             # Christodoulou, Eq. 11, for log alpha: more weight where entropy falls short.
-            aim = hyper.target_entropy * jnp.log(batch.legal.sum(-1))
+            aim = hyper.target_entropy * jnp.log(batch.legal.sum(-1, dtype=jnp.float32))
             learned: dict[str, tuple[PyTree, Any]] = {
                 "actor": (actor_grads, actor_rate),
                 "critics": (critic_grads, hyper.critic_rate),

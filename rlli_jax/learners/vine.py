@@ -65,8 +65,9 @@ class VineHyperparams:
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    # Part of the learning rate that is gone at the end, falling linearly; 0 keeps it constant.
-    anneal: Annotated[float, Field(ge=0, le=1)] = 0.95
+    # Part of the learning rate that is gone after total_iterations, falling linearly; 0 keeps it
+    # constant.
+    anneal: Annotated[float, Field(ge=0, le=1)] = 0.0
     total_iterations: Annotated[int, Field(gt=0)] = 100  # over which the rate falls
     gamma: Annotated[float, Field(ge=0, le=1)] = 1.0  # a branch ends by itself
     # The actions tried beside the best one, and the share ``exploration`` of all steps, are drawn
@@ -104,6 +105,7 @@ class VineState:
 
 def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
     """The learner for any gymnax environment with a single discrete action, masked ones too."""
+    core.require_environment(env)
     if config.futures and not hasattr(env, "redraw"):
         raise InputError(
             f"{env.name} cannot draw anew what nobody may know of a state (redraw), which futures "
@@ -152,7 +154,8 @@ def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
             done = terminated | env.is_truncated(env_state, env_params)
             seen = core.situation(env, observation, env_state, env_params)
             score = scores(network_params, seen)
-            carry = env_state, jnp.argmax(score), jnp.where(done, 0.0, worth * gamma)
+            best = jnp.argmax(score).astype(jnp.int32)
+            carry = env_state, best, jnp.where(done, 0.0, worth * gamma)
             return carry, worth * reward
 
         return jax.lax.scan(one, (env_state, action, jnp.float32(1)), keys)[1].sum()
@@ -178,18 +181,18 @@ def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
         return jax.lax.fori_loop(0, config.spread - 1, walk, envs)
 
     def init(key: Key, hyperparams: VineHyperparams, env_params: PyTree) -> VineState:
-        key, key_network, key_reset = jax.random.split(key, 3)
+        key, key_network, key_reset = jax.random.split(core.typed_key(key), 3)
         envs = start(key_reset, env_params)
         seen = core.view(env, envs, env_params)
         params = network(env_params).init(key_network, seen.observation, seen.legal)
         tried = (config.buffer_size, config.branches)
         buffer = Branches(
-            observation=jnp.zeros((config.buffer_size, seen.observation.shape[-1])),
+            observation=jnp.zeros((config.buffer_size, seen.observation.shape[-1]), jnp.float32),
             action=jnp.zeros(tried, jnp.int32),
             legal=jnp.zeros(tried, bool),
-            value=jnp.zeros(tried),
+            value=jnp.zeros(tried, jnp.float32),
         )
-        hyperparams = jax.tree.map(jnp.asarray, hyperparams)
+        hyperparams = core.traced(hyperparams)
         optimizer = optax.adam(0.0).init(params)
         return VineState(key, params, params, optimizer, envs, buffer, jnp.int32(0), hyperparams)
 

@@ -111,7 +111,7 @@ def test_a_hole_is_never_served_and_never_becomes_a_number():
     _, after, reward, _, _ = env.step_env(jax.random.key(2), state, jnp.int32(1), params)
     assert int(after.action) == served
     assert np.isclose(table.qoe[0, 0, served][table.valid[0, 0, served]], float(reward)).any()
-    choices = env.statistics(state, jnp.int32(1), params)["choices"]
+    choices = env.statistics(state, jnp.int32(1), params)["choices"].dense()
     assert choices[0, 0, served] == 1 == choices.sum()
 
 

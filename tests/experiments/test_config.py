@@ -238,6 +238,7 @@ def test_schedules_span_the_training(config):
     for policy in load_config(config, ["policies.PPO.iterations=9"]).policies.values():
         if isinstance(policy, Learned):
             assert policy.hyperparams.total_iterations == policy.iterations
+            assert policy.hyperparams.anneal == 1
     # What a dump says is accepted, since it agrees.
     load_config(config, ["policies.PPO.hyperparams.total_iterations=24"])
 

@@ -8,10 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probe_envs import DelayedReward, EndlessReward
+from probe_envs import ConstantReward, DelayedReward, EndlessReward, Params
 
+from rlli_jax.envs.provider_selection import ProviderSelection, make_params
 from rlli_jax.learners import core, reference
 from rlli_jax.learners.core import Policy
+from rlli_jax.oracle import QoETable
+from rlli_jax.tally import Tally
 
 
 def play(env, steps, num_envs=3):
@@ -120,3 +123,113 @@ def test_runs_in_groups_are_those_of_vmap(at_once):
     expected = jax.vmap(run, axes)(states, params)
     result = core.side_by_side(run, axes, at_once)(states, params)
     chex.assert_trees_all_close(result, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("runs", "at_once", "groups"),
+    [(7, 4, (2, 4)), (13, 5, (3, 5)), (22, 8, (3, 8)), (10, 4, (5, 2)), (3, 2, (3,)), (5, 8, ())],
+)
+def test_a_number_of_runs_that_does_not_divide_still_goes_in_groups(runs, at_once, groups):
+    """(groups, runs in each); one axis: one by one; none: all at once."""
+    shapes = []
+
+    def run(key):
+        shapes.append(None)
+        return jax.random.bits(key), {"twice": jax.random.uniform(key) * 2}
+
+    keys = jax.random.split(jax.random.key(0), runs)
+    grouped = core.side_by_side(run, 0, at_once)
+    loops = [e for e in jax.make_jaxpr(grouped)(keys).jaxpr.eqns if e.primitive.name == "scan"]
+    assert [tuple(loop.invars[0].aval.shape) for loop in loops] == [groups] * bool(groups)
+    chex.assert_trees_all_equal(grouped(keys), jax.vmap(run)(keys))
+
+
+class Served(ConstantReward):
+    """Ten users, one a step; the step counts who was served, in whole and as a tally."""
+
+    length = 10
+
+    def statistics(self, state, action, params):
+        served = Tally((state.time, action), (10, 2))
+        return {"served": served, "whole": served.dense(), "sign": state.sign}
+
+
+def test_a_tally_adds_up_as_the_whole_array_does():
+    env = Served()
+
+    def act(key, seen, carry):
+        return (carry % 3 == 1).astype(jnp.int32), carry + 1
+
+    def play(key):
+        return core.evaluate(env, Policy(jnp.int32(0), act), key, env.default_params, 6)
+
+    result = jax.jit(jax.vmap(play))(jax.random.split(jax.random.key(0), 2))
+    served = np.zeros((10, 2))
+    served[np.arange(10), [0, 1, 0] * 3 + [0]] = 6
+    assert np.array_equal(result.statistics["served"], [served] * 2)
+    assert np.array_equal(result.statistics["whole"], result.statistics["served"])
+
+
+class ShortForOne(ConstantReward):
+    """An episode lasts as many steps as its parameters say."""
+
+    @property
+    def default_params(self):
+        return Params(max_steps_in_episode=3)
+
+    length = 1_000
+
+    def statistics(self, state, action, params):
+        return {"steps": jnp.float32(1)}
+
+
+def test_runs_whose_episodes_end_earlier_count_nothing_more():
+    env = ShortForOne()
+    limits = jnp.array([2, 5, 3])
+
+    def play(limit):
+        params = Params(max_steps_in_episode=limit)
+        return core.evaluate(env, reference.random(), jax.random.key(0), params, 4)
+
+    together = jax.jit(jax.vmap(play))(limits)
+    assert together.statistics["steps"].tolist() == [8, 20, 12]
+    assert together.returns.tolist() == [[2] * 4, [5] * 4, [3] * 4]
+    chex.assert_trees_all_equal(together, jax.vmap(play)(limits))
+
+
+def inner(jaxpr):
+    """Every equation of a program, those of its loops and calls too."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for parameter in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "jaxpr")):
+            if hasattr(parameter, "jaxpr"):
+                yield from inner(parameter.jaxpr)
+
+
+def test_a_step_of_evaluation_does_not_grow_with_the_statistics():
+    """Else time is quadratic in the users: only a scatter, in place, may touch [K, R, L]."""
+    users, requests, providers = 97, 3, 2
+    table = QoETable(
+        qoe=np.full((users, requests, providers, 1), 0.5, np.float32),
+        valid=np.ones((users, requests, providers, 1), bool),
+        users=tuple(f"user {k}" for k in range(users)),
+        requests=("one", "another", "a third"),
+        providers=("A", "B"),
+        judge="made up",
+        stand_in=True,
+    )
+    env = ProviderSelection(make_params(table))
+
+    def play(key):
+        return core.evaluate(env, reference.random(), key, env.default_params, 4)
+
+    program = jax.make_jaxpr(jax.vmap(play))(jax.random.split(jax.random.key(0), 2))
+    (loop,) = (e for e in inner(program.jaxpr) if e.primitive.name == "while")
+    large = users * requests * providers
+    makers = {
+        equation.primitive.name
+        for equation in inner(loop.params["body_jaxpr"].jaxpr)
+        for made in equation.outvars
+        if made.aval.size % large == 0
+    }
+    assert makers == {"scatter-add"}

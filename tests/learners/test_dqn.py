@@ -129,6 +129,24 @@ def test_draws_are_in_proportion_to_priorities():
     assert np.allclose(probability, [expected[int(i)] for i in number])
 
 
+def test_only_transitions_with_a_priority_are_drawn_whatever_the_order_of_sums(monkeypatch):
+    """Accelerators add in another order at each place: sums rise a little over zeros, or fall."""
+    exact = jnp.cumsum
+
+    def rounded(x, axis):
+        noise = np.random.default_rng(0).choice([-1e-6, 0.0, 1e-6], x.shape[-1])
+        return exact(x, axis) * (1 + jnp.asarray(noise, x.dtype))
+
+    # Mass in every eighth place: a noisy sum changes between them again and again.
+    power = jnp.zeros((64, 64, 64)).at[::8, ::8, ::8].set(0.1)
+    uniform = jax.random.uniform(jax.random.key(0), (2_048,)).at[-1].set(1 - 2**-24)
+    monkeypatch.setattr(jnp, "cumsum", rounded)
+    number, probability = draw(uniform, Priorities(power, jnp.float32(1)))
+    assert (power.reshape(-1)[number] > 0).all()
+    assert np.allclose(probability, 1 / 512)
+    assert len(np.unique(number)) == 512
+
+
 @pytest.mark.parametrize("n_step", [1, 3])
 @pytest.mark.parametrize("steps", [6, 8, 21])
 def test_only_transitions_with_all_their_steps_can_be_drawn(n_step, steps):

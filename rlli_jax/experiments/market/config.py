@@ -5,7 +5,7 @@ The numbers of the market itself are checked by ``make_params``, which knows the
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
@@ -145,6 +145,8 @@ class MarketReinforce(MarketLearned):
 class MarketSAC(MarketLearned):
     """Keys as in :mod:`rlli_jax.learners.sac`."""
 
+    anneal: ClassVar[float] = 0.0
+
     learner: Literal["sac"]
     config: SACConfig = SACConfig()
     hyperparams: SACHyperparams = SACHyperparams()
@@ -153,6 +155,8 @@ class MarketSAC(MarketLearned):
 class MarketD2SAC(MarketLearned):
     """Keys as in :mod:`rlli_jax.learners.sac`."""
 
+    anneal: ClassVar[float] = 0.0
+
     learner: Literal["d2sac"]
     config: D2SACConfig = D2SACConfig()
     hyperparams: SACHyperparams = SACHyperparams()
@@ -160,6 +164,8 @@ class MarketD2SAC(MarketLearned):
 
 class MarketVine(MarketLearned):
     """Keys as in :mod:`rlli_jax.learners.vine`."""
+
+    anneal: ClassVar[float] = 0.95
 
     learner: Literal["vine"]
     config: VineConfig = VineConfig()

@@ -82,7 +82,12 @@ class LanguagePolicyBlock(Block):
     iterations: Positive
     seeds: Positive = 1
     config: LanguagePolicyConfig = LanguagePolicyConfig()
-    hyperparams: PPOHyperparams = PPOHyperparams()
+    hyperparams: PPOHyperparams = PPOHyperparams(anneal=1.0)
+
+    @field_validator("hyperparams", mode="before")
+    @classmethod
+    def _annealed_over_the_iterations(cls, given: Any) -> Any:
+        return {"anneal": 1.0} | given if isinstance(given, dict) else given
 
 
 class TeachingStudy(Block):
