@@ -1,7 +1,9 @@
 """REINFORCE (Williams 1992, Machine Learning 8), compiled: policy gradients without a critic.
 
 Returns are Monte Carlo. A window of steps cuts some of them short; those count only if at least
-``lookahead`` steps of them are there, or the episode ended.
+``lookahead`` steps of them are there, or the episode ended. Without a critic nothing can stand for
+what would follow a truncated episode: it counts as ended, so that a return before a step limit is
+too low where more reward would have come. PPO, DQN and SAC bootstrap there.
 """
 
 from dataclasses import dataclass

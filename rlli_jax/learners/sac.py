@@ -1,7 +1,8 @@
 """Soft actor-critic for discrete actions, and D2SAC, whose actor is a diffusion model.
 
 SAC: Christodoulou 2019 (arXiv 1910.07207): two critics, targets in expectation over the policy,
-a fixed or a learned temperature; here the critics' loss is Huber's, as DQN's is. D2SAC: Du et al.,
+a fixed or a learned temperature; here the critics' loss is Huber's, as DQN's is, and the targets'
+policy is a slowly moving copy of the actor, as in D2SAC, not the newest actor. D2SAC: Du et al.,
 "Diffusion-based reinforcement learning for edge-enabled AI-generated content services", IEEE TMC
 23(9), 2024: the actor makes its logits from noise in a few denoising steps. The two learners share
 all but the actor.
