@@ -167,7 +167,7 @@ def test_ppo_with_memory_acts_on_what_it_no_longer_sees(units):
 def test_polyak_target_follows_the_online_network():
     env = ConstantReward()
     learner = dqn(env, DQN)
-    hyper = DQNHyperparams(learning_rate=1e-2, target_period=1, tau=0.05)
+    hyper = DQNHyperparams(learning_rate=1e-2, anneal=1.0, target_period=1, tau=0.05)
     state = train(learner, hyper, env)
     assert (
         core.evaluate(

@@ -32,7 +32,8 @@ def test_returns_stop_at_the_end_of_an_episode_and_tell_how_much_they_cover():
 def test_it_finds_the_right_legal_action_and_sweeps_without_tracing_again():
     env = ForbiddenJackpot()
     learner, params = reinforce(env, CONFIG), env.default_params
-    hyper = ReinforceHyperparams(learning_rate=jnp.array([1e-9, 1e-2]), total_iterations=60)
+    rates = jnp.array([1e-9, 1e-2])
+    hyper = ReinforceHyperparams(learning_rate=rates, anneal=1.0, total_iterations=60)
     axes = jax.tree.map(lambda x: None, ReinforceHyperparams()).replace(learning_rate=0)
     state = jax.jit(jax.vmap(learner.init, (None, axes, None)))(jax.random.key(0), hyper, params)
     chex.clear_trace_counter()

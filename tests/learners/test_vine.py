@@ -18,7 +18,7 @@ SMALL = VineConfig(
     num_envs=16, num_steps=2, branches=2, length=3, updates=8, batch_size=64, buffer_size=256,
     hidden=(16,),
 )  # fmt: skip
-HYPER = VineHyperparams(learning_rate=1e-2, total_iterations=30, tau=0.2)
+HYPER = VineHyperparams(learning_rate=1e-2, anneal=0.95, total_iterations=30, tau=0.2)
 
 
 def train(env, config=SMALL, hyper=HYPER, iterations=30):
