@@ -441,6 +441,16 @@ def _cache_compilations() -> None:
     jax.config.update("jax_compilation_cache_dir", str(cache))
     # JAX keeps only what took a second; together the small programs of a study take three.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter where a plugin is missing
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        reason = " ".join(str(error).split()).rstrip(".") or "its plugin is not installed"
+        raise InputError(
+            f"JAX cannot use the devices that JAX_PLATFORMS={asked} asks for ({reason}): unset "
+            "JAX_PLATFORMS to take what is there, or install jax with their plugin, such as "
+            "jax[cuda12]."
+        ) from None
 
 
 def main() -> None:
@@ -454,6 +464,18 @@ def main() -> None:
         )
     except InputError as error:
         print(f"rlli: {error}", file=sys.stderr)
+        sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        # Of NumPy, or XLA's error, which is a RuntimeError; the first line says what was wanted.
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        wanted = str(error).partition("\n")[0] or "an allocation failed"
+        print(
+            f"rlli: memory does not suffice ({wanted}): make buffers smaller, or take fewer seeds, "
+            "environments, users or samples; a run keeps what is finished and goes on with "
+            "--resume.",
+            file=sys.stderr,
+        )
         sys.exit(2)
     except KeyboardInterrupt as stop:
         print(f"rlli: stopped. {stop}".rstrip(), file=sys.stderr)

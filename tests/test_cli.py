@@ -272,3 +272,67 @@ def test_what_is_no_run_is_one_sentence(rlli, tmp_path):
     refused(rlli("table", tmp_path / "table.npz"), "there is no such table")
     refused(rlli("report", tmp_path / "nothing"))
     refused(rlli("personas", "--size", 0), "size")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            MemoryError("Unable to allocate 7 TiB"),
+            "memory does not suffice (Unable to allocate 7 TiB): make",
+        ),
+        (
+            RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore"),
+            "memory does not suffice (RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.): make",
+        ),
+    ],
+)
+def test_too_little_memory_is_one_sentence(rlli, monkeypatch, error, said):
+    def allocate(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr("rlli_jax.report.render", allocate)
+    status, _, errors = rlli("report", "runs/none")
+    assert status == 2
+    assert said in errors
+    assert errors.count("\n") == 1
+
+
+def test_another_runtime_error_stays_a_traceback(rlli, monkeypatch):
+    def fail(*arguments, **options):
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr("rlli_jax.report.render", fail)
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        rlli("report", "runs/none")
+
+
+def test_devices_that_are_not_there_are_one_sentence(rlli, monkeypatch, tmp_path):
+    def devices():
+        raise RuntimeError("Unable to initialize backend 'cuda'")
+
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr("jax.devices", devices)
+    config = tiny_study.write_config(tmp_path)
+    status, _, errors = rlli("run", config, "--output", tmp_path / "run")
+    assert status == 2
+    assert "the devices that JAX_PLATFORMS=cuda asks for (Unable to initialize back" in errors
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("action", ["stats", "verify", "prune"])
+def test_the_cache_leaves_what_is_no_store_alone(rlli, tmp_path, action):
+    path = tmp_path / "precious.csv"
+    path.write_text("request,provider,rating\n")
+    options = ("--days", "1") if action == "prune" else ()
+    status, _, errors = rlli("cache", action, "--store", path, *options)
+    assert status == 2
+    assert "precious.csv: this is not a store of answers and never was one" in errors
+    assert [p.name for p in tmp_path.iterdir()] == ["precious.csv"]
+    assert path.read_text() == "request,provider,rating\n"
+
+
+def test_counting_makes_no_store(rlli, tmp_path):
+    status, output, _ = rlli("cache", "stats", "--store", tmp_path / "none.sqlite")
+    assert (status, output) == (0, f"store {tmp_path / 'none.sqlite'}: 0 answers\n")
+    assert list(tmp_path.iterdir()) == []

@@ -35,6 +35,8 @@ from rlli_jax.personas import Wording
 
 Whole = Annotated[int, Field(strict=True)]  # not true, not "3"
 Positive = Annotated[Whole, Field(gt=0)]
+Seed = Annotated[Whole, Field(ge=-(2**63), lt=2**63)]  # of JAX's keys, which hold 64 bits
+NumpySeed = Annotated[Whole, Field(ge=0)]
 MOST_LABELS = 101  # of a language model's scale, which every prompt lists: 0-100
 UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # pydantic's types of error
 
@@ -283,7 +285,7 @@ class TableBlock(Block):
     shrink: bool = False  # pull noisy cells toward provider and user means
     calibrate: CalibrateBlock | None = None  # judges become one user: what people are to like
     held_out_requests: Annotated[float, Field(ge=0, lt=1)] = 0.0  # part kept for evaluation
-    split_seed: Whole = 0
+    split_seed: NumpySeed = 0
 
 
 class EnvironmentBlock(Block):
@@ -393,7 +395,7 @@ class StudyConfig(Block):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     description: str = ""
-    seed: Whole = 0
+    seed: Seed = 0
     seeds: Positive = 10  # runs of every policy, side by side
     checkpoint_every: Positive = 25  # iterations between checkpoints: at most these are lost
     population: PopulationBlock | None = None

@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from rlli_jax.errors import InputError
+from rlli_jax.experiments.memory import require_memory
 from rlli_jax.experiments.versions import require_settings, settings
 from rlli_jax.files import refused, write_text
 from rlli_jax.learners.compiling import compiler_options
@@ -301,9 +302,14 @@ def train(
         iterations: of ``learner.step``, over all chunks.
         chunk: iterations between checkpoints. The result does not depend on it.
         progress: called after each chunk with the iterations done and the metrics so far.
+
+    Raises:
+        InputError: memory does not suffice; a checkpoint cannot be read or written; or losses or
+            rewards are no numbers any more, in which case the checkpoint before stays.
     """
     init = start_program(learner)
     like = jax.eval_shape(init, keys, hyperparams, env_params)
+    require_memory(f"policy {checkpoints.name}", like)
     done = checkpoints.latest()
     if done is None:
         state, metrics, seconds = init(keys, hyperparams, env_params), {}, np.zeros(2)
@@ -325,6 +331,7 @@ def train(
         state, new = jax.block_until_ready(compiled[length](state, env_params))
         seconds += [ready - start, time.perf_counter() - ready]
         new = {name: np.asarray(x, np.float32) for name, x in new.items()}  # [seeds, length]
+        _require_numbers(checkpoints, done, state, new)
         metrics = {n: np.concatenate([metrics[n], x], 1) if metrics else x for n, x in new.items()}
         done += length
         checkpoints.save(
@@ -337,6 +344,52 @@ def train(
         )
         progress(done, metrics)
     return Trained(state, metrics, float(seconds[0]), float(seconds[1]))
+
+
+def _require_numbers(checkpoints: Checkpoints, done: int, state: PyTree, new: Metrics) -> None:
+    """See that what a chunk gave are numbers.
+
+    A mean return of iterations in which no episode ended is none and need not be.
+
+    Args:
+        done: iterations before the chunk.
+        state: after it, [seeds, ...]; its ``params``, if it has any, must be numbers too.
+        new: metrics [seeds, length] of the chunk.
+
+    Raises:
+        InputError: some are not; it names the first, and how many seeds have such.
+    """
+    wrong = {name: ~np.isfinite(x) for name, x in new.items()}
+    if "episode_return" in wrong:
+        wrong["episode_return"] &= np.asarray(new.get("episodes", 0)) > 0
+    params = [
+        np.asarray(jnp.isfinite(x).all(tuple(range(1, x.ndim))))
+        for x in jax.tree.leaves(getattr(state, "params", ()))
+        if jnp.issubdtype(x.dtype, jnp.floating)
+    ]
+    length = next(iter(new.values())).shape[1]
+    ends = np.zeros((len(jax.tree.leaves(state)[0]), length), bool)
+    for sound in params:
+        ends[:, -1] |= ~sound
+    wrong["parameters"] = ends
+    bad = np.stack(list(wrong.values()))  # [metrics, seeds, length]
+    if not bad.any():
+        return
+    first = int(bad.any((0, 1)).argmax())
+    names = [name for name, at in wrong.items() if at[:, first].any()]
+    seeds = np.flatnonzero(bad.any((0, 2)))
+    kept = checkpoints.latest()
+    raise InputError(
+        f"policy {checkpoints.name}: {', '.join(names)} are no numbers from iteration "
+        f"{done + first + 1} on, in {len(seeds)} of {len(ends)} seeds (seed {seeds[0]} first): the "
+        "environment gives rewards or observations that are no numbers, or a learning rate is too "
+        "high; "
+        + (
+            "no checkpoint was kept."
+            if kept is None
+            else f"the checkpoint of iteration {kept}, which is sound, stays."
+        )
+    )
 
 
 def evaluate_seeds(

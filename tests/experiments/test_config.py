@@ -250,3 +250,18 @@ def test_nobody_observes_a_personality_that_recorded_scores_do_not_tell(tmp_path
     )
     with pytest.raises(InputError, match=r"policies\.PPO\.observation: persona is the users' pers"):
         load_config(config)
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("seed=9223372036854775808", "seed: must be less than 9223372036854775808"),
+        ("seed=-9223372036854775809", "seed: must be greater than or equal to -92233720368547758"),
+        ("table.split_seed=-1", r"table\.split_seed: must be greater than or equal to 0"),
+    ],
+)
+def test_a_seed_that_no_generator_takes_is_refused(tmp_path, override, problem):
+    with pytest.raises(InputError, match=problem):
+        load_config(tiny_study.write_config(tmp_path), [override])
+    largest = load_config(tiny_study.write_config(tmp_path), ["seed=9223372036854775807"])
+    assert largest.seed == 2**63 - 1

@@ -4,15 +4,18 @@ import asyncio
 import os
 import signal
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import struct
+from probe_envs import ConstantReward
 
 from rlli_jax.envs.provider_selection import ProviderSelection
 from rlli_jax.errors import InputError
+from rlli_jax.experiments import memory
 from rlli_jax.experiments.training import Checkpoints, train
 from rlli_jax.learners.core import Learner, Policy
 from rlli_jax.learners.dqn import DQNConfig, DQNHyperparams, dqn
@@ -294,3 +297,156 @@ def test_other_settings_are_refused_and_the_checkpoint_is_kept(
         assert f"set {name.upper()}={before} to go on" in str(error.value)
     setting(name, before)
     assert_same(trained(path, 2), in_one_go)
+
+
+def walking_until(change):
+    """The random walk, whose step is changed by ``change(state before, state, metrics)``."""
+    walk = random_walk()
+
+    def step(state, env_params):
+        return change(state, *walk.step(state, env_params))
+
+    return walk._replace(step=step)
+
+
+def diverging(state, after, metrics):
+    """The second seed's loss is no number from its fifth iteration on."""
+    second = jax.random.key_data(jax.random.split(KEY, SEEDS))[1]
+    # The seed of a run is in its first place alone, so the place tells them apart.
+    place = jax.random.normal(jax.random.split(jax.random.wrap_key_data(second))[1], (2,)) * 0.5
+    far = jnp.where(state.steps == 0, (state.place == place).all(), state.seen[3])
+    loss = jnp.where(far & (state.steps >= 4), jnp.nan, 1.0)
+    return after.replace(seen=after.seen.at[3].set(far)), metrics | {"loss": loss}
+
+
+def test_losses_that_are_no_numbers_stop_the_training_before_its_checkpoint(tmp_path):
+    def run(iterations):
+        keys = jax.random.split(KEY, SEEDS)
+        learner = walking_until(diverging)
+        start, rate = jnp.float32(0.5), jnp.float32(0.1)
+        return train(learner, start, rate, keys, iterations, 2, Checkpoints(tmp_path / "walk"))
+
+    with pytest.raises(InputError) as error:
+        run(ITERATIONS)
+    assert str(error.value).startswith(
+        "policy walk: loss are no numbers from iteration 5 on, in 1 of 3 seeds (seed 1 first): "
+    )
+    assert str(error.value).endswith("the checkpoint of iteration 4, which is sound, stays.")
+    assert np.isfinite(run(4).metrics["loss"]).all()
+
+
+@struct.dataclass
+class Learning:
+    params: jax.Array
+    steps: jax.Array
+
+
+def counter(params, episode_return, episodes):
+    """A learner whose parameters and returns are as given, by the number of steps."""
+
+    def init(key, hyperparams, env_params):
+        return Learning(jnp.zeros(2), jnp.int32(0))
+
+    def step(state, env_params):
+        metrics = {"episode_return": episode_return(state.steps), "episodes": episodes(state.steps)}
+        return Learning(params(state.steps), state.steps + 1), metrics
+
+    return Learner(init, step, lambda state: Policy((), lambda *_: (jnp.int32(0), ())), 1)
+
+
+def count(folder, learner):
+    keys = jax.random.split(KEY, 2)
+    return train(learner, jnp.float32(0), jnp.float32(0), keys, 4, 4, Checkpoints(folder))
+
+
+def test_a_mean_return_of_no_episode_is_no_fault(tmp_path):
+    learner = counter(lambda n: jnp.ones(2), lambda n: jnp.nan, lambda n: 0)
+    assert np.isnan(count(tmp_path / "c", learner).metrics["episode_return"]).all()
+
+
+@pytest.mark.parametrize(
+    ("learner", "name"),
+    [
+        (counter(lambda n: jnp.ones(2), lambda n: jnp.nan, lambda n: n // 3), "episode_return"),
+        (counter(lambda n: jnp.array([1, jnp.inf]), lambda n: 1.0, lambda n: 1), "parameters"),
+    ],
+)
+def test_returns_and_parameters_that_are_no_numbers_are_found(tmp_path, learner, name):
+    with pytest.raises(InputError, match=f"policy c: {name} are .* iteration 4 on, in 2 of 2 seed"):
+        count(tmp_path / "c", learner)
+    assert Checkpoints(tmp_path / "c").latest() is None
+
+
+class NotANumber(ConstantReward):
+    """The reward is no number once in an episode."""
+
+    length = 3
+
+    def reward(self, state, action):
+        return jnp.where(state.time == 1, jnp.nan, 1.0)
+
+
+class NothingSeen(ConstantReward):
+    """The observation is no number at the second step of an episode."""
+
+    length = 2
+
+    def observe(self, key, state, action, params):
+        return jnp.array([state.sign, jnp.where(state.time > 0, jnp.nan, 0.0)])
+
+
+@pytest.mark.parametrize("env", [NotANumber(), NothingSeen()])
+def test_rewards_and_observations_that_are_no_numbers_are_reported(tmp_path, env):
+    config = PPOConfig(num_envs=2, num_steps=4, num_minibatches=1, num_epochs=1, hidden=(4,))
+    keys = jax.random.split(KEY, 2)
+    with pytest.raises(
+        InputError, match=r"policy PPO: .* no numbers from iteration 1 on, in 2 of 2"
+    ):
+        train(
+            ppo(env, config),
+            PPOHyperparams(total_iterations=3),
+            env.default_params,
+            keys,
+            3,
+            1,
+            Checkpoints(tmp_path / "PPO"),
+        )
+
+
+def test_memory_that_does_not_suffice_is_one_sentence_before_it_is_taken(tmp_path):
+    env = ProviderSelection()
+    config = DQNConfig(
+        num_envs=4, num_steps=4, buffer_size=2**31 - 2**10, batch_size=16, warm_up=64
+    )
+    keys = jax.random.split(KEY, 2)
+    with pytest.raises(
+        InputError, match=r"policy DQN needs .* GB for its state \(.* GB of them for state.*buffer"
+    ):
+        train(
+            dqn(env, config),
+            DQNHyperparams(total_iterations=2),
+            env.default_params,
+            keys,
+            2,
+            2,
+            Checkpoints(tmp_path / "DQN"),
+        )
+    assert not (tmp_path / "DQN").exists()
+
+
+def test_a_container_may_use_what_it_is_given(monkeypatch, tmp_path):
+    read_text = Path.read_text
+
+    def read(path, *args, **options):
+        given = {
+            "/proc/meminfo": "MemTotal: 9 kB\nMemAvailable: 4000 kB\n",
+            "/sys/fs/cgroup/memory.max": "3000000",
+            "/sys/fs/cgroup/memory.current": "1000000",
+        }
+        return given.get(str(path)) or read_text(path, *args, **options)
+
+    monkeypatch.setattr(Path, "read_text", read)
+    assert memory.free_bytes() == 2_000_000
+    memory.require_memory("policy A", jnp.zeros(400_000))
+    with pytest.raises(InputError, match=r"policy A needs 0\.0 GB .* but 0\.0 GB are free"):
+        memory.require_memory("policy A", {"a": jnp.zeros(600_000)})

@@ -15,8 +15,10 @@ from rlli_jax.experiments.config import (
     Block,
     CatalogBlock,
     Learned,
+    NumpySeed,
     PopulationBlock,
     Positive,
+    Seed,
     StudyConfig,
     Whole,
     beside_file,
@@ -40,7 +42,7 @@ NotNegative = Annotated[float, Field(ge=0)]
 class FleetSample(Block):
     """Providers drawn from the ranges of AGOD."""
 
-    seed: Whole = 0
+    seed: NumpySeed = 0
     providers: Positive = 20
 
 
@@ -208,7 +210,7 @@ class MarketEvaluation(Block):
     """How policies are judged: all of them on the same episodes of tasks."""
 
     episodes: Positive = 8
-    seed: Whole = 1_000_003  # of these tasks; not the one that training draws from
+    seed: Seed = 1_000_003  # of these tasks; not the one that training draws from
     optimum: bool = True  # whether the offline optimum of each episode is found (seconds each)
 
 
@@ -217,7 +219,7 @@ class MarketConfig(Block):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     description: str = ""
-    seed: Whole = 0
+    seed: Seed = 0
     seeds: Positive = 8  # runs of every policy, side by side
     checkpoint_every: Positive = 50  # iterations between checkpoints: at most these are lost
     market: MarketBlock

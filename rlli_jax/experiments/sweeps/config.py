@@ -19,6 +19,7 @@ from rlli_jax.errors import InputError
 from rlli_jax.experiments.config import (
     Block,
     Learned,
+    NumpySeed,
     Positive,
     StudyConfig,
     apply_override,
@@ -70,7 +71,7 @@ class RandomDraw(Block):
     """Points drawn independently."""
 
     count: Positive
-    seed: int = 0
+    seed: NumpySeed = 0
     keys: Annotated[dict[str, Draw], Field(min_length=1)]
 
 

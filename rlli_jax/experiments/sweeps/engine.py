@@ -26,6 +26,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rlli_jax.envs.provider_selection import EnvParams
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.config import PPO
+from rlli_jax.experiments.memory import free_bytes, tree_bytes
 from rlli_jax.experiments.run_directory import write_npz
 from rlli_jax.experiments.studies import expected_score
 from rlli_jax.experiments.sweeps.plan import Group, shared_leaves, stack
@@ -218,25 +219,27 @@ def memory_bound(memory_gb: float | None) -> float:
     """Bytes that a sweep may use on all devices: as given, or half of what there is."""
     if memory_gb is not None:
         return memory_gb * 1e9
-    device = jax.local_devices()[0]
-    stats = device.memory_stats() if device.platform != "cpu" else None
-    if stats and "bytes_limit" in stats:
-        return 0.5 * stats["bytes_limit"] * jax.device_count()
-    with open("/proc/meminfo", encoding="ascii") as file:
-        free = {line.split(":")[0]: line.split()[1] for line in file}["MemAvailable"]
-    return 0.5 * 1024 * int(free)
+    free = free_bytes()
+    if free is None:
+        raise InputError("sweep.memory_gb: the memory of this device is unknown; set this key.")
+    return 0.5 * free * (1 if jax.default_backend() == "cpu" else jax.device_count())
 
 
 def first_chunk(group: Group, chunk: int | None, bound: float) -> int:
     """How many runs to put on one device, before their memory is measured.
 
     On a CPU it does not depend on the number of devices, so results do not either.
+
+    Raises:
+        InputError: the state of a single run needs more than the bound.
     """
     learner, hyperparams = make_learner(group), group.hyperparams[0]
     state = jax.eval_shape(
         learner.init, jax.random.key(0), hyperparams, jax.tree.map(jnp.asarray, group.train[0])
     )
-    own = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+    own = tree_bytes(state)
+    if own > bound:
+        raise _short(1, own, bound)
     most = max(1, int(bound / jax.device_count() / max(own, 1)))
     if chunk is not None:
         wanted = chunk
@@ -276,13 +279,16 @@ def prepare(
         if program.bytes <= bound:
             return Prepared(group, common, program, seconds, compilations)
         if group.chunk == 1:
-            raise InputError(
-                f"one run on each of {len(devices)} devices needs {program.bytes / 1e9:.2f} GB, "
-                f"but the sweep may use {bound / 1e9:.2f} GB; raise sweep.memory_gb, or make "
-                "the runs smaller."
-            )
+            raise _short(len(devices), program.bytes, bound)
         # Parts that the runs share do not shrink with their number: never more than a share.
         group.chunk = max(1, min(group.chunk - 1, int(group.chunk * bound / program.bytes)))
+
+
+def _short(devices: int, needed: float, bound: float) -> InputError:
+    return InputError(
+        f"one run on each of {devices} devices needs {needed / 1e9:.2f} GB, but the sweep may use "
+        f"{bound / 1e9:.2f} GB; raise sweep.memory_gb, or make the runs smaller."
+    )
 
 
 def wave_inputs(group: Group, chunks: Sequence[int], devices: int, common: Shared) -> Inputs:

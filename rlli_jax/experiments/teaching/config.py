@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from rlli_jax.experiments.config import (
     Block,
     Positive,
+    Seed,
     Whole,
     beside_file,
     parse_as,
@@ -95,7 +96,7 @@ class TeachingStudy(Block):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     description: str = ""
-    seed: Whole = 0
+    seed: Seed = 0
     seeds: Annotated[Whole, Field(gt=1)] = 10
     task: Annotated[Ball | Providers, Field(discriminator="kind")]
     teacher: Annotated[StandIn | Loaded, Field(discriminator="kind")]
