@@ -1,11 +1,12 @@
 """ProviderSelection with random actions: environment steps a second, and how cost grows.
 
-    python benchmarks/environments.py [--part speed growth gymnasium] [--output benchmarks/results]
+    python benchmarks/environments.py [--part speed numpy growth gymnasium] [--output DIRECTORY]
 
 Every step is whole: action drawn, QoE drawn, observation made, ended episodes restarted (gymnax's
 own ``env.step``). The batch is split over one host device a core. ``growth`` varies one size at a
 time: environments 1 to 65,536, users K 5 to 10,000, providers L 4 to 256. ``gymnasium`` steps the
-same environment through gymnax's Gymnasium wrapper, one step a call. Tables hold random numbers.
+same environment through gymnax's Gymnasium wrapper, one step a call. ``numpy`` steps the same batch
+by hand-written, vectorised NumPy, in turns with ``speed``. Tables hold random numbers.
 """
 
 import argparse
@@ -95,6 +96,57 @@ def speed(size: dict[str, int], repeats: int, work: int = 4_000_000) -> dict[str
     }  # fmt: skip
 
 
+def by_numpy(size: dict[str, int], repeats: int, steps: int = 100) -> dict[str, Any]:
+    """Steps per second of the same batch in vectorised NumPy, on one core as NumPy is."""
+    import numpy as np
+
+    sizes = dict(size)
+    envs = sizes.pop("envs")
+    users, requests, providers, _ = sizes.values()
+    params = environment(**sizes).default_params
+    qoe, count = np.asarray(params.qoe), np.asarray(params.count)
+    rng = np.random.default_rng(0)
+    rows, length = np.arange(envs), users * int(params.rounds)
+    order = np.arange(providers)
+    total = np.zeros(envs, np.float32)
+
+    def call() -> None:
+        time, request = np.zeros(envs, np.int32), rng.integers(requests, size=envs)
+        for _ in range(steps):
+            action = rng.integers(providers, size=envs)
+            user = time % users
+            # As the environment: the chosen provider, or the next one that has rated this.
+            legal = count[user, request] > 0
+            distance = np.where(legal, (order - action[:, None]) % providers, providers)
+            action = distance.argmin(-1)
+            sample = (rng.random(envs, np.float32) * count[user, request, action]).astype(np.int32)
+            reward = qoe[user, request, action, sample]
+            time += 1
+            done = time >= length
+            request = np.where(time % users == 0, rng.integers(requests, size=envs), request)
+            time[done] = 0
+            observation = np.zeros((envs, providers + 1), np.float32)
+            observation[rows, action] = 1
+            observation[:, -1] = reward
+            observation[done] = 0
+            total[:] += reward + observation.sum(-1)
+
+    wall, busy = measure.repeated(call, repeats)
+    return {
+        **size, "compile s": 0.0, **measure.rates(envs * steps, wall),
+        "per CPU second": envs * steps / min(busy), "MB": 0.0,
+    }  # fmt: skip
+
+
+def in_turns(repeats: int) -> list[dict[str, Any]]:
+    """``speed`` and ``numpy``, one after the other; each row is one of a pair."""
+    rows = []
+    for _ in range(repeats):
+        rows.append({"part": "speed", **speed(PAPER, 1)})
+        rows.append({"part": "numpy", **by_numpy(PAPER, 1)})
+    return rows
+
+
 def through_gymnasium(repeats: int, steps: int = 2_000) -> dict[str, Any]:
     """Steps per second of the paper's size, stepped through the Gymnasium interface."""
     import numpy as np
@@ -143,7 +195,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parts = ["speed", "growth", "gymnasium"]
+    parts = ["speed", "numpy", "growth", "gymnasium"]
     parser.add_argument("--part", nargs="+", choices=parts, default=parts)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
@@ -151,7 +203,16 @@ def main() -> None:
     use_host_devices()
 
     rows = []
-    if "speed" in options.part:
+    if {"speed", "numpy"} <= set(options.part):
+        pairs = in_turns(options.repeats)
+        for key in ("median", "per CPU second"):
+            each = sorted(a[key] / b[key] for a, b in zip(pairs[::2], pairs[1::2], strict=True))
+            print(
+                f"against NumPy, {key}: {each[len(each) // 2]:.1f} "
+                f"({each[0]:.1f} to {each[-1]:.1f})"
+            )
+        rows += pairs
+    elif "speed" in options.part:
         rows.append({"part": "speed", **speed(PAPER, options.repeats)})
     if "gymnasium" in options.part:
         rows.append({"part": "gymnasium", **through_gymnasium(options.repeats)})
@@ -163,8 +224,9 @@ def main() -> None:
                 print(f"{name} {value}: {rows[-1]['median']:,.0f} steps/s", file=sys.stderr)
     print(measure.table(rows))
     print(f"{measure.versions('rlli_jax', 'jax', 'gymnax', 'gymnasium')}, {measure.device()}")
-    if {"speed", "gymnasium"} <= set(options.part):
-        print(f"against Gymnasium: {rows[0]['median'] / rows[1]['median']:,.0f} times as fast")
+    rate = {row["part"]: row["median"] for row in rows}  # the last of each
+    if {"speed", "gymnasium"} <= set(rate):
+        print(f"against Gymnasium: {rate['speed'] / rate['gymnasium']:,.0f} times as fast")
     measure.keep(rows, options.output / "environments.csv")
     draw(rows, options.output / "environments.svg")
 
