@@ -334,7 +334,7 @@ def practice(task: Task, config: TeachingConfig = TeachingConfig()) -> Practice:
     def init(
         key: Key, choices: Choices, hyperparams: TeachingHyperparams, env_params: PyTree
     ) -> StudentState:
-        key, key_reset = jax.random.split(key)
+        key, key_reset = jax.random.split(core.typed_key(key))
         params = init_student(num_texts, num_advice, hyperparams.trust * choices.teacher)
         said = Said(jnp.float32(0), jnp.int32(0), jnp.int32(0))
         return StudentState(
@@ -529,7 +529,7 @@ def lessons(
     def init(
         key: Key, params: PyTree, table: jax.Array, hyperparams: TeachingHyperparams
     ) -> TeacherState:
-        key, key_lora = jax.random.split(key)
+        key, key_lora = jax.random.split(core.typed_key(key))
         lora = adapt == "lora"
         adapted = init_lora(key_lora, params, rank=config.lora_rank) if lora else params
         return TeacherState(

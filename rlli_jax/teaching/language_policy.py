@@ -113,7 +113,7 @@ def language_policy(
     read_each = over_distinct(read, len(task.texts))
 
     def init(key: Key, hyperparams: PPOHyperparams, env_params: PyTree) -> LanguagePolicyState:
-        key, key_head, key_reset = jax.random.split(key, 3)
+        key, key_head, key_reset = jax.random.split(core.typed_key(key), 3)
         params = {
             "model": model.params,
             "value": head.init(key_head, jnp.zeros(model.config.d_model)),

@@ -219,6 +219,18 @@ def test_the_64_bit_mode_of_jax_is_refused_in_one_sentence(task):
         practice(task)
 
 
+def test_untyped_keys_start_a_student_and_a_policy_as_typed_ones_do(task, model):
+    student, choices = practice(task, TeachingConfig(num_envs=2, num_steps=2)), Method().choices
+    policy = language_policy(task, model, LanguagePolicyConfig(num_envs=2, value_width=4))
+    for start in (
+        lambda key: student.init(key, choices, TeachingHyperparams(), task.env_params),
+        lambda key: policy.init(key, LAMOREL, task.env_params),
+    ):
+        untyped, typed = start(jax.random.PRNGKey(0)), start(jax.random.key(0))
+        assert untyped.key == typed.key
+        chex.assert_trees_all_equal(untyped.envs.observation, typed.envs.observation)
+
+
 def test_a_choice_is_drawn_by_its_probability_and_never_at_0():
     probs = jnp.array([0.0, 0.25, 0.0, 0.75, 0.0])
     drawn = draw(jnp.tile(probs, (8, 1)), jnp.arange(8) / 8)
