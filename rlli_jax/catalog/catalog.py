@@ -6,8 +6,9 @@ at, or all of them by ``Catalog.check``.
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Mapping
+import difflib
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from rlli_jax.catalog.pictures import Picture
 from rlli_jax.errors import InputError
 
 COLUMNS = ("provider", "request", "image")
+OF_THE_SYSTEM = ("Thumbs.db", "desktop.ini")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -29,6 +31,8 @@ class Catalog:
     pictures: Mapping[tuple[str, str], Picture] = field(repr=False)  # by (request, provider)
     # By image name: the pairs that use it. A name used twice cannot be located.
     images: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict, repr=False)
+    # How names of files spell a request (city_night, city_night.png) -> the request (city night).
+    file_names: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def picture(self, request: int, provider: int) -> Picture | None:
         """The picture for a request (0 to R-1) by a provider (0 to L-1); None for a hole."""
@@ -57,6 +61,11 @@ class Catalog:
             )
         return pairs[0]
 
+    def spellings(self, kind: str) -> Mapping[str, str]:
+        """Every way in which the catalog's files spell a request or a provider -> its name."""
+        names = self.requests if kind == "request" else self.providers
+        return (dict(self.file_names) if kind == "request" else {}) | {n: n for n in names}
+
     def check(self) -> None:
         """Decode every picture, keeping none; raises InputError for the first bad one.
 
@@ -67,33 +76,33 @@ class Catalog:
 
     @classmethod
     def from_manifest(cls, path: str | Path, pictures: bool = True) -> Catalog:
-        """Read a CSV with the columns provider, request, image; further columns are ignored.
+        """Read a table with the columns provider, request, image; further columns are ignored.
+
+        It may be CSV, TSV, Parquet or Excel, see :mod:`rlli_jax.tabular`.
 
         ``image`` is relative to the manifest's folder and must stay inside it. Pairs without a
         row are holes. Providers and requests keep the order of their first row. With
         ``pictures=False`` only names are read: the files need not exist and every pair is a hole,
         yet ``locate`` works.
 
-        Raises InputError, with file and line, for a manifest that is missing, unreadable or
+        Raises InputError, with file and row, for a manifest that is missing, unreadable or
         empty, a missing column, an empty cell, a second row for a pair, and an image that is
         missing or outside the folder.
         """
         path = Path(path)
         entries = []
-        for line, (provider, request, image) in _manifest_rows(path):
-            where = f"{path}, line {line}"
+        for where, (provider, request, image) in _manifest_rows(path):
             picture = Picture.from_file(_inside(path.parent, image, where)) if pictures else None
             entries.append(_Entry(where, provider, request, image, picture))
-        if not entries:
-            raise InputError(f"{path} lists no images: add a row per provider and request.")
         return cls._from_entries(entries)
 
     @classmethod
     def from_folder(cls, path: str | Path) -> Catalog:
         """Read ``provider/request.png`` (or .jpg, .jpeg, .webp) below a folder.
 
-        The request's text is the file's name without suffix, with _ and - as spaces. Providers
-        and requests are sorted by name; hidden folders and other files are ignored.
+        The request's text is the file's name without suffix, with _ and - as spaces; scores may
+        name it by the file's name too. Providers and requests are sorted by name. What begins
+        with a dot, and ``__MACOSX``, is ignored; other files are left out with a warning.
 
         Raises InputError for a missing or empty folder, two files for one pair, and a link that
         leads out of the folder.
@@ -101,19 +110,30 @@ class Catalog:
         root = Path(path)
         if not root.is_dir():
             raise InputError(f"{root} is not a folder: give one that holds provider/request.png.")
-        entries = []
+        entries: list[_Entry] = []
+        others: list[str] = []
+        file_names: dict[str, str] = {}
         for file in sorted(root.glob("*/*")):
-            if file.suffix.lower() in SUFFIXES and not file.parent.name.startswith("."):
-                image = file.relative_to(root).as_posix()
-                request = " ".join(file.stem.replace("_", " ").replace("-", " ").split())
-                picture = Picture.from_file(_inside(root, image, str(file)))
-                entries.append(_Entry(str(file), file.parent.name, request, image, picture))
+            if any(part.startswith(".") or part == "__MACOSX" for part in file.parts[-2:]):
+                continue
+            image = file.relative_to(root).as_posix()
+            if file.suffix.lower() not in SUFFIXES:
+                others += [image] * (file.is_file() and file.name not in OF_THE_SYSTEM)
+                continue
+            request = " ".join(file.stem.replace("_", " ").replace("-", " ").split())
+            file_names |= {file.stem: request, file.name: request}
+            picture = Picture.from_file(_inside(root, image, str(file)))
+            entries.append(_Entry(str(file), file.parent.name, request, image, picture))
+        left_out = f"{len(others)} files are no {', '.join(SUFFIXES)}: {listed(others)}"
         if not entries:
             raise InputError(
-                f"{root} holds no images: it needs a folder per provider with request.png inside."
+                f"{root} holds no images: it needs a folder per provider with request.png inside"
+                f"{f' ({left_out})' if others else ''}."
             )
+        if others:
+            warnings.warn(f"{root}: left out, {left_out}.", stacklevel=2)
         catalog = cls._from_entries(entries)
-        return replace(catalog, requests=tuple(sorted(catalog.requests)))
+        return replace(catalog, requests=tuple(sorted(catalog.requests)), file_names=file_names)
 
     @classmethod
     def studio(cls) -> Catalog:
@@ -147,6 +167,22 @@ class Catalog:
         return cls(providers, requests, pictures, images)
 
 
+def near_misses(name: str, known: Iterable[str]) -> str:
+    """``; did you mean ...?`` with the known names that are nearest, or some of them."""
+    known = list(known)
+    folded = {other.casefold(): other for other in known}
+    close = difflib.get_close_matches(name.casefold(), list(folded), 3)
+    if close:
+        return f"; did you mean {' or '.join(repr(folded[other]) for other in close)}?"
+    return f"; it has {listed(known)}"
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 @dataclass(frozen=True)
 class _Entry:
     where: str  # for messages
@@ -156,32 +192,22 @@ class _Entry:
     picture: Picture | None
 
 
-def _manifest_rows(path: Path) -> Iterable[tuple[int, tuple[str, str, str]]]:
-    """Yield (line number, (provider, request, image)), stripped of blanks around them."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-            if missing:
+def _manifest_rows(path: Path) -> Iterable[tuple[str, tuple[str, str, str]]]:
+    """Yield (where it stands, (provider, request, image)), stripped of blanks around them."""
+    from rlli_jax.tabular import read_table  # and with it pandas
+
+    table = read_table(path, "a provider, a request and an image")
+    advice = f"a manifest needs the columns {', '.join(COLUMNS)}"
+    columns = [table.require(name, advice=advice) for name in COLUMNS]
+    for row, cells in zip(table.frame.index, table.frame[columns].to_numpy(), strict=True):
+        where = f"{path}, row {row} below the header"
+        for name, value in zip(COLUMNS, cells, strict=True):
+            if not value:
                 raise InputError(
-                    f"{path}, line 1: column {missing[0]!r} is missing; a manifest needs the "
-                    f"columns {', '.join(COLUMNS)}."
+                    f"{where}: {name} is empty; fill it in, or remove the row to leave a hole."
                 )
-            for row in reader:
-                provider, request, image = ((row[name] or "").strip() for name in COLUMNS)
-                for name, value in zip(COLUMNS, (provider, request, image), strict=True):
-                    if not value:
-                        raise InputError(
-                            f"{path}, line {reader.line_num}: {name} is empty; fill it in, or "
-                            "remove the row to leave a hole."
-                        )
-                yield reader.line_num, (provider, request, image)
-    except FileNotFoundError:
-        raise InputError(f"The manifest {path} is missing: check the path.") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"The manifest {path} cannot be read ({error}): it must be a CSV file in UTF-8."
-        ) from error
+        provider, request, image = cells
+        yield where, (provider, request, image)
 
 
 def _inside(root: Path, image: str, where: str) -> Path:

@@ -32,6 +32,7 @@ from rlli_jax.learners.dqn import DQNConfig, DQNHyperparams
 from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams
 from rlli_jax.names import Assignment, ObservationPart, OnMissing
 from rlli_jax.personas import Wording
+from rlli_jax.personas.population import trait_range
 
 Whole = Annotated[int, Field(strict=True)]  # not true, not "3"
 Positive = Annotated[Whole, Field(gt=0)]
@@ -82,18 +83,31 @@ class Sample(Block):
 
 
 class PopulationBlock(Block):
-    """Who the users are. With a recorded judge leave it out: the users are those of the file."""
+    """Who the users are. With a recorded judge leave it out: the users are those of the file,
+    whose personalities are then unknown; or give it, and users are joined by name."""
 
     sample: Sample | None = None
-    csv: Path | None = None
+    csv: Path | None = None  # a table: name, O, C, E, A, N
+    range: str = "1-5"  # of the traits in csv: a-b, or T for T-scores
+    questionnaire: Path | None = None  # a table of answers to the 50 IPIP markers
+    max_missing: Annotated[float, Field(ge=0, lt=1)] = 0.2  # share of a trait's items
     bigfive_test: Path | None = None
     wording: Wording = "full"  # of the personas, for language models: 52 adjectives; "brief": 5
 
-    _paths = field_validator("csv", "bigfive_test")(beside_file)
+    _paths = field_validator("csv", "questionnaire", "bigfive_test")(beside_file)
+
+    @field_validator("range")
+    @classmethod
+    def _ends(cls, scale: str) -> str:
+        try:
+            trait_range(scale)
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        return scale
 
     @model_validator(mode="after")
     def _one_source(self) -> "PopulationBlock":
-        exactly_one(self, ("sample", "csv", "bigfive_test"))
+        exactly_one(self, ("sample", "csv", "questionnaire", "bigfive_test"))
         return self
 
 
@@ -155,7 +169,7 @@ class Psychometric(JudgeBlock):
 
 
 class RecordedScores(JudgeBlock):
-    """Scores from a CSV or Parquet file, with as many samples as that has."""
+    """Scores from a table (CSV, TSV, Parquet, Excel), with as many samples as that has."""
 
     kind: Literal["recorded"]
     path: Path
@@ -420,9 +434,10 @@ class StudyConfig(Block):
             raise ValueError(
                 f"population: this key is missing; a {self.judge.kind} judge needs users"
             )
-        if self.judge.kind == "recorded" and self.population is not None:
+        if self.judge.kind == "recorded" and self.population and self.population.sample:
             raise ValueError(
-                "population: the users of a recorded judge are those of its file; remove this key"
+                "population.sample: people who are drawn have recorded no scores; give the "
+                "personalities of those who did (csv, questionnaire, bigfive_test), or remove it"
             )
         if self.table.calibrate is not None:
             if self.judge.kind != "recorded":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
@@ -12,6 +13,7 @@ import numpy as np
 from rich.console import Console
 
 from rlli_jax.catalog import Catalog
+from rlli_jax.catalog.catalog import listed
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.config import (
     CalibrateBlock,
@@ -30,6 +32,7 @@ from rlli_jax.names import OnMissing
 from rlli_jax.oracle import Budget, QoETable, Questions, ask, build_questions, open_store
 from rlli_jax.oracle.reliability import Reliability, reliability, shrink
 from rlli_jax.personas import Population
+from rlli_jax.personas.questionnaire import population_from_answers
 
 if TYPE_CHECKING:  # it brings optimisers and data frames, which few studies need
     from rlli_jax.oracle.calibration import Calibration, CurvePoint
@@ -123,9 +126,11 @@ def load_population(block: PopulationBlock) -> Population:
             sample.size, group=sample.group, seed=sample.seed, correlations=sample.correlations
         )
     elif block.csv is not None:
-        people = Population.from_csv(block.csv)
+        people = Population.from_csv(block.csv, scale=block.range)
+    elif block.questionnaire is not None:
+        people = population_from_answers(block.questionnaire, max_missing=block.max_missing)
     else:
-        assert block.bigfive_test is not None  # the config says that one of the three is given
+        assert block.bigfive_test is not None  # the config says that one of the four is given
         people = Population.from_bigfive_test(block.bigfive_test)
     return people.worded(block.wording)
 
@@ -139,6 +144,32 @@ def _recorded(block: RecordedScores, catalog: Catalog) -> Inquiry:
         block.path, catalog, scale=scale, columns=block.columns or None, user=block.user
     )
     return Inquiry(judge, judge.population(), catalog, scale, judge.samples)
+
+
+def join(judged: Population, known: Population) -> Population:
+    """The people in both, in the order of ``judged``; warns of those who are in one only.
+
+    Raises:
+        InputError: nobody is in both.
+    """
+    personas = {persona.name: persona for persona in known.personas}
+    both = [name for name in judged.names if name in personas]
+    unmatched = [
+        f"{len(names)} with {what} only ({listed(names)})"
+        for what, names in (
+            ("scores", [name for name in judged.names if name not in personas]),
+            ("a personality", [name for name in known.names if name not in set(both)]),
+        )
+        if names
+    ]
+    if not both:
+        raise InputError(
+            f"population: no name is in both files, {' and '.join(unmatched)}; people are joined "
+            "by name, so spell them alike."
+        )
+    if unmatched:
+        warnings.warn(f"left out people who are in one file: {'; '.join(unmatched)}.", stacklevel=2)
+    return Population(tuple(personas[name] for name in both))
 
 
 def language_model(block: LanguageModel) -> PaidJudge:
@@ -180,7 +211,11 @@ def inquire(config: StudyConfig) -> Inquiry:
     catalog = load_catalog(config.catalog)
     block = config.judge
     if isinstance(block, Recorded):
-        return _recorded(block, catalog)
+        inquiry = _recorded(block, catalog)
+        if config.population is None:
+            return inquiry
+        people = join(inquiry.population, load_population(config.population))
+        return replace(inquiry, population=people)
     assert config.population is not None  # checked by the config
     population = load_population(config.population)
     judge = language_model(block) if isinstance(block, LanguageModel) else _stand_in(block, catalog)

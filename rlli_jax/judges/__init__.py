@@ -62,6 +62,7 @@ class Scale:
             label.casefold(): rating for label, rating in zip(self.labels, spaced, strict=True)
         }
         written = _label_numbers(self.labels)
+        own_values = written is None or np.array_equal(written, spaced)
         written = spaced if written is None else written
         order = np.argsort(written)  # labels such as 6, 5, ..., 1 fall
 
@@ -73,6 +74,8 @@ class Scale:
                 number = float(text)
             except ValueError:
                 return np.nan
+            if own_values:
+                return number if self.low <= number <= self.high else np.nan
             return float(np.interp(number, written[order], spaced[order], np.nan, np.nan))
 
         known: dict[str, float] = {}  # files repeat few scores many times

@@ -1,6 +1,6 @@
 """Replays recorded ratings: human scores, or the answers of a model that was asked elsewhere.
 
-A file (CSV or Parquet) has one row for each rating:
+A file (CSV, TSV, Parquet or Excel) has one row for each rating:
 
 - who: ``user`` (or the argument ``user``, if all rows are one user's);
 - what: ``request`` and ``provider``, or an ``image`` that the catalog's manifest names;
@@ -8,8 +8,10 @@ A file (CSV or Parquet) has one row for each rating:
   from which the rating is the expectation over their softmax;
 - optionally ``sample`` (0, 1, ...), for several ratings of the same thing.
 
-``columns`` tells which columns of the file hold these. Rows may be missing: the judge's answer is
-then :class:`Invalid` with the reason "no recorded score", since asking again would not give one.
+``columns`` tells which columns of the file hold these. A table may also be wide: a column for each
+provider (or request), called as in the catalog, with the scores below. A score is a number or a
+label of the scale. Rows may be missing and scores blank: the judge's answer is then
+:class:`Invalid` with the reason "no recorded score", since asking again would not give one.
 """
 
 from __future__ import annotations
@@ -17,17 +19,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-import pandas as pd
 
 from rlli_jax.catalog import Catalog
+from rlli_jax.catalog.catalog import near_misses
 from rlli_jax.errors import InputError
 from rlli_jax.judges import Answer, Invalid, JudgeIdentity, Question, Rated, Scale
 from rlli_jax.personas import Population
+from rlli_jax.tabular import BLANK, Table, column_names, number, read_table
 
 Columns: TypeAlias = Mapping[str, str | Sequence[str]]
 Key: TypeAlias = tuple[str, str, str, int]  # user, request, provider, sample
@@ -92,7 +95,7 @@ class RecordedJudge:
         """Read recorded scores of a catalog's pictures.
 
         Args:
-            path: a file ending in ``.csv`` or ``.parquet``.
+            path: a table as :func:`rlli_jax.tabular.read_table` reads it.
             catalog: every row's request and provider, or image, must be in it.
             scale: the scale of the scores; with logits, its labels are theirs.
             columns: our name -> the file's, for any of ``user``, ``request``, ``provider``,
@@ -107,13 +110,14 @@ class RecordedJudge:
                 score and logits are there; a row names an unknown request, provider or image, is
                 a duplicate, or holds a score that is not a number or not on the scale.
         """
-        path = Path(path)
-        frame = _read(path)
-        roles = _roles(path, frame, dict(columns or {}), scale, user)
-        what = _what(path, frame, roles, catalog)
-        ratings = _ratings(path, frame, roles, scale)
-        users = [user] * len(frame) if user is not None else _names(path, frame, roles["user"][0])
-        samples = _samples(path, frame, roles)
+        table, columns = read_table(path, "one score"), dict(columns or {})
+        table, columns = _long(table, columns, catalog)
+        roles = _roles(table, columns, scale, user)
+        table = _with_scores(table, roles, scale)
+        what = _what(table, roles, catalog)
+        ratings = _ratings(table, roles, scale)
+        users = [user] * len(ratings) if user is not None else table.names(roles["user"][0])
+        samples = _samples(table, roles)
         scores: dict[Key, float] = {}
         first_row: dict[Key, int] = {}
         for row, (who, (request, provider), sample, rating) in enumerate(
@@ -121,10 +125,10 @@ class RecordedJudge:
         ):
             key = (who, request, provider, sample)
             if key in scores:
-                _fail(
-                    path,
+                table.fail(
                     f"user {who!r} has a second score for request {request!r} by provider "
-                    f"{provider!r}, sample {sample} (first in row {first_row[key] + 1}); "
+                    f"{provider!r}, sample {sample} (first in row "
+                    f"{table.frame.index[first_row[key]]}); "
                     "keep one, or number them in a column 'sample'",
                     row,
                 )
@@ -135,7 +139,7 @@ class RecordedJudge:
         identity = JudgeIdentity(
             name="recorded",
             parameters={
-                "file": path.name,
+                "file": table.path.name,
                 "scale": scale.name,
                 "scores": hashlib.sha256(content.encode()).hexdigest()[:16],
             },
@@ -143,39 +147,43 @@ class RecordedJudge:
         return cls(identity, scale, scores)
 
 
-def _fail(path: Path, problem: str, row: int | None = None) -> NoReturn:
-    """Raise the InputError; ``row`` counts from 0, the message from 1 below the header."""
-    where = f"{path}" if row is None else f"{path}, row {row + 1} below the header"
-    raise InputError(f"{where}: {problem}.")
+def _long(
+    table: Table, columns: dict[str, str | Sequence[str]], catalog: Catalog
+) -> tuple[Table, dict[str, str | Sequence[str]]]:
+    """The table with a row for each score; a wide one has a column for each provider or request.
+
+    It is wide if it has no column for scores and none for one of the two, but columns that are
+    called as the catalog calls them.
+    """
+    if columns.keys() & {"score", "logits", "image"} or table.find("score") or table.find("image"):
+        return table, columns
+    for role, names in (("provider", catalog.providers), ("request", catalog.requests)):
+        wide = column_names(table, names)
+        if wide and role not in columns and table.find(role) is None:
+            renamed = table.frame.rename(columns={column: name for name, column in wide.items()})
+            kept = [name for name in renamed if name not in wide]
+            long = renamed.reset_index(names="").melt(
+                id_vars=["", *kept], value_vars=list(wide), var_name=role, value_name="score"
+            )
+            return replace(table, frame=long.set_index("")), columns
+    return table, columns
 
 
-def _read(path: Path) -> pd.DataFrame:
-    """The file's rows. CSV cells stay text, so that a provider may be called NA."""
-    if not path.is_file():
-        _fail(path, "there is no such file; give a CSV or Parquet file of scores")
-    if path.suffix not in (".csv", ".parquet"):
-        _fail(path, f"cannot read a {path.suffix or 'nameless'} file; give .csv or .parquet")
-    try:
-        if path.suffix == ".csv":
-            frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-        else:
-            frame = pd.read_parquet(path)
-    except pd.errors.EmptyDataError:
-        _fail(path, "the file is empty; give one row for each score below a header")
-    except (ValueError, OSError) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
-        _fail(path, f"the file cannot be parsed ({reason})")
-    if path.suffix == ".csv" and not isinstance(frame.index, pd.RangeIndex):
-        # Else pandas would shift the columns and take the first for row labels.
-        _fail(path, "the file cannot be parsed (its rows have more cells than its header)")
-    if frame.empty:
-        _fail(path, "the file has no rows; give one row for each score below the header")
-    return frame.reset_index(drop=True)
+def _with_scores(table: Table, roles: Mapping[str, tuple[str, ...]], scale: Scale) -> Table:
+    """The rows that hold a score; a blank one is no score, unless blank is a label's name."""
+    labels = {label.casefold() for label in scale.labels}
+    names = roles.get("logits") or roles["score"]
+    blank = table.frame[list(names)].map(
+        lambda cell: cell.casefold() in BLANK and cell.casefold() not in labels
+    )
+    rows = table.frame[~blank.any(axis=1)]
+    if rows.empty:
+        table.fail(f"every score is blank; fill in the column {' and '.join(map(repr, names))}")
+    return replace(table, frame=rows)
 
 
 def _roles(
-    path: Path,
-    frame: pd.DataFrame,
+    table: Table,
     columns: dict[str, str | Sequence[str]],
     scale: Scale,
     user: str | None,
@@ -183,7 +191,7 @@ def _roles(
     """Which columns of the file play which role; only the roles that are used."""
     for role in columns:
         if role not in ROLES:
-            _fail(path, f"columns: {role!r} is unknown; choose from {', '.join(ROLES)}")
+            table.fail(f"columns: {role!r} is unknown; choose from {', '.join(ROLES)}")
     mapped = {
         role: (names,) if isinstance(names, str) else tuple(names)
         for role, names in columns.items()
@@ -191,16 +199,16 @@ def _roles(
 
     def present(role: str, default: Sequence[str]) -> bool:
         """Is the role mapped, or else are its default columns in the file?"""
-        return role in mapped or all(name in frame for name in default)
+        return role in mapped or all(table.find(name) for name in default)
 
     logit_names = tuple(f"logit_{label}" for label in scale.labels)
     roles: dict[str, tuple[str, ...]] = {}
     if user is None:
         roles["user"] = mapped.get("user", ("user",))
     elif "user" in mapped:
-        _fail(path, "give either the argument user or a column of users, not both")
+        table.fail("give either the argument user or a column of users, not both")
     by_name = present("request", ("request",)) and present("provider", ("provider",))
-    if "image" in mapped or ("image" in frame and not by_name):
+    if "image" in mapped or (table.find("image") and not by_name):
         roles["image"] = mapped.get("image", ("image",))
     else:
         roles["request"] = mapped.get("request", ("request",))
@@ -211,12 +219,11 @@ def _roles(
         if present(role, default)
     }
     if len(ratings) == 2:
-        _fail(path, "there are both a score and logits; name one of them in columns")
+        table.fail("there are both a score and logits; name one of them in columns")
     if "logits" in ratings:
         roles["logits"] = mapped.get("logits", logit_names)
         if len(roles["logits"]) != len(scale.labels):
-            _fail(
-                path,
+            table.fail(
                 f"columns: logits names {len(roles['logits'])} columns, but the scale "
                 f"{scale.name!r} has {len(scale.labels)} labels ({', '.join(scale.labels)})",
             )
@@ -226,90 +233,67 @@ def _roles(
         roles["sample"] = mapped.get("sample", ("sample",))
     for role, names in roles.items():
         if not names:
-            _fail(path, f"columns: {role} names no column")
+            table.fail(f"columns: {role} names no column")
         if role not in ("score", "logits") and len(names) != 1:
-            _fail(path, f"columns: {role} is one column, not {len(names)}")
-        for name in names:
-            if name not in frame:
-                _fail(
-                    path,
-                    f"there is no column {name!r} for {role}; the file has "
-                    f"{', '.join(map(str, frame.columns))}: name the right one in columns",
-                )
-    return roles
-
-
-def _names(path: Path, frame: pd.DataFrame, column: str) -> list[str]:
-    """The column as text without blanks around it, as in a manifest; empty is an error."""
-    values = frame[column]
-    names = values.astype(str).str.strip()
-    for row in np.flatnonzero((values.isna() | (names == "")).to_numpy()):
-        _fail(path, f"column {column!r} is empty; give a name", int(row))
-    return names.tolist()
+            table.fail(f"columns: {role} is one column, not {len(names)}")
+    advice = "name the right one in columns"
+    return {
+        role: tuple(table.require(name, advice=f"{advice}, for {role}") for name in names)
+        for role, names in roles.items()
+    }
 
 
 def _what(
-    path: Path, frame: pd.DataFrame, roles: Mapping[str, tuple[str, ...]], catalog: Catalog
+    table: Table, roles: Mapping[str, tuple[str, ...]], catalog: Catalog
 ) -> list[tuple[str, str]]:
     """(request, provider) of each row, all known to the catalog."""
     if "image" in roles:
         what = []
-        for row, image in enumerate(_names(path, frame, roles["image"][0])):
+        for row, image in enumerate(table.names(roles["image"][0])):
             try:
                 what.append(catalog.locate(image))
             except InputError as error:
-                _fail(path, str(error).rstrip("."), row)
+                table.fail(str(error).rstrip("."), row)
         return what
-    requests = _names(path, frame, roles["request"][0])
-    providers = _names(path, frame, roles["provider"][0])
-    for kind, known, names in (
-        ("request", set(catalog.requests), requests),
-        ("provider", set(catalog.providers), providers),
-    ):
+    found = []
+    for kind, known in (("request", catalog.requests), ("provider", catalog.providers)):
+        spellings = catalog.spellings(kind)
+        names = table.names(roles[kind][0])
         for row, name in enumerate(names):
-            if name not in known:
-                _fail(path, f"{kind} {name!r} is not in the catalog", row)
-    return list(zip(requests, providers, strict=True))
+            if name not in spellings:
+                table.fail(f"{kind} {name!r} is not in the catalog{near_misses(name, known)}", row)
+        found.append([spellings[name] for name in names])
+    return list(zip(*found, strict=True))
 
 
-def _numbers(path: Path, frame: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
-    """The columns as finite float64 [rows, columns]."""
-    values = np.stack(
-        [pd.to_numeric(frame[name], errors="coerce").to_numpy(np.float64) for name in names], 1
-    )
-    for row, column in np.argwhere(~np.isfinite(values)):
-        name = names[column]
-        _fail(
-            path,
-            f"column {name!r} holds {str(frame[name].iloc[row])!r}, which is not a finite number; "
-            "leave the row out if there is no score",
-            int(row),
-        )
-    return values
-
-
-def _ratings(
-    path: Path, frame: pd.DataFrame, roles: Mapping[str, tuple[str, ...]], scale: Scale
-) -> np.ndarray:
+def _ratings(table: Table, roles: Mapping[str, tuple[str, ...]], scale: Scale) -> np.ndarray:
     """The rating of each row, on the scale: float64 [rows]."""
     if "logits" in roles:
-        return scale.expected_rating(_numbers(path, frame, roles["logits"]))
-    ratings = _numbers(path, frame, roles["score"]).mean(1)
-    for row in np.flatnonzero((ratings < scale.low) | (ratings > scale.high)):
-        _fail(
-            path,
-            f"score {ratings[row]:g} is outside the scale {scale.name!r}, "
-            f"{scale.low:g} to {scale.high:g}",
-            int(row),
+        return scale.expected_rating(np.stack([table.numbers(n) for n in roles["logits"]], 1))
+    columns = []
+    for name in roles["score"]:
+        cells = table.frame[name].tolist()
+        ratings = scale.ratings(
+            [cell if np.isnan(number(cell)) else str(number(cell)) for cell in cells]
         )
-    return ratings
+        for row in np.flatnonzero(np.isnan(ratings)):
+            what = (
+                f"score {number(cells[row]):g} is outside the scale {scale.name!r}, "
+                f"{scale.labels[0]} to {scale.labels[-1]}"
+                if np.isfinite(number(cells[row]))
+                else f"column {name!r} holds {cells[row]!r}, which is neither a number nor a "
+                f"label of the scale {scale.name!r}"
+            )
+            table.fail(what, int(row))
+        columns.append(ratings)
+    return np.mean(columns, axis=0)
 
 
-def _samples(path: Path, frame: pd.DataFrame, roles: Mapping[str, tuple[str, ...]]) -> list[int]:
+def _samples(table: Table, roles: Mapping[str, tuple[str, ...]]) -> list[int]:
     """The sample index of each row; 0 if the file has none."""
     if "sample" not in roles:
-        return [0] * len(frame)
-    samples = _numbers(path, frame, roles["sample"])[:, 0]
-    for row in np.flatnonzero((samples < 0) | (samples != np.round(samples))):
-        _fail(path, f"sample {samples[row]:g} is not a whole number from 0", int(row))
+        return [0] * len(table.frame)
+    samples = table.numbers(roles["sample"][0])
+    for row in np.flatnonzero(~((samples >= 0) & (samples == np.round(samples)))):
+        table.fail(f"sample {samples[row]:g} is not a whole number from 0", int(row))
     return [int(sample) for sample in samples]

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -29,6 +30,8 @@ TRAIT_NAMES = (
 Wording: TypeAlias = Literal["full", "brief"]
 
 LOW, HIGH = 1.0, 5.0  # ends of the scale of every trait
+LISTS = ("answers", "domains", "results")  # keys of bigfive-test.com's lists
+MISSING = 0.2  # the share of a trait's items that may be unanswered
 
 
 @dataclass(frozen=True)
@@ -138,59 +141,54 @@ class Population:
         return np.array(traits, dtype=np.float32) if traits else None
 
     @classmethod
-    def from_csv(cls, path: str | PathLike[str], *, traits: bool = True) -> Population:
-        """Read a CSV file with the columns name, O, C, E, A and N, one persona a line.
+    def from_csv(
+        cls, path: str | PathLike[str], *, traits: bool = True, scale: str = "1-5"
+    ) -> Population:
+        """Read a table (CSV, TSV, Parquet, Excel) with a name and five traits a row.
 
-        The columns may stand in any order; other columns are ignored. Without ``traits`` the
-        names alone are read, and the personalities are unknown.
+        Columns: ``name`` (or ``user``) and the traits, as letters or in full (``O`` or
+        ``Openness``), capitals aside, in any order; other columns are ignored. Without ``traits``
+        the names alone are read, and the personalities are unknown.
+
+        ``scale`` is that of the file: two ends ``a-b``, which are mapped linearly to 1 and 5, or
+        ``T`` for T-scores (mean 50, standard deviation 10), which are placed in the pooled norm
+        (:func:`rlli_jax.personas.norms.pooled_norm`) and clipped to 1-5.
 
         Raises:
             InputError: the file cannot be read, lacks a column or any persona, repeats a name, or
-                holds a trait that is not a number from 1 to 5.
+                holds a trait that is not a number on the scale.
         """
-        try:
-            # utf-8-sig: spreadsheets put a byte order mark before the first column's name.
-            with open(path, encoding="utf-8-sig", newline="") as file:
-                reader = csv.DictReader(file, skipinitialspace=True)
-                columns = [column.strip() for column in reader.fieldnames or ()]
-                rows = [(reader.line_num, row) for row in reader]
-        except OSError as error:
-            raise InputError(_cannot_open(path, error)) from error
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise InputError(
-                f"{path} is not a CSV file in UTF-8 ({error}); save it as one."
-            ) from error
-        if not columns:
-            raise InputError(f"{path} is empty; its first line must be name,{','.join(TRAITS)}.")
-        wanted = TRAITS if traits else ()
-        for column in ("name", *wanted):
-            if columns.count(column) != 1:
-                found = "has no" if column not in columns else "repeats the"
-                raise InputError(
-                    f"{path}, line 1, {found} column {column!r}; "
-                    f"name each of name, {', '.join(TRAITS)} once."
-                )
-        if not rows:
-            raise InputError(f"{path} has no persona; add one line for each after the first.")
+        from rlli_jax.tabular import read_table  # and with it pandas
 
-        personas: dict[str, Persona] = {}
-        for line, row in rows:
-            cells = {key.strip(): value for key, value in row.items() if key is not None}
-            name = (cells["name"] or "").strip()
-            if not name:
-                raise InputError(
-                    f"{path}, line {line}, column 'name': got nothing; give the persona a name."
+        table = read_table(path, "a persona")
+        advice = f"name them name, {', '.join(TRAITS)}" if traits else "one holds the names"
+        names = table.names(table.require("name", "user", advice=advice))
+        first = {name: row for row, name in reversed(list(enumerate(names)))}
+        for row, name in enumerate(names):
+            if first[name] != row:
+                table.fail(
+                    f"column 'name': {name!r} stands in row {table.frame.index[first[name]]} too; "
+                    "give each persona its own name",
+                    row,
                 )
-            if name in personas:
-                raise InputError(
-                    f"{path}, line {line}, column 'name': {name!r} stands on an earlier line too; "
-                    "give each persona its own name."
+        if not traits:
+            return cls.named(names)
+        low, high = trait_range(scale)
+        columns = []
+        for letter, name in zip(TRAITS, TRAIT_NAMES, strict=True):
+            column = table.require(letter, name, advice=advice)
+            values = table.numbers(column)
+            for wrong in np.flatnonzero(~((values >= low) & (values <= high))):
+                cell = table.frame[column].iloc[wrong]
+                given = repr(cell) if cell else "nothing"
+                table.fail(
+                    f"column {column!r}: got {given}; give a number from {low:g} to {high:g}",
+                    int(wrong),
                 )
-            values = [
-                _trait(cells[trait], f"{path}, line {line}, column {trait!r}") for trait in wanted
-            ]
-            personas[name] = Persona(name, tuple(values) if traits else None)  # type: ignore[arg-type]
-        return cls(tuple(personas.values()))
+            columns.append(values)
+        values = on_trait_scale(np.stack(columns, 1), scale)
+        people = zip(names, values.tolist(), strict=True)
+        return cls(tuple(Persona(name, tuple(vector)) for name, vector in people))
 
     def to_csv(self, path: str | PathLike[str]) -> None:
         """Write name,O,C,E,A,N, or name alone where the traits are unknown.
@@ -214,6 +212,9 @@ class Population:
         project's ``calculateScore`` returns, ``{"score": 84, "count": 24, ...}``: the sum of
         ``count`` answers from 1 to 5, so that the trait is score / count. A plain number is taken
         as the mean answer itself. All other keys, ``facet`` and ``result`` among them, are ignored.
+        A result may also be the list of domains behind a results page (``{"domain": "A", "score":
+        70, "count": 24}``), or the list of keyed answers that the site stores (``{"domain": "N",
+        "score": 1}``), as it is or under one of the keys of LISTS.
 
         The file holds one person, a list of persons, or an object ``{name: person}``. In the first
         two a person may carry a ``name``; who has none is called "User 1", "User 2", ... by place.
@@ -246,12 +247,13 @@ class Population:
             ) from error
 
         if isinstance(data, Mapping) and any(
-            isinstance(value, Mapping) and not set(TRAITS).isdisjoint(value)
-            for value in data.values()
+            (isinstance(value, Mapping) and not set(TRAITS + LISTS).isdisjoint(value))
+            or (_is_listed(value) and key not in LISTS)
+            for key, value in data.items()
         ):
             people = list(data.items())
         else:
-            results = data if isinstance(data, list) else [data]
+            results = data if isinstance(data, list) and not _is_listed(data) else [data]
             people = [
                 (result.get("name", default) if isinstance(result, Mapping) else default, result)
                 for default, result in zip(_default_names(len(results)), results, strict=True)
@@ -317,6 +319,34 @@ class Population:
         )
 
 
+def trait_range(scale: str) -> tuple[float, float]:
+    """The ends of a scale of traits: ``a-b`` with a below b, or ``T`` (0 to 100).
+
+    Raises:
+        InputError: it is neither.
+    """
+    if scale == "T":
+        return 0.0, 100.0
+    match = re.fullmatch(r"\s*(-?\d+(?:\.\d+)?)\s*[-–]\s*(-?\d+(?:\.\d+)?)\s*", scale)
+    if match is None or not float(match[1]) < float(match[2]):
+        raise InputError(
+            f"The traits are on the scale {scale!r}; give two ends, the lower first, such as 1-7 "
+            "or 0-100, or T for T-scores."
+        )
+    return float(match[1]), float(match[2])
+
+
+def on_trait_scale(traits: np.ndarray, scale: str) -> np.ndarray:
+    """Traits [K, 5] from the scale of a file to 1-5; see :meth:`Population.from_csv`."""
+    if scale == "T":
+        mean, sd = norms.pooled_norm()
+        return np.clip(mean + sd * (traits - 50) / 10, LOW, HIGH)
+    low, high = trait_range(scale)
+    if (low, high) == (LOW, HIGH):
+        return traits
+    return LOW + (HIGH - LOW) * (traits - low) / (high - low)
+
+
 def _default_names(size: int) -> list[str]:
     return [f"User {place}" for place in range(1, size + 1)]
 
@@ -335,7 +365,8 @@ def _trait(value: Any, where: str) -> float:
 
 
 def _from_result(name: Any, result: Any, where: str) -> Persona:
-    """Persona from one person's result of a Big Five test."""
+    """Persona from one person's result of a Big Five test, in any of its forms."""
+    result = _by_trait(result, where)
     if not isinstance(result, Mapping):
         raise InputError(f"{where}: got {result!r}; give an object with {', '.join(TRAITS)}.")
     if not isinstance(name, str) or not name.strip():
@@ -358,6 +389,61 @@ def _from_result(name: Any, result: Any, where: str) -> Persona:
             traits.append(_trait(value, f"{where}, trait {trait!r}"))
     o, c, e, a, n = traits
     return Persona(name, (o, c, e, a, n))
+
+
+def _by_trait(result: Any, where: str) -> Any:
+    """A result as ``{trait: ...}``: from the list of domains of a results page, or of answers.
+
+    A list of answers is what the site stores: one ``{"domain": "N", "score": 1}`` an item, keyed
+    already. All domains must have about as many answers: see MISSING.
+    """
+    if isinstance(result, Mapping):
+        listed = [result[key] for key in LISTS if isinstance(result.get(key), list)]
+        if len(listed) != 1 or not set(TRAITS).isdisjoint(result):
+            return result
+        result = listed[0]
+    if not _is_listed(result):
+        return result
+    if all("count" in item for item in result):
+        domains = Counter(item["domain"] for item in result)
+        twice = [domain for domain, count in domains.items() if count > 1]
+        if twice:
+            raise InputError(f"{where}: domain {twice[0]!r} is there twice; keep one result.")
+        return {item["domain"]: item for item in result}
+    scores: dict[str, list[float]] = {trait: [] for trait in TRAITS}
+    seen = Counter(item["id"] for item in result if "id" in item)
+    if seen and seen.most_common(1)[0][1] > 1:
+        raise InputError(
+            f"{where}: the answer {seen.most_common(1)[0][0]!r} is there twice; keep one person's "
+            "answers in one list."
+        )
+    for item in result:
+        if item["domain"] not in scores:
+            raise InputError(
+                f"{where}: domain {item['domain']!r} is unknown; the domains are "
+                f"{', '.join(TRAITS)}."
+            )
+        place = f"{where}, answer {item.get('id', '')!r} of {item['domain']}"
+        scores[item["domain"]].append(_trait(item.get("score"), place))
+    most = max(map(len, scores.values()))
+    for trait, values in scores.items():
+        if len(values) < (1 - MISSING) * most:
+            raise InputError(
+                f"{where}: {len(values)} answers of {trait!r} are there, but {most} of another "
+                f"domain; at most {MISSING:.0%} may be missing."
+            )
+    return {trait: sum(values) / len(values) for trait, values in scores.items()}
+
+
+def _is_listed(result: Any) -> bool:
+    """Is this one person's list of domains or answers?"""
+    return (
+        isinstance(result, list)
+        and bool(result)
+        and all(
+            isinstance(item, Mapping) and isinstance(item.get("domain"), str) for item in result
+        )
+    )
 
 
 def _cannot_open(path: str | PathLike[str], error: OSError) -> str:

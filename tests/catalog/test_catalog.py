@@ -1,5 +1,6 @@
 """Catalogs from manifests and folders: what is read, and which mistakes are named."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ from PIL import Image
 
 from rlli_jax.catalog import Catalog
 from rlli_jax.errors import InputError
+from rlli_jax.judges import scale_of
+from rlli_jax.judges.recorded import RecordedJudge
 
 AGIQA3K = Path(__file__).parents[3] / "shared/data/agiqa3k/images.csv"
 
@@ -65,15 +68,21 @@ def test_locate_names_what_it_cannot_find(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("A,tea,gone.png", r"line 3: the image .*gone.png is missing"),
-        ("A,tea,../outside.png", r"line 3: the image path '../outside.png' leads out of"),
-        ("A,tea,{absolute}", r"line 3: the image path '/.*ok.png' leads out of"),
-        ("A,tea,link.png", r"line 3: the image path 'link.png' leads out of"),
-        ("A,tea,loop.png", r"line 3: .*loop.png"),
-        ("A,tea,{long}", r"line 3: .* is not a usable path"),
-        ("A,sea,ok.png", r"line 3: provider 'A' already has a picture for 'sea' \(.*line 2\)"),
-        ("A,tea,", r"line 3: image is empty"),
-        ("A", r"line 3: request is empty"),
+        ("A,tea,gone.png", r"row 2 below the header: the image .*gone.png is missing"),
+        (
+            "A,tea,../outside.png",
+            r"row 2 .*: the image path '../outside.png' leads out of",
+        ),
+        ("A,tea,{absolute}", r"row 2 .*: the image path '/.*ok.png' leads out of"),
+        ("A,tea,link.png", r"row 2 .*: the image path 'link.png' leads out of"),
+        ("A,tea,loop.png", r"row 2 below the header: .*loop.png"),
+        ("A,tea,{long}", r"row 2 below the header: .* is not a usable path"),
+        (
+            "A,sea,ok.png",
+            r"row 2 .*provider 'A' already has a picture for 'sea' \(.*row 1 ",
+        ),
+        ("A,tea,", r"row 2 below the header: image is empty"),
+        ("A", r"row 2 below the header: request is empty"),
     ],
 )
 def test_a_bad_row_is_named(tmp_path: Path, row: str, message: str) -> None:
@@ -96,19 +105,19 @@ def test_a_link_that_stays_inside_is_fine(tmp_path: Path) -> None:
 
 
 def test_a_bad_manifest_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"images.csv is missing"):
+    with pytest.raises(InputError, match=r"images.csv: there is no such file"):
         Catalog.from_manifest(tmp_path / "images.csv")
-    with pytest.raises(InputError, match=r"cannot be read"):
+    with pytest.raises(InputError, match=r"the file cannot be parsed"):
         Catalog.from_manifest(tmp_path)
-    with pytest.raises(InputError, match=r"line 1: column 'image' is missing"):
+    with pytest.raises(InputError, match=r"no column 'image'; the file has provider, req"):
         Catalog.from_manifest(manifest(tmp_path, "A,tea", header="provider,request"))
-    with pytest.raises(InputError, match=r"images.csv lists no images"):
+    with pytest.raises(InputError, match=r"images.csv: the file has no rows"):
         Catalog.from_manifest(manifest(tmp_path))
     (tmp_path / "images.csv").write_bytes(b"provider,request,image\nA,\xff\xfe,x.png\n")
-    with pytest.raises(InputError, match=r"CSV file in UTF-8"):
+    with pytest.raises(InputError, match=r"CSV or TSV in UTF-8"):
         Catalog.from_manifest(tmp_path / "images.csv")
     (tmp_path / "images.csv").write_bytes(b"")
-    with pytest.raises(InputError, match=r"column 'provider' is missing"):
+    with pytest.raises(InputError, match=r"the file is empty"):
         Catalog.from_manifest(tmp_path / "images.csv")
 
 
@@ -126,7 +135,8 @@ def test_folder(tmp_path: Path) -> None:
     save(tmp_path / "a" / "Sea.JPG", 3)
     save(tmp_path / ".thumbnails" / "Sea.png", 4)
     (tmp_path / "a" / "notes.txt").write_text("nothing to see")
-    catalog = Catalog.from_folder(tmp_path)
+    with pytest.warns(UserWarning, match=r"left out, 1 files are no .*: a/notes.txt"):
+        catalog = Catalog.from_folder(tmp_path)
     assert catalog.providers == ("a", "b")
     assert catalog.requests == ("Sea", "a cup of tea")
     assert catalog.picture(0, 1) is None
@@ -135,6 +145,59 @@ def test_folder(tmp_path: Path) -> None:
     assert picture.pixels.shape == (4, 6, 3)
     assert picture.pixels.max() == 1
     assert catalog.locate("a/Sea.JPG") == ("Sea", "a")
+
+
+@pytest.mark.skipif(not AGIQA3K.exists(), reason="the shared cases are not there")
+def test_a_folder_from_a_mac_has_no_hidden_files() -> None:
+    catalog = Catalog.from_folder(AGIQA3K.parents[2] / "cases/14/mac")
+    assert (catalog.providers, catalog.requests) == (("dalle", "sd"), ("a cat",))
+    catalog.check()
+
+
+def test_hidden_and_system_files_are_ignored_and_other_formats_named(tmp_path: Path) -> None:
+    for name in ("sd/a_cat.png", "sd/.hidden.png", "__MACOSX/a.png", ".cache/a.png"):
+        save(tmp_path / name)
+    (tmp_path / "sd/Thumbs.db").touch()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Catalog.from_folder(tmp_path).requests == ("a cat",)
+    for name in ("sd/a_dog.tiff", "sd/a_cow.HEIC"):
+        (tmp_path / name).touch()
+    with pytest.warns(UserWarning, match=r"2 files are no .png.*: sd/a_cow.HEIC, sd/a_dog.tiff"):
+        Catalog.from_folder(tmp_path)
+    (tmp_path / "sd/a_cat.png").unlink()
+    with pytest.raises(InputError, match=r"holds no images.*2 files are no .*sd/a_cow.HEIC"):
+        Catalog.from_folder(tmp_path)
+
+
+@pytest.mark.parametrize("spelling", ["city_night", "city night", "city_night.png"])
+def test_scores_name_a_request_as_its_file_or_as_the_catalog_does(
+    tmp_path: Path, spelling: str
+) -> None:
+    save(tmp_path / "sd/city_night.png")
+    (tmp_path / "scores.csv").write_text(f"user,request,provider,score\nAnn,{spelling},sd,3\n")
+    catalog = Catalog.from_folder(tmp_path)
+    judge = RecordedJudge.from_file(tmp_path / "scores.csv", catalog, scale=scale_of("1-5"))
+    assert judge.scores == {("Ann", "city night", "sd", 0): 3}
+
+
+@pytest.mark.parametrize(
+    ("request_name", "provider", "message"),
+    [
+        ("City nihgt", "sd", "request 'City nihgt' is not in the catalog; did you mean 'city ni"),
+        ("city night", "SD1", "provider 'SD1' is not in the catalog; did you mean 'sd'"),
+        ("zebra", "sd", "request 'zebra' is not in the catalog; it has city night"),
+    ],
+)
+def test_a_name_that_matches_nothing_gets_the_nearest(
+    tmp_path: Path, request_name: str, provider: str, message: str
+) -> None:
+    save(tmp_path / "sd/city_night.png")
+    (tmp_path / "s.csv").write_text(f"user,request,provider,score\nA,{request_name},{provider},3\n")
+    with pytest.raises(InputError, match=message):
+        RecordedJudge.from_file(
+            tmp_path / "s.csv", Catalog.from_folder(tmp_path), scale=scale_of("1-5")
+        )
 
 
 def test_a_bad_folder_is_named(tmp_path: Path) -> None:

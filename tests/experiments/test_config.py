@@ -134,7 +134,11 @@ def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
         ("evaluation.human={kind: recorded}", "evaluation.human.path: this key is missing; add"),
         # blocks that contradict each other
         ("catalog.studio=true", "catalog: give exactly one of studio, folder, manifest; here "),
-        ("population={sample: {size: 3}}", "population: the users of a recorded judge are those"),
+        ("population={sample: {size: 3}}", "population.sample: people who are drawn have recorded"),
+        (
+            "population={csv: a.csv, range: 7-1}",
+            "population.range: the traits are on the scale ",
+        ),
         ("judge={kind: psychometric}", "population: this key is missing; a psychometric judge "),
         ("environment.assignment=joint", "policies.DQN.learner: dqn makes one choice a step, "),
         (

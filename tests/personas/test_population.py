@@ -1,6 +1,7 @@
 """Personas and populations: files in and out, sampling from norms, and bad input."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -80,17 +81,20 @@ def test_csv_columns_in_any_order_with_others_between(tmp_path):
     ("text", "expected"),
     [
         ("", "is empty"),
-        (HEADER, "has no persona"),
-        ("name,O,C,E,A\nAda,1,2,3,4\n", "line 1, has no column 'N'"),
-        ("name,O,C,E,A,N,O\nAda,1,2,3,4,5,5\n", "line 1, repeats the column 'O'"),
-        (HEADER + "Ada,1,2,3,4,5\nBob,1,2,6,4,5\n", "line 3, column 'E': got '6'"),
-        (HEADER + "Ada,1,0.5,3,4,5\n", "line 2, column 'C': got '0.5'"),
-        (HEADER + "Ada,1,2,3,nan,5\n", "line 2, column 'A': got 'nan'"),
-        (HEADER + "Ada,1,2,3,4,calm\n", "line 2, column 'N': got 'calm'"),
-        (HEADER + "Ada,1,2,3,4,\n", "line 2, column 'N': got nothing"),
-        (HEADER + "Ada,1,2\n", "line 2, column 'E': got nothing"),
-        (HEADER + ",1,2,3,4,5\n", "line 2, column 'name': got nothing"),
-        (HEADER + "Ada,1,2,3,4,5\nAda ,1,2,3,4,5\n", "line 3, column 'name': 'Ada' stands"),
+        (HEADER, "has no rows"),
+        ("name,O,C,E,A\nAda,1,2,3,4\n", "no column 'N'; the file has name, O, C, E, A: "),
+        ("name,O,C,E,A,N,O\nAda,1,2,3,4,5,5\n", "2 columns are named 'O'"),
+        (HEADER + "Ada,1,2,3,4,5\nBob,1,2,6,4,5\n", "row 2 below the header: column 'E': got '6'"),
+        (HEADER + "Ada,1,0.5,3,4,5\n", "row 1 below the header: column 'C': got '0.5'"),
+        (HEADER + "Ada,1,2,3,nan,5\n", "row 1 below the header: column 'A': got 'nan'"),
+        (HEADER + "Ada,1,2,3,4,calm\n", "row 1 below the header: column 'N' holds 'calm'"),
+        (HEADER + "Ada,1,2,3,4,\n", "row 1 below the header: column 'N': got nothing"),
+        (HEADER + "Ada,1,2\n", "row 1 below the header: column 'E': got nothing"),
+        (HEADER + ",1,2,3,4,5\n", "row 1 below the header: column 'name' is empty"),
+        (
+            HEADER + "Ada,1,2,3,4,5\nAda ,1,2,3,4,5\n",
+            "row 2 below the header: column 'name': 'Ada'",
+        ),
     ],
 )
 def test_a_bad_csv_is_refused_with_its_place(tmp_path, text, expected):
@@ -100,17 +104,23 @@ def test_a_bad_csv_is_refused_with_its_place(tmp_path, text, expected):
     assert expected in message
 
 
-@pytest.mark.parametrize("read", [Population.from_csv, Population.from_bigfive_test])
-def test_a_file_that_cannot_be_opened_is_refused(tmp_path, read):
-    assert "nobody.csv cannot be opened" in refusal(read, tmp_path / "nobody.csv")
-    assert "cannot be opened" in refusal(read, tmp_path)
+@pytest.mark.parametrize(
+    ("read", "missing", "folder"),
+    [
+        (Population.from_csv, "nobody.csv: there is no such file", "cannot be parsed"),
+        (Population.from_bigfive_test, "nobody.csv cannot be opened", "cannot be opened"),
+    ],
+)
+def test_a_file_that_cannot_be_opened_is_refused(tmp_path, read, missing, folder):
+    assert missing in refusal(read, tmp_path / "nobody.csv")
+    assert folder in refusal(read, tmp_path)
 
 
 @pytest.mark.parametrize("read", [Population.from_csv, Population.from_bigfive_test])
 def test_a_binary_file_is_refused(tmp_path, read):
     path = tmp_path / "picture.png"
     path.write_bytes(b"\x89PNG\xff\xfe")
-    assert "picture.png is not a " in refusal(read, path)
+    assert re.search(r"picture.png(: the file cannot be parsed| is not a )", refusal(read, path))
 
 
 def test_a_csv_that_cannot_be_written_is_refused(tmp_path):
@@ -293,7 +303,7 @@ def test_people_known_by_name_only_have_no_traits_and_survive_a_file(tmp_path):
     people.to_csv(tmp_path / "people.csv")
     assert (tmp_path / "people.csv").read_text() == "name\nann\nben\n"
     assert Population.from_csv(tmp_path / "people.csv", traits=False) == people
-    with pytest.raises(InputError, match="has no column 'O'"):
+    with pytest.raises(InputError, match="no column 'O'"):
         Population.from_csv(tmp_path / "people.csv")
     with pytest.raises(InputError, match="personality of 'ann' is unknown"):
         people.personas[0].known_traits  # noqa: B018
