@@ -1,9 +1,15 @@
 """The ``rlli`` command. Imports what a command needs only when it runs: ``--help`` is instant."""
 
+import codecs
+import inspect
 import os
+import shlex
 import sys
+import unicodedata
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -37,7 +43,9 @@ def run(
     resume: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Carry out a whole study: ask the judge, train every policy, write the report.
+    """Carry out a whole study of any kind, from the judge to the report.
+
+    What the file holds tells the kind: provider selection, the edge market, teaching or a sweep.
 
     Example: rlli run configs/paper.yaml seeds=3 --output runs/quick
 
@@ -45,7 +53,13 @@ def run(
         resume: Go on where an earlier run stopped; its results are those of a run never stopped.
         overwrite: Delete an earlier run in the same directory first.
     """
-    _study(config, overrides, output, resume, overwrite, ("judge", "train", "report"))
+    kind = _kind(config, overrides)
+    if kind == "sweep":
+        sweep(config, overrides, output, resume, overwrite)
+    elif kind == "teaching":
+        teach(config, overrides, output, resume, overwrite)
+    else:
+        _study("run", config, overrides, output, resume, overwrite, ("judge", "train", "report"))
 
 
 @app.command
@@ -75,8 +89,9 @@ def judge(
         import_batch: Only take the answers of a batch service's file into the store.
     """
     if not (dry_run or export_batch or import_batch):
-        _study(config, overrides, output, resume, overwrite, ("judge",))
+        _study("judge", config, overrides, output, resume, overwrite, ("judge",))
         return
+    _require("judge", config, overrides, ("selection", "market"))
     from rlli_jax.experiments.config import StudyConfig
     from rlli_jax.experiments.market.config import load_study
     from rlli_jax.experiments.questions import export_missing, import_answers, plan_questions
@@ -106,12 +121,12 @@ def train(
 
     Example: rlli train configs/paper.yaml --output runs/table-only
     """
-    _study(config, overrides, output, True, False, ("judge", "train"))
+    _study("train", config, overrides, output, True, False, ("judge", "train"))
 
 
 @app.command
 def report(run: Run, /) -> None:
-    """Write report.html and the figures of a finished run anew.
+    """Write report.html and the figures of a finished run or sweep anew.
 
     Example: rlli report runs/paper
     """
@@ -230,13 +245,19 @@ def sweep(
         engine: On this machine's devices, or as tasks on a Ray cluster (extra ray).
         track: Hand every run's settings, curve and results to this tracker (extra of its name).
     """
-    from rlli_jax.experiments.sweeps import tracking
     from rlli_jax.experiments.sweeps.devices import use_host_devices
 
-    existing = _existing(resume, overwrite)
-    if track is not None:
-        tracking.package(track)  # or hours of training would come before the bad news
     use_host_devices()
+    existing = _existing(resume, overwrite)
+    # Or hours of training would come before the bad news.
+    if track is not None:
+        from rlli_jax.experiments.sweeps import tracking
+
+        tracking.prepare(track)
+    if engine == "ray":
+        from rlli_jax.experiments.sweeps import ray_engine
+
+        ray_engine.package()
     _cache_compilations()
 
     from rich.console import Console
@@ -248,10 +269,13 @@ def sweep(
     path = output if output is not None else Path("runs") / plan.study.name
     from rlli_jax.report.sweep import render_sweep
 
-    dataset = run_sweep(plan, path, existing, Console(), engine)
-    if track is not None:
-        print(tracking.track(track, dataset))
-    print(f"report: {render_sweep(path)}")
+    options = ["--engine", engine] if engine != "local" else []
+    options += ["--track", track] if track is not None else []
+    with _resumable("sweep", config, overrides, path, *options):
+        dataset = run_sweep(plan, path, existing, Console(), engine)
+        if track is not None:
+            print(tracking.track(track, dataset))
+        print(f"report: {render_sweep(path)}")
 
 
 @app.command
@@ -289,6 +313,30 @@ def select(
 
 
 @app.command
+def export(
+    run: Run,
+    file: Annotated[
+        tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE", help="Where to write it.")
+    ],
+    /,
+    policy: str | None = None,
+) -> None:
+    """Write a trained policy to a file that serves with JAX alone, without this package.
+
+    FILE.json beside it tells what the policy's inputs mean.
+
+    Example: rlli export runs/paper policy.bin --policy PPO
+
+    Args:
+        policy: Name of the policy; the best one that knows the persona if not given.
+    """
+    from rlli_jax.experiments import serving
+
+    trained = serving.load_policy(run, policy)
+    print(f"{trained.name}, seed {trained.seed}: {serving.export_policy(trained, file)}")
+
+
+@app.command
 def teach(
     config: Config,
     overrides: Overrides = (),
@@ -307,6 +355,7 @@ def teach(
     """
     from rlli_jax.experiments.teaching.config import load_study, read_study
 
+    _require("teach", config, overrides, ("teaching",))
     existing = _existing(resume, overwrite)
     study = load_study(config, overrides)
     path = output if output is not None else Path("runs") / study.name
@@ -317,14 +366,12 @@ def teach(
     from rlli_jax.experiments.run_directory import open_run
     from rlli_jax.experiments.teaching.study import carry_out
 
-    with open_run(path, study, existing, read_study):
-        try:
-            carry_out(study, path, Console())
-            report(path)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(
-                f"{path} keeps the methods that are finished; go on with rlli teach --resume."
-            ) from None
+    with (
+        _resumable("teach", config, overrides, path),
+        open_run(path, study, existing, read_study),
+    ):
+        carry_out(study, path, Console())
+        report(path)
 
 
 @app.command
@@ -381,6 +428,7 @@ def cache(
 
 
 def _study(
+    command: str,
     config: Path,
     overrides: tuple[str, ...],
     output: Path | None,
@@ -390,6 +438,7 @@ def _study(
 ) -> None:
     from rlli_jax.experiments.market.config import MarketConfig, load_study
 
+    _require(command, config, overrides, ("selection", "market"))
     existing = _existing(resume, overwrite)
     study = load_study(config, overrides)
     path = output if output is not None else Path("runs") / study.name
@@ -401,29 +450,64 @@ def _study(
     from rlli_jax.experiments.run_directory import open_run
 
     console = Console()
-    with open_run(path, study, existing):
-        try:
-            if isinstance(study, MarketConfig):
-                from rlli_jax.experiments.market import study as market_studies
+    with _resumable(command, config, overrides, path), open_run(path, study, existing):
+        if isinstance(study, MarketConfig):
+            from rlli_jax.experiments.market import study as market_studies
 
-                market = market_studies.prepare(study, path, console)
-                if "train" in stages:
-                    market_studies.train_all(study, path, market, console)
-            else:
-                problem = judging.judge(study, path, console)
-                if "train" in stages:
-                    from rlli_jax.experiments import studies
+            market = market_studies.prepare(study, path, console)
+            if "train" in stages:
+                market_studies.train_all(study, path, market, console)
+        else:
+            problem = judging.judge(study, path, console)
+            if "train" in stages:
+                from rlli_jax.experiments import studies
 
-                    studies.train_all(study, path, problem, console)
-                    studies.human_opinion(study, path, problem)
-            if "report" in stages:
-                report(path)
-            else:
-                print(f"run directory: {path}")
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(
-                f"{path} keeps everything up to the last checkpoint; go on with rlli run --resume."
-            ) from None
+                studies.train_all(study, path, problem, console)
+                studies.human_opinion(study, path, problem)
+        if "report" in stages:
+            report(path)
+        else:
+            print(f"run directory: {path}")
+
+
+@contextmanager
+def _resumable(
+    command: str, config: Path, overrides: Sequence[str], path: Path, *options: str
+) -> Iterator[None]:
+    """After Ctrl-C, name the command that goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        resume = [] if command == "train" else ["--resume"]  # it always goes on
+        words = [str(config), *overrides, "--output", str(path), *options, *resume]
+        raise KeyboardInterrupt(
+            f"{path} keeps everything up to the last checkpoint; go on with:\n"
+            f"  {shlex.join(['rlli', command, *words])}"
+        ) from None
+
+
+KINDS = {
+    "selection": "of provider selection",
+    "market": "of the edge market",
+    "teaching": "of teaching",
+    "sweep": "with a sweep",
+}
+
+
+def _kind(config: Path, overrides: Sequence[str]) -> str:
+    from rlli_jax.experiments.config import kind_of, read_yaml
+
+    return kind_of(read_yaml(config, overrides))
+
+
+def _require(command: str, config: Path, overrides: Sequence[str], kinds: Sequence[str]) -> None:
+    """InputError if a study is of a kind that a command does not carry out."""
+    kind = _kind(config, overrides)
+    if kind not in kinds:
+        raise InputError(
+            f"{config} is a study {KINDS[kind]}, which rlli {command} does not take; carry it out "
+            f"with: {shlex.join(['rlli', 'run', str(config), *overrides])}."
+        )
 
 
 def _existing(resume: bool, overwrite: bool) -> Literal["refuse", "resume", "overwrite"]:
@@ -453,11 +537,72 @@ def _cache_compilations() -> None:
         ) from None
 
 
+def _overrides_together(arguments: Sequence[str]) -> list[str]:
+    """Overrides may stand on both sides of options: move all of them behind the config.
+
+    What is KEY=VALUE, but neither an option nor an option's value, is an override.
+    """
+    command = globals().get(arguments[0].replace("-", "_")) if arguments else None
+    parameters = inspect.signature(command).parameters if inspect.isfunction(command) else {}
+    if "overrides" not in parameters:
+        return list(arguments)
+    flags = {name for name, parameter in parameters.items() if parameter.annotation is bool}
+    plain: list[str] = []
+    overrides: list[str] = []
+    options: list[str] = []
+    value_follows = False
+    for argument in arguments:
+        name = argument.lstrip("-").removeprefix("no-").replace("-", "_")
+        if value_follows or argument.startswith("-"):
+            options.append(argument)
+            value_follows = not value_follows and "=" not in argument and name in parameters
+            value_follows &= name not in flags
+        else:
+            # The first two words are the command and the config.
+            (overrides if len(plain) >= 2 else plain).append(argument)
+    return [*plain, *overrides, *options]
+
+
+_ASCII = {"–": "-", "—": "-", "−": "-", "×": "x", "±": "+-", "…": "...", "→": "->", "•": "*"}
+_ASCII |= {"“": '"', "”": '"', "‘": "'", "’": "'"}
+
+
+def _spell(error: UnicodeError) -> tuple[str, int]:
+    """For a terminal without Unicode: the nearest ASCII, or a question mark."""
+    assert isinstance(error, UnicodeEncodeError)
+    found = error.object[error.start : error.end]
+    plain = (_ASCII.get(c) or _unaccented(c) or "?" for c in found)
+    return "".join(plain), error.end
+
+
+def _unaccented(character: str) -> str:
+    return unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+
+
+def _fit_terminal() -> None:
+    """Let no character that the terminal cannot show end the program, or come out as garbage."""
+    codecs.register_error("rlli.spell", _spell)
+    locale = os.environ.get("LC_ALL") or os.environ.get("LANG")
+    # In the C locale Python writes UTF-8 all the same, unless it is told an encoding.
+    plain = locale in ("C", "POSIX") and not os.environ.keys() & {"PYTHONIOENCODING", "PYTHONUTF8"}
+    for stream in (sys.stdout, sys.stderr):
+        settings: dict[str, Any] = {"encoding": "ascii"} if plain else {}
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="rlli.spell", **settings)
+
+
 def main() -> None:
     """Entry point: one sentence for an InputError (exit status 2) and for Ctrl-C (130)."""
+    _fit_terminal()
+    if sys.argv[1:] == ["--version"]:
+        from rlli_jax import __version__
+
+        print(f"rlli {__version__}")
+        return
     try:
         app.cli(
             prog="rlli",
+            args=_overrides_together(sys.argv[1:]),
             description="Reinforcement learning with language-model interaction, "
             "at accelerator speed. Start with: rlli run configs/paper.yaml",
             config=(tyro.conf.OmitArgPrefixes,),

@@ -1,5 +1,8 @@
 """The one error that a user is meant to read."""
 
+import json
+from typing import Any
+
 
 class InputError(ValueError):
     """Something that the user gave is wrong.
@@ -7,3 +10,8 @@ class InputError(ValueError):
     The message is one clear sentence: what is wrong, where (file and line, or the key's path),
     and what to do. The command line prints it without a traceback and exits with status 2.
     """
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: as JSON has it (true, null, "text"), not as Python does."""
+    return json.dumps(value, ensure_ascii=False, default=str)

@@ -1,13 +1,24 @@
 """The command line teaches, does what it says, and answers a mistake with one sentence."""
 
+import json
+import os
+import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_study
+import xarray as xr
+import yaml
 from PIL import Image
 
+import rlli_jax
+from rlli_jax import cli
+from rlli_jax.errors import InputError
+from rlli_jax.experiments.sweeps import ray_engine, tracking
 from rlli_jax.personas import Population
 
 
@@ -30,6 +41,7 @@ def test_help_needs_neither_jax_nor_matplotlib():
         (("report",), ["Example: rlli report", "RUN"]),
         (("personas",), ["Example: rlli personas", "--size", "--group", "--prompts"]),
         (("table",), ["Example: rlli table", "RUN"]),
+        (("export",), ["Example: rlli export", "RUN", "FILE", "--policy"]),
     ],
 )
 def test_help_teaches(rlli, command, teaches):
@@ -336,3 +348,181 @@ def test_counting_makes_no_store(rlli, tmp_path):
     status, output, _ = rlli("cache", "stats", "--store", tmp_path / "none.sqlite")
     assert (status, output) == (0, f"store {tmp_path / 'none.sqlite'}: 0 answers\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_version_is_told(rlli):
+    assert rlli("--version") == (0, f"rlli {rlli_jax.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "run a.yaml x=1 --output out y=2 --resume z=3",
+        "run --output out --resume a.yaml x=1 y=2 z=3",
+        "run a.yaml --output=out x=1 y=2 --resume z=3",
+        "run a.yaml --resume x=1 y=2 --output out z=3",
+    ],
+)
+def test_overrides_may_stand_on_both_sides_of_options(rlli, monkeypatch, words):
+    seen = []
+    monkeypatch.setattr(cli, "_kind", lambda config, overrides: "selection")
+    monkeypatch.setattr(cli, "_study", lambda *arguments: seen.append(arguments))
+    assert rlli(*words.split())[0] == 0
+    ((command, config, overrides, output, resume, overwrite, _),) = seen
+    assert (command, config, output) == ("run", Path("a.yaml"), Path("out"))
+    assert (overrides, resume, overwrite) == (("x=1", "y=2", "z=3"), True, False)
+
+
+def test_the_value_of_an_option_is_no_override():
+    words = ["sweep", "a.yaml", "--track", "a=b", "--export-batch", "c=d", "x=1"]
+    together = cli._overrides_together(["judge", "a.yaml", "--export-batch", "c=d", "x=1"])
+    assert together == ["judge", "a.yaml", "x=1", "--export-batch", "c=d"]
+    assert cli._overrides_together(words)[:2] == ["sweep", "a.yaml"]
+    assert cli._overrides_together(["table", "a=b"]) == ["table", "a=b"]
+
+
+@pytest.mark.parametrize(
+    ("config", "carried_out"),
+    [
+        ("paper", "_study"),
+        ("edge_market", "_study"),
+        ("bidirectional", "teach"),
+        ("sweep", "sweep"),
+    ],
+)
+def test_run_carries_out_a_study_of_any_kind(rlli, monkeypatch, config, carried_out):
+    seen = []
+    for name in ("_study", "teach", "sweep"):
+        monkeypatch.setattr(cli, name, lambda *arguments, name=name: seen.append(name))
+    assert rlli("run", f"configs/{config}.yaml", "seeds=3", "--output", "x")[0] == 0
+    assert seen == [carried_out]
+
+
+@pytest.mark.parametrize(
+    ("command", "config", "kind"),
+    [
+        ("teach", "paper", "of provider selection"),
+        ("judge", "bidirectional", "of teaching"),
+        ("train", "sweep", "with a sweep"),
+    ],
+)
+def test_a_study_of_another_kind_is_one_sentence(rlli, command, config, kind):
+    refused(
+        rlli(command, f"configs/{config}.yaml", "description=a b"),
+        f"is a study {kind}, which rlli {command} does not take",
+        f"with: rlli run configs/{config}.yaml 'description=a b'",
+    )
+
+
+def test_ctrl_c_names_the_whole_command_that_goes_on(rlli, monkeypatch, tmp_path):
+    folder = tmp_path / "my data"
+    config = tiny_study.write_config(tmp_path).rename(tmp_path / "my study.yaml")
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rlli_jax.experiments.judging.judge", stopped)
+    status, _, errors = rlli("run", config, "description=a b", "--output", folder, "seeds=3")
+    assert status == 130
+    line = errors.splitlines()[-1].strip()
+    assert line == (f"rlli run '{config}' 'description=a b' seeds=3 --output '{folder}' --resume")
+    command = json.loads((folder / "versions.json").read_text())["command"]
+    assert command == f"rlli run '{config}' 'description=a b' --output '{folder}' seeds=3"
+
+
+def test_a_sweep_is_run_and_reported_like_any_study(rlli, monkeypatch, tmp_path):
+    monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))  # to be as it was
+    study = tiny_study.content(tmp_path, policies={"PPO": tiny_study.LEARNED["PPO"]})
+    study["policies"]["PPO"] = study["policies"]["PPO"] | {"iterations": 2}
+    text = yaml.safe_dump(study) + "sweep: {grid: {seed: [1, 2], environment.rounds: [1e0, 3]}}\n"
+    (tmp_path / "sweep.yaml").write_text(text)
+    path = tmp_path / "out"
+    status, output, errors = rlli("run", tmp_path / "sweep.yaml", "--output", path)
+    assert status == 0, errors
+    assert f"report: {path / 'report.html'}" in output
+    data = xr.load_dataset(path / "sweep.nc", engine="scipy")
+    assert data["study.seed"].dims == ("point",)
+    assert data["study.seed"].values.tolist() == [1, 1, 2, 2]
+    assert data["environment.rounds"].values.tolist() == [1, 3, 1, 3]
+    assert data["seed"].values.tolist() == [0, 1]
+    (run, *_) = tracking.tracked_runs(data)
+    assert (run.settings["study.seed"], run.settings["seed"]) == (1, 0)
+    (path / "report.html").unlink()
+    assert rlli("report", path) == (0, f"report: {path.resolve() / 'report.html'}\n", "")
+
+
+def test_a_policy_is_exported(rlli, finished, tmp_path):
+    _, path = finished
+    file = tmp_path / "my policies" / "dqn.bin"
+    status, output, _ = rlli("export", path, file, "--policy", "DQN")
+    assert status == 0
+    assert output.startswith("DQN, seed ")
+    assert output.endswith(f"{file}\n")
+    assert file.stat().st_size > 0
+    about = json.loads(file.with_name("dqn.bin.json").read_text())
+    assert about["providers"] == list(tiny_study.PROVIDERS)
+    refused(rlli("export", path, file, "--policy", "Random"), "no policy 'Random' that learned")
+
+
+def test_a_tracker_without_a_key_is_found_before_training(rlli, monkeypatch, tmp_path):
+    monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
+    wandb = pytest.importorskip("wandb")
+
+    def nobody():
+        raise wandb.errors.UsageError("api_key not configured (no-tty)")
+
+    monkeypatch.setattr(wandb, "login", nobody)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    refused(
+        rlli("sweep", "configs/sweep.yaml", "--track", "wandb", "--output", tmp_path / "x"),
+        "Weights & Biases has no key; set WANDB_API_KEY",
+    )
+    monkeypatch.setattr(wandb, "login", lambda: True)
+    tracking.prepare("wandb")
+    monkeypatch.setattr(wandb, "login", nobody)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    tracking.prepare("wandb")
+
+
+def test_an_engine_that_is_not_installed_is_found_before_training(rlli, monkeypatch, tmp_path):
+    monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError):
+        ray_engine.package()
+    result = rlli("sweep", "configs/sweep.yaml", "--engine", "ray", "--output", tmp_path / "x")
+    refused(result, "pip install 'rlli_jax[ray]'")
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    "settings", [{"PYTHONIOENCODING": "ascii"}, {"LANG": "C", "LC_ALL": "C"}, {"LANG": "C"}]
+)
+def test_a_plain_terminal_gets_ascii(tmp_path, settings):
+    users = tmp_path / "users.csv"
+    users.write_text("name,O,C,E,A,N\nZo\u00eb \u2013 \u706b,1,2,3,4,5\n", encoding="utf-8")
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("LC_", "LANG", "PYTHONIO", "PYTHONUTF8"))
+    }
+    result = subprocess.run(
+        [sys.executable, "-m", "rlli_jax.cli", "personas", "--csv", users],
+        capture_output=True,
+        env=environment | settings,
+    )
+    assert result.returncode == 0, result.stderr
+    text = result.stdout.decode("ascii")
+    assert "Zoe - ?" in text
+    assert "+---" in text
+
+
+def test_what_messages_tell_to_install_is_what_there_is():
+    root = Path(__file__).parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    core = {re.split(r"[<>=\[]", name)[0] for name in project["dependencies"]}
+    sources = [*root.glob("rlli_jax/**/*.py"), *root.glob("*.md"), *root.glob("docs/*.md")]
+    texts = [re.sub(r'"\s+f?"', "", file.read_text(encoding="utf-8")) for file in sources]
+    extras = {name for text in texts for name in re.findall(r"rlli_jax\[([a-z0-9_]+)\]", text)}
+    plain = {name for text in texts for name in re.findall(r"pip install ([a-z_]+)\.", text)}
+    assert {"llm", "postgresql", "ray"} <= extras <= set(project["optional-dependencies"])
+    assert {"openai"} <= plain <= core

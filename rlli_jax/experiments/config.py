@@ -5,14 +5,27 @@ one sentence with the path of the key.
 """
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
+from types import UnionType
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -26,7 +39,7 @@ from pydantic import (
     model_validator,
 )
 
-from rlli_jax.errors import InputError
+from rlli_jax.errors import InputError, shown
 from rlli_jax.judges import scale_of
 from rlli_jax.learners.dqn import DQNConfig, DQNHyperparams
 from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams
@@ -34,11 +47,18 @@ from rlli_jax.names import Assignment, ObservationPart, OnMissing
 from rlli_jax.personas import Wording
 from rlli_jax.personas.population import trait_range
 
-Whole = Annotated[int, Field(strict=True)]  # not true, not "3"
+
+def _whole(value: Any) -> Any:
+    """5e6 is a float in YAML, but a whole number all the same."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, Field(strict=True), BeforeValidator(_whole)]  # not true, not "3"
 Positive = Annotated[Whole, Field(gt=0)]
 Seed = Annotated[Whole, Field(ge=-(2**63), lt=2**63)]  # of JAX's keys, which hold 64 bits
 NumpySeed = Annotated[Whole, Field(ge=0)]
 MOST_LABELS = 101  # of a language model's scale, which every prompt lists: 0-100
+NAMED = ("policies", "methods", "cases")  # blocks whose keys are names that the user chose
 UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # pydantic's types of error
 
 
@@ -478,7 +498,11 @@ class StudyConfig(Block):
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is there twice, of which YAML would silently drop one."""
+    """Refuses a key that is there twice, of which YAML would silently drop one.
+
+    Reads 1e-3 and 5e6 as the numbers that they are in YAML 1.2 and everywhere else; PyYAML speaks
+    YAML 1.1, where a number with an exponent needs a point and a sign, and all else is text.
+    """
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -490,6 +514,32 @@ class _Loader(yaml.SafeLoader):
                     problem=f"key {key.value!r} is there twice", problem_mark=key.start_mark
                 )
         return node
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes text that looks like such a number in quotes, or it would be read as a number."""
+
+
+_EXPONENT = re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
+
+
+def from_yaml(text: str) -> Any:
+    """Plain values. Raises yaml.YAMLError."""
+    return yaml.load(text, _Loader)
+
+
+def to_yaml(content: Any) -> str:
+    """What :func:`from_yaml` reads as ``content`` again."""
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def kind_of(content: Mapping[str, Any]) -> Literal["selection", "market", "teaching", "sweep"]:
+    """Which kind of study a file holds, by the block that only that kind has."""
+    if "sweep" in content:
+        return "sweep"
+    return "teaching" if "methods" in content else "market" if "market" in content else "selection"
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
@@ -506,7 +556,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
 def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The plain values of a config file, with overrides on top. Raises InputError as above."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        content = from_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such config file.") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -542,41 +592,77 @@ def parse_as(
     try:
         return kind.model_validate(content, context={"folder": folder})
     except ValidationError as error:
-        raise InputError(f"{source}: {one_sentence(error, content, kinds)}") from None
+        raise InputError(f"{source}: {one_sentence(error, content, kind, kinds)}") from None
 
 
 def apply_override(content: dict[str, Any], override: str) -> None:
     """Set ``a.b.c=value`` in place; the value is read as YAML."""
     path, equals, text = override.partition("=")
-    parts = path.split(".")
-    if not equals or not all(part.strip() for part in parts):
-        raise InputError(f"override {override!r}: write key.path=value, such as seeds=3.")
+    if not equals or not all(part.strip() for part in path.split(".")):
+        raise InputError(f"override '{override}': write key.path=value, such as seeds=3.")
     try:
-        value = yaml.load(text, _Loader)
+        value = from_yaml(text)
     except yaml.YAMLError:
-        raise InputError(f"override {override!r}: the value is malformed YAML.") from None
+        raise InputError(f"override '{override}': the value is malformed YAML.") from None
+    set_key(content, path, value, f"override '{override}'")
+
+
+def set_key(content: dict[str, Any], path: str, value: Any, source: str) -> None:
+    """Set the key ``a.b.c`` in place; missing blocks on the way are made.
+
+    Raises:
+        InputError: the path leads through a value, through a key that is there in another
+            spelling (capitals), or into a policy (a method, a case) that is not there.
+    """
+    parts, outer = path.split("."), ""
     while True:
         # A key (the name of a policy) may hold dots: the longest one that is there is meant.
         lengths = range(len(parts), 0, -1)
         length = next((n for n in lengths if ".".join(parts[:n]) in content), 1)
         key, parts = ".".join(parts[:length]), parts[length:]
+        where = f"{outer}.{key}".lstrip(".")
+        if key not in content:
+            _refuse_misspelt(content, key, outer, parts, source)
         if not parts:
             content[key] = value
             return
         inner = content.setdefault(key, {})
         if not isinstance(inner, dict):
-            raise InputError(f"override {override!r}: {key} is a value, not a block of keys.")
-        content = inner
+            raise InputError(f"{source}: {where} is a value, not a block of keys.")
+        content, outer = inner, where
+
+
+def _refuse_misspelt(
+    content: dict[str, Any], key: str, outer: str, parts: Sequence[str], source: str
+) -> None:
+    """InputError if ``outer.key``, which is not there, is most likely meant to be one that is."""
+    names = {str(name).casefold(): str(name) for name in content}
+    inside = outer in NAMED and parts and parts[0] != "learner"
+    if not inside and key.casefold() not in names:
+        return
+    prefix = f"{outer}." if outer else ""
+    missing = f"{source}: there is no {prefix}{key}"
+    if not inside:
+        raise InputError(f"{missing}; write {prefix}{names[key.casefold()]}.")
+    close = difflib.get_close_matches(key.casefold(), names, 1)
+    meant = f", did you mean {prefix}{names[close[0]]}? T" if close else "; t"
+    listed = ", ".join(f"'{name}'" for name in names.values())
+    raise InputError(
+        f"{missing}{meant}he {outer} are {listed}; a new one needs its whole block, "
+        f"{prefix}{key}={{...}}."
+    )
 
 
 def one_sentence(
     error: ValidationError,
     content: dict[str, Any],
+    kind: type[BaseModel],
     kinds: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
     """The first problem as one sentence with the path of the key in the file.
 
-    ``kinds``: what the key ``kind`` of a block may be, by block; others are blocks of a judge.
+    ``kind``: the class of the whole file. ``kinds``: what the key ``kind`` of a block may be, by
+    block; others are blocks of a judge.
     """
     problems = error.errors()
     # An unknown key is the likeliest cause of whatever else is wrong with its block.
@@ -594,7 +680,7 @@ def one_sentence(
             keys.append(str(part))
     where = ".".join(keys)
     if problem["type"] in UNKNOWN_KEY:
-        return f"{where}: unknown key{_suggestion(keys)}; remove or correct it."
+        return f"{where}: unknown key{_suggestion(keys, _known_keys(kind, content, keys[:-1]))}."
     if problem["type"] == "missing":
         return f"{where}: this key is missing; add it."
     message = problem["msg"].removeprefix("Value error, ").rstrip(".")
@@ -605,24 +691,53 @@ def one_sentence(
         where, message = f"{where}.kind", f"must be one of {', '.join(known)}"
         given = given.get("kind") if isinstance(given, dict) else given
     message = message.replace("Input should be", "must be", 1)
-    shown = f" (given: {given!r})" if isinstance(given, str | int | float | None) else ""
+    plain = isinstance(given, str | int | float | None)
+    told = f" (given: {shown(given)})" if plain else ""
     if not where:  # a rule between blocks: its message names the key
         return f"{message}."
-    return f"{where}: {message[0].lower() + message[1:]}{shown}."
+    return f"{where}: {message[0].lower() + message[1:]}{told}."
 
 
-def _suggestion(keys: list[str]) -> str:
-    """``, did you mean ...?`` for a misspelt key."""
-    known = {name for block in _blocks(Block) for name in block.model_fields} | {
-        field.name
-        for block in (PPOConfig, PPOHyperparams, DQNConfig, DQNHyperparams)
-        for field in fields(block)
-    }
-    close = difflib.get_close_matches(keys[-1], known - {keys[-1]}, 1)
-    # A key that exists elsewhere is no typing error.
-    return f", did you mean {close[0]}?" if close and keys[-1] not in known else " here"
+def _suggestion(keys: Sequence[str], known: Sequence[str]) -> str:
+    """``, did you mean ...?`` for a misspelt key, and what keys there are."""
+    key = keys[-1].lower()
+    # A typing error is seldom in the first letter, and names of other things resemble by chance.
+    close = difflib.get_close_matches(key, [name for name in known if name[0] == key[0]], 1)
+    meant = f", did you mean {close[0]}? T" if close else "; t"
+    return f"{meant}he keys here are {', '.join(known)}"
 
 
-def _blocks(block: type[Block]) -> list[type[Block]]:
-    children: list[type[Block]] = block.__subclasses__()
-    return [block, *(leaf for child in children for leaf in _blocks(child))]
+def _known_keys(kind: Any, content: Any, path: Sequence[str]) -> list[str]:
+    """The keys that the block at ``path`` of a file may have.
+
+    ``kind``: the type of ``content``; of a union the members that fit, by keys like ``learner``.
+    """
+    known: dict[str, Any] = {}
+    for member in _members(kind):
+        if get_origin(member) is dict:
+            if path:
+                return _known_keys(get_args(member)[1], _at(content, path[0]), path[1:])
+        elif isinstance(member, type) and issubclass(member, BaseModel):
+            block = {name: field.annotation for name, field in member.model_fields.items()}
+            tags = {n: get_args(a) for n, a in block.items() if get_origin(a) is Literal}
+            if all(_at(content, n) in (None, *tags[n]) for n in ("kind", "learner") if n in tags):
+                known |= block
+        elif is_dataclass(member):
+            hints = get_type_hints(member)
+            known |= {field.name: hints[field.name] for field in fields(member) if field.init}
+    if not path:
+        return list(known)
+    return _known_keys(known.get(path[0]), _at(content, path[0]), path[1:])
+
+
+def _members(kind: Any) -> list[Any]:
+    """The alternatives of a type, without what is annotated."""
+    if get_origin(kind) is Annotated:
+        return _members(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        return [member for part in get_args(kind) for member in _members(part)]
+    return [kind]
+
+
+def _at(content: Any, key: str) -> Any:
+    return content.get(key) if isinstance(content, dict) else None

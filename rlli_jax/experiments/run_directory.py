@@ -6,6 +6,7 @@ and nothing is overwritten without being asked.
 
 import fcntl
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +18,7 @@ import numpy as np
 import yaml
 
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.config import StudyConfig
+from rlli_jax.experiments.config import StudyConfig, from_yaml, to_yaml
 from rlli_jax.experiments.market.config import MarketConfig, parse_study
 from rlli_jax.experiments.versions import differences, require_settings, versions
 from rlli_jax.files import clear_partial, whole, write_text
@@ -46,7 +47,7 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
     """Write a file whole or not at all. Raises InputError where the disk refuses."""
-    write_text(path, yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True))
+    write_text(path, to_yaml(dict(content)))
 
 
 def read_config(path: Path) -> StudyConfig | MarketConfig:
@@ -57,7 +58,7 @@ def read_config(path: Path) -> StudyConfig | MarketConfig:
 def read_values(path: Path) -> Any:
     """The plain values of an earlier run's config. Raises InputError if they cannot be read."""
     try:
-        return yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+        return from_yaml((path / "config.yaml").read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path} is not a run directory that can be read ({error}); give the folder that "
@@ -173,7 +174,7 @@ def _compare_versions(path: Path) -> None:
 
 
 def _command() -> str:
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def _first_difference(a: Any, b: Any, where: str = "") -> str:

@@ -1,18 +1,25 @@
 """Statistics over seeds: what a study states about its runs.
 
-Few seeds call for robust aggregates with intervals: the interquartile mean with a stratified
-bootstrap, probability of improvement and performance profiles (Agarwal et al. 2021, "Deep
-Reinforcement Learning at the Edge of the Statistical Precipice"), Student-t bands for curves and
-bars, and Jain's fairness index. NumPy and SciPy only.
+Few seeds call for robust aggregates with intervals: the interquartile mean, probability of
+improvement and performance profiles (Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge
+of the Statistical Precipice"), Student-t bands for curves and bars, and Jain's fairness index.
+NumPy and SciPy only.
+
+Every interval here is over runs: it says what other runs of the same study would give. The
+percentile bootstrap, which Agarwal et al. use, covers the truth too rarely where runs are few (90 %
+of the time at 5 runs and 92 % at 10, where 95 % is claimed), so intervals are made in ways that
+hold their level from 5 runs on. Below ``MIN_RUNS`` they are NaN: none is given.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage, stats
+from scipy import ndimage, optimize, stats
 
 CONFIDENCE = 0.95
+MIN_RUNS = 5  # for an interval
 RESAMPLES = 5000
 
 
@@ -32,89 +39,80 @@ def interquartile_mean(scores: ArrayLike, axis: int | None = None) -> NDArray[np
 def stratified_bootstrap(
     scores: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Estimate:
-    """Interquartile mean of all scores, with its percentile bootstrap interval.
+    """Interquartile mean of all scores, with its bootstrap-t interval.
 
     ``scores``: [runs] or [runs, strata]. Each stratum (a task) is resampled over its own runs,
-    independently of the other strata. A single run has no spread to resample: its interval is NaN.
+    independently of the other strata. The interval is symmetric: the standard error of the
+    resampled means, corrected for the small number of runs (Efron and Tibshirani 1993, Section
+    5.3), times Student's quantile at Welch's degrees of freedom. NaN below ``MIN_RUNS`` runs.
     """
-    samples = _resample(scores, resamples, np.random.default_rng(seed))
-    return _percentile_estimate(interquartile_mean(scores), interquartile_mean(samples, 1), scores)
+    value = interquartile_mean(scores)
+    return _t_estimate(value, [_table(scores)], resamples, np.random.default_rng(seed))
 
 
 def bootstrap_difference(
     first: ArrayLike, second: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Estimate:
-    """Difference of two interquartile means, first minus second, with its bootstrap interval.
+    """Difference of two interquartile means, first minus second, with its bootstrap-t interval.
 
     The two sets of runs are resampled independently, each as in :func:`stratified_bootstrap`.
     """
-    generator = np.random.default_rng(seed)
-    samples = interquartile_mean(_resample(first, resamples, generator), 1) - interquartile_mean(
-        _resample(second, resamples, generator), 1
-    )
     value = interquartile_mean(first) - interquartile_mean(second)
-    return _percentile_estimate(value, samples, first, second)
+    tables = [_table(first), _table(second)]
+    return _t_estimate(value, tables, resamples, np.random.default_rng(seed))
 
 
-def probability_of_improvement(
-    first: ArrayLike, second: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0
-) -> Estimate:
+def probability_of_improvement(first: ArrayLike, second: ArrayLike) -> Estimate:
     """How likely a run of ``first`` beats one of ``second`` on the same task, ties counting half.
 
     Mann and Whitney's U over the number of pairs, averaged over tasks (Agarwal et al. 2021,
-    Section 4.3), with its interval by a stratified bootstrap of both. ``first``: [runs] or
-    [runs, tasks]; ``second`` may have another number of runs.
+    Section 4.3), with the interval of Newcombe 2006 (method 5), which stays honest where every run
+    of one side beats every run of the other. ``first``: [runs] or [runs, tasks]; ``second`` may
+    have another number of runs. The interval is NaN below ``MIN_RUNS`` runs on either side.
     """
-    one, other = (_table(scores) for scores in (first, second))
+    one, other = _table(first), _table(second)
+    ranks = stats.rankdata(np.concatenate([one, other]), axis=0)[: len(one)].sum(0)
+    wins = ranks - len(one) * (len(one) + 1) / 2  # Mann and Whitney's U of each task
+    value = float(wins.mean() / (len(one) * len(other)))
+    if min(len(one), len(other)) < MIN_RUNS:
+        return _without_interval(value)
+    middle = (len(one) + len(other)) / 2 - 1
+    scale = stats.norm.ppf((1 + CONFIDENCE) / 2) ** 2 / (len(one) * other.size)
 
-    def probability(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-        """[..., runs, tasks], twice -> [...]."""
-        ascending = np.sort(y, -2)
-        ranks = np.empty(x.shape)
-        for task in np.ndindex(*x.shape[:-2], x.shape[-1]):
-            place = (*task[:-1], slice(None), task[-1])
-            below = np.searchsorted(ascending[place], x[place], "left")
-            up_to = np.searchsorted(ascending[place], x[place], "right")
-            ranks[place] = (below + up_to) / 2
-        return ranks.mean((-2, -1)) / y.shape[-2]
+    def beyond(p: float) -> float:
+        """Below zero where ``value`` is within what ``p`` leads to expect."""
+        spread = 1 + middle * ((1 - p) / (2 - p) + p / (1 + p))
+        return float((value - p) ** 2 - scale * p * (1 - p) * spread)
 
-    generator = np.random.default_rng(seed)
-    samples = [
-        _resample(scores, resamples, generator).reshape(resamples, *scores.shape)
-        for scores in (one, other)
-    ]
-    return _percentile_estimate(probability(one, other), probability(*samples), one, other)
+    near = 1e-9  # at 0 and at 1 `beyond` has a second root
+    low = optimize.brentq(beyond, 0, value - near) if value > near else 0.0
+    high = optimize.brentq(beyond, value + near, 1) if value < 1 - near else 1.0
+    return Estimate(*map(np.asarray, (value, low, high)))
 
 
-def performance_profile(
-    scores: ArrayLike, thresholds: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0
-) -> Estimate:
-    """Fraction of all runs whose score is above each threshold, with its bootstrap interval.
+def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> Estimate:
+    """Fraction of all runs whose score is above each threshold, with Wilson's interval (1927).
 
     The score distribution of Agarwal et al. 2021, Section 4.2. ``scores``: [runs] or
-    [runs, tasks], each task resampled over its own runs; the estimate has the shape of
-    ``thresholds`` [T], and its interval is one for each threshold, not for the whole curve.
+    [runs, tasks]; the estimate has the shape of ``thresholds`` [T], and its interval is one for
+    each threshold, not for the whole curve. It is NaN below ``MIN_RUNS`` runs.
     """
-    levels = np.asarray(thresholds, np.float64)
-
-    def above(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """[..., all runs] -> [..., T]."""
-        return np.stack([(values > level).mean(-1) for level in levels], -1)
-
-    table = _table(scores)
-    value = above(table.reshape(-1))
-    if len(table) < 2:
-        return Estimate(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
-    samples = above(_resample(table, resamples, np.random.default_rng(seed)))
-    low, high = np.quantile(samples, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
-    return Estimate(value, low, high)
+    levels, table = np.asarray(thresholds, np.float64), _table(scores)
+    value = np.stack([(table > level).mean() for level in levels])
+    if len(table) < MIN_RUNS:
+        return _without_interval(value)
+    square = stats.norm.ppf((1 + CONFIDENCE) / 2) ** 2 / table.size
+    middle = (value + square / 2) / (1 + square)
+    half = np.sqrt(square * (value * (1 - value) + square / 4)) / (1 + square)
+    # Exact at the ends, where rounding may leave the interval just short of the value.
+    return Estimate(value, np.minimum(middle - half, value), np.maximum(middle + half, value))
 
 
 def t_interval(values: ArrayLike) -> Estimate:
     """Mean over the first axis with its Student-t interval; NaN entries are left out.
 
     ``values``: [runs, ...]; the estimate has the remaining shape. Where no value is left the mean
-    is NaN, and where fewer than two are left the interval is NaN.
+    is NaN, and where fewer than ``MIN_RUNS`` are left the interval is NaN.
     """
     array = np.asarray(values, np.float64)
     count = np.isfinite(array).sum(0)
@@ -122,7 +120,7 @@ def t_interval(values: ArrayLike) -> Estimate:
         mean = np.nansum(array, 0) / count
         variance = np.nansum((array - mean) ** 2, 0) / (count - 1)
         quantile = stats.t.ppf((1 + CONFIDENCE) / 2, np.maximum(count - 1, 1))
-        half = np.where(count > 1, quantile * np.sqrt(variance / count), np.nan)
+        half = np.where(count >= MIN_RUNS, quantile * np.sqrt(variance / count), np.nan)
     return Estimate(mean, mean - half, mean + half)
 
 
@@ -162,18 +160,36 @@ def _table(scores: ArrayLike) -> NDArray[np.float64]:
 
 
 def _resample(
-    scores: ArrayLike, resamples: int, generator: np.random.Generator
+    table: NDArray[np.float64], resamples: int, generator: np.random.Generator
 ) -> NDArray[np.float64]:
     """[resamples, runs * strata]: every stratum redrawn with replacement over its runs."""
-    table = _table(scores)
     rows = generator.integers(len(table), size=(resamples, *table.shape))
     return table[rows, np.arange(table.shape[1])].reshape(resamples, -1)
 
 
-def _percentile_estimate(
-    value: NDArray[np.float64], samples: NDArray[np.float64], *runs: ArrayLike
+def _t_estimate(
+    value: NDArray[np.float64],
+    tables: Sequence[NDArray[np.float64]],
+    resamples: int,
+    generator: np.random.Generator,
 ) -> Estimate:
-    if min(len(np.asarray(r)) for r in runs) < 2:
-        return Estimate(value, np.asarray(np.nan), np.asarray(np.nan))
-    low, high = np.quantile(samples, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Estimate(value, low, high)
+    """Of a sum or a difference of the interquartile means of independent tables."""
+    if min(map(len, tables)) < MIN_RUNS:
+        return _without_interval(value)
+    variance = sum(
+        interquartile_mean(_resample(table, resamples, generator), 1).var()
+        * (len(table) / (len(table) - 1))
+        for table in tables
+    )
+    # Welch and Satterthwaite: each stratum of each table is a mean with n - 1 degrees of freedom.
+    parts = [(t.var(0, ddof=1) / (len(t) * t.shape[1] ** 2), len(t) - 1) for t in tables]
+    total = sum(float(part.sum()) for part, _ in parts)
+    squares = sum(float((part**2).sum()) / freedom for part, freedom in parts)
+    freedom = total**2 / squares if squares > 0 else 1.0  # without spread any will do
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * np.sqrt(variance)
+    return Estimate(value, value - half, value + half)
+
+
+def _without_interval(value: ArrayLike) -> Estimate:
+    array = np.asarray(value, np.float64)
+    return Estimate(array, np.full_like(array, np.nan), np.full_like(array, np.nan))

@@ -33,6 +33,7 @@ from rlli_jax.experiments.versions import require_settings, settings
 from rlli_jax.files import refused, write_text
 from rlli_jax.learners.compiling import compiler_options
 from rlli_jax.learners.core import Env, Evaluation, Learner, PyTree, evaluate, side_by_side
+from rlli_jax.progress import LoggedProgress
 
 Metrics = dict[str, np.ndarray]  # each [seeds, iterations] float32
 
@@ -225,7 +226,7 @@ def policy_keys(seed: int, name: str) -> tuple[jax.Array, jax.Array]:
 
 def training_progress(console: Console) -> Progress:
     """A line for each policy; its tasks have a field ``note``."""
-    return Progress(
+    return LoggedProgress(
         TextColumn("{task.description}", markup=False),  # a name may hold brackets
         BarColumn(),
         TextColumn("{task.completed}/{task.total} iterations"),

@@ -21,7 +21,7 @@ from PIL import Image
 
 from rlli_jax.catalog import Picture
 from rlli_jax.catalog.pictures import shrink
-from rlli_jax.errors import InputError
+from rlli_jax.errors import InputError, shown
 from rlli_jax.judges import JSON, Answer, Failed, Invalid, Question, Scale, Usage
 from rlli_jax.judges.prompting import label_orders, messages, template_digest
 from rlli_jax.judges.scoring import (
@@ -114,7 +114,7 @@ class Completions:
             ("price_out", self.price_out, self.price_out is None or self.price_out >= 0),
         ):
             if not legal:
-                raise InputError(f"openai judge: {name} is {given!r}; {RANGES[name]}.")
+                raise InputError(f"openai judge: {name} is {shown(given)}; {RANGES[name]}.")
 
     def parameters(self) -> dict[str, JSON]:
         """All of the above that changes an answer, for the judge's identity."""

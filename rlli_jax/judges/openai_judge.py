@@ -94,7 +94,7 @@ class OpenAIJudge:
         image_tokens: int = 576,
     ) -> None:
         if find_spec("openai") is None:
-            raise InputError("openai judge: the package openai is missing; install rlli_jax[llm].")
+            raise InputError("openai judge: the package openai is missing; pip install openai.")
         self.given = completions  # before "auto" is settled
         if base_url is None:
             base_url = os.environ.get("OPENAI_BASE_URL")  # as the client does

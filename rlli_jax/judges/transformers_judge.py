@@ -119,10 +119,10 @@ class TransformersJudge:
         min_valid_mass: float = MIN_VALID_MASS,
         batch_size: int = 16,
     ) -> None:
-        for package in ("torch", "transformers"):
+        for package, install in (("torch", "'rlli_jax[llm]'"), ("transformers", "transformers")):
             if find_spec(package) is None:
                 raise InputError(
-                    f"transformers judge: the package {package} is missing; install rlli_jax[llm]."
+                    f"transformers judge: the package {package} is missing; pip install {install}."
                 )
         if dtype not in ("auto", *DTYPES):
             raise InputError(

@@ -41,6 +41,7 @@ from rlli_jax.oracle.answers import Answers
 from rlli_jax.oracle.housekeeping import write_answers
 from rlli_jax.oracle.keys import Keys
 from rlli_jax.oracle.store import Row, Store, Waiting
+from rlli_jax.progress import LoggedProgress
 
 FIRST_BATCH = 32
 BATCH_SECONDS = 2.0  # what a batch should take: little is lost with it, little time goes to commits
@@ -471,7 +472,7 @@ class _Advance:
 @contextmanager
 def _progress(console: Console | None, name: str, total: int, tally: _Tally) -> Iterator[_Advance]:
     fields = (TextColumn(f"{{task.fields[{key}]}}") for key in ("rate", "cost", "failed"))
-    with Progress(
+    with LoggedProgress(
         TextColumn("asking {task.description}"),
         BarColumn(),
         MofNCompleteColumn(),

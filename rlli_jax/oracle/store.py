@@ -955,5 +955,6 @@ def open_store(
         return Store(url, message, read_only=read_only)
     except ImportError:
         raise InputError(
-            "store: psycopg, which speaks to PostgreSQL, is missing; install rlli_jax[postgres]."
+            "store: psycopg, which speaks to PostgreSQL, is missing; pip install "
+            "'rlli_jax[postgresql]'."
         ) from None

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from rlli_jax.errors import InputError
+from rlli_jax.errors import InputError, shown
 from rlli_jax.files import write_text
 from rlli_jax.personas import norms
 
@@ -301,7 +301,7 @@ class Population:
         for key, value, least in (("size", size, 1), ("seed", seed, 0)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise InputError(
-                    f"The {key} of a sampled population is {value!r}; "
+                    f"The {key} of a sampled population is {shown(value)}; "
                     f"give a whole number of at least {least}."
                 )
         mean, sd = norms.group_norm(group)
@@ -368,9 +368,9 @@ def _from_result(name: Any, result: Any, where: str) -> Persona:
     """Persona from one person's result of a Big Five test, in any of its forms."""
     result = _by_trait(result, where)
     if not isinstance(result, Mapping):
-        raise InputError(f"{where}: got {result!r}; give an object with {', '.join(TRAITS)}.")
+        raise InputError(f"{where}: got {shown(result)}; give an object with {', '.join(TRAITS)}.")
     if not isinstance(name, str) or not name.strip():
-        raise InputError(f"{where}: the name is {name!r}; give a text that is not empty.")
+        raise InputError(f"{where}: the name is {shown(name)}; give a text that is not empty.")
     where = f"{where} ({name})"
     traits = []
     for trait in TRAITS:
@@ -381,8 +381,8 @@ def _from_result(name: Any, result: Any, where: str) -> Persona:
             score, count = value.get("score"), value.get("count")
             if not (isinstance(score, float) and isinstance(count, float) and count > 0):
                 raise InputError(
-                    f"{where}, trait {trait!r}: score is {score!r} and count is {count!r}; give "
-                    "the sum of the answers and how many there are."
+                    f"{where}, trait {trait!r}: score is {shown(score)} and count is "
+                    f"{shown(count)}; give the sum of the answers and how many there are."
                 )
             traits.append(_trait(score / count, f"{where}, trait {trait!r}, score / count"))
         else:

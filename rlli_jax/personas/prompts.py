@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Protocol
 
-from rlli_jax.errors import InputError
+from rlli_jax.errors import InputError, shown
 from rlli_jax.personas.norms import load_data, pooled_norm
 from rlli_jax.personas.population import TRAIT_NAMES, TRAITS, Persona
 
@@ -74,7 +74,7 @@ def general_setup(scale: RatingScale | Sequence[str]) -> str:
         or not all(isinstance(label, str) and label.strip() for label in labels)
     ):
         raise InputError(
-            f"A rating scale has the labels {labels!r}; "
+            f"A rating scale has the labels {shown(labels)}; "
             "give at least two different texts, the worst first."
         )
     traits = "\n".join(

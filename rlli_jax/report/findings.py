@@ -14,6 +14,7 @@ from rlli_jax.report.labels import (
     setting,
     setting_words,
     settings,
+    too_few,
 )
 
 # Differences below what the report prints (0.1 percentage points) are no differences.
@@ -54,7 +55,9 @@ def findings(run: Run) -> Findings:
     )
     if not learned:
         return Findings("No policy of this run was trained.", (baselines,))
-    return Findings(_lead(run, learned), (*_by_setting(run, learned), *_gains(run), baselines))
+    few = too_few(min(len(p.objective) for p in learned))
+    details = (*_by_setting(run, learned), *_gains(run), baselines)
+    return Findings(_lead(run, learned), (f"{few}.", *details) if few else details)
 
 
 def _lead(run: Run, learned: list[Policy]) -> str:
@@ -81,7 +84,7 @@ def _by_setting(run: Run, learned: list[Policy]) -> list[str]:
             gap = difference(run, first, second)
             pair = f"{first.name} and {second.name}"
             if not math.isfinite(float(gap.low)):
-                text += f" With a single seed, {pair} cannot be told apart or ranked."
+                text += f" {pair} cannot be told apart or ranked by so few seeds."
             elif tied(gap):
                 text += f" {pair} tie: they differ by {points_interval(gap)}."
             else:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from rlli_jax.experiments.statistics import Estimate
+from rlli_jax.experiments.statistics import MIN_RUNS, Estimate
 from rlli_jax.report.data import Policy
 
 OBSERVED = {"action": "last action"}
@@ -74,6 +74,17 @@ def percent_interval(estimate: Estimate, name: str = "") -> str:
     low, high = 100 * float(estimate.low), 100 * float(estimate.high)
     interval = f" ({name}{number(low)}–{number(high)})" if math.isfinite(low) else ""
     return percent(float(estimate.value)) + interval
+
+
+def too_few(seeds: int) -> str:
+    """Why runs over so few seeds have no intervals; empty where they have."""
+    if seeds >= MIN_RUNS:
+        return ""
+    return (
+        f"{seeds} seed{'' if seeds == 1 else 's'} give{'s' if seeds == 1 else ''} no interval: "
+        f"below {MIN_RUNS} seeds, too little is known of how much runs differ, so no interval is "
+        "shown and no difference is called one"
+    )
 
 
 def points_interval(estimate: Estimate) -> str:

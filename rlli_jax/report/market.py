@@ -4,7 +4,6 @@ Reads files only, like the rest of this room; what the files hold is told in
 ``rlli_jax/experiments/market/study.py``.
 """
 
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,8 +47,8 @@ from rlli_jax.report.figures import (
     level,
     plate,
 )
-from rlli_jax.report.labels import duration, number, percent, plus_minus, quantity
-from rlli_jax.report.page import on_page, templates, write_report
+from rlli_jax.report.labels import duration, number, percent, plus_minus, quantity, too_few
+from rlli_jax.report.page import again, on_page, templates, write_report
 
 # Okabe and Ito's colours (2008); policies beyond their number differ by dash as well.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#46525e")
@@ -211,7 +210,6 @@ def render_market(run_dir: str | Path) -> Path:
     """
     run = load_market_run(run_dir)
     plates = list(_plates(run))
-    folder = shlex.quote(f"runs/{run.name}")
     page = (
         templates()
         .get_template("market.html")
@@ -223,7 +221,7 @@ def render_market(run_dir: str | Path) -> Path:
             rows=[_row(run, policy) for policy in run.policies],
             users=[_user_row(policy) for policy in run.policies] if run.personal else [],
             figures=on_page(plates),
-            command=f"rlli run {folder}/config.yaml --output {folder}-again",
+            command=again(run.path),
         )
     )
     return write_report(run.path, plates, page)
@@ -250,7 +248,8 @@ def _details(run: MarketRun) -> list[str]:
     """Learned policies against the best that does not learn; persona-aware against blind."""
     rules = [p for p in run.policies if p.curve is None]
     learned = [p for p in run.policies if p.curve is not None]
-    sentences = []
+    few = too_few(min(len(policy.returns) for policy in run.policies))
+    sentences = [f"{few}."] if few else []
     if rules and learned:
         rule = max(rules, key=lambda policy: float(policy.returns.mean()))
         learner = max(learned, key=lambda policy: float(policy.returns.mean()))
@@ -276,7 +275,7 @@ def _against(first: MarketPolicy, second: MarketPolicy) -> str:
     gain = bootstrap_difference(first.returns, second.returns)
     text = f"{first.name} returns {number(float(gain.value))} more than {second.name}"
     if not np.isfinite(gain.low):
-        return text + "; a single seed gives no interval."
+        return text + " (interquartile means over seeds, without an interval)."
     low, high = number(float(gain.low)), number(float(gain.high))
     verdict = "the interval excludes zero" if gain.low * gain.high > 0 else "no difference is shown"
     return text + f" (interquartile means over seeds, 95 % interval {low} to {high}); {verdict}."

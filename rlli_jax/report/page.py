@@ -57,7 +57,6 @@ def write_report(path: Path, plates: Sequence[figures.Plate], page: str) -> Path
 
 def page_html(run: Run, plates: list[figures.Plate]) -> str:
     """The page's text."""
-    folder = shlex.quote(f"runs/{run.name}")
     by_name = on_page(plates)
     return (
         templates()
@@ -76,9 +75,15 @@ def page_html(run: Run, plates: list[figures.Plate]) -> str:
             reliability=reliability.load(run),
             calibration=calibration.load(run),
             holes=int((~run.test.valid).sum()),
-            command=f"rlli run {folder}/config.yaml --output {folder}-again",
+            command=again(run.path),
         )
     )
+
+
+def again(path: Path) -> str:
+    """The command that repeats a run, from the folder that holds its directory."""
+    name = path.resolve().name
+    return shlex.join(["rlli", "run", f"{name}/config.yaml", "--output", f"{name}-again"])
 
 
 def templates() -> jinja2.Environment:

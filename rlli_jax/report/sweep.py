@@ -6,7 +6,7 @@ Reads the files of a sweep's directory; ``sweep.nc`` is told in
 
 import json
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,15 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rlli_jax.errors import InputError
 from rlli_jax.experiments.statistics import (
+    MIN_RUNS,
     Estimate,
     performance_profile,
     probability_of_improvement,
     stratified_bootstrap,
 )
+from rlli_jax.names import owner
 from rlli_jax.report.data import Array, read, read_config, read_versions, require
 from rlli_jax.report.figures import (
     BLUE,
@@ -37,7 +40,7 @@ from rlli_jax.report.figures import (
     legend_columns,
     plate,
 )
-from rlli_jax.report.labels import conjunction, number, percent, percent_interval, slug
+from rlli_jax.report.labels import conjunction, number, percent, percent_interval, slug, too_few
 from rlli_jax.report.page import on_page, templates, write_report
 
 COLOURS = (BLUE, "#d55e00", *OTHER_COLOURS)
@@ -61,8 +64,9 @@ class Level:
 class Key:
     """A swept key."""
 
-    path: str  # in the config
+    path: str  # in the config, or the name of its coordinate (``study.seed``)
     name: str  # the shortest end of the path that no other key shares
+    policy: str | None  # the one that it belongs to
     values: Array  # [points], numbers or text
     levels: tuple[Level, ...]
 
@@ -73,6 +77,11 @@ class Key:
     @property
     def binned(self) -> bool:
         return len(np.unique(self.values)) > len(self.levels)
+
+    @property
+    def first(self) -> Level:
+        """What the others are compared with: the first value given, of bins the lowest."""
+        return next(level for level in self.levels if self.binned or 0 in level.points)
 
 
 @dataclass(frozen=True)
@@ -93,23 +102,38 @@ class SweepRun:
     def policies(self) -> list[str]:
         return [str(name) for name in self.data["policy"].values]
 
-    def ratio(self, policy: str, points: Any = slice(None)) -> Array:
-        """Share of the optimum, [seeds, points]."""
-        values: Array = self.data["ratio"].sel(policy=policy).values[points].T
-        return values
+    @property
+    def seeds(self) -> int:
+        return int(self.data.sizes["seed"])
 
-    def estimate(self, policy: str, points: Any = slice(None)) -> Estimate:
-        """Interquartile mean over seeds and points; each point is a stratum."""
+    def distinct(self, policy: str, points: Iterable[int] | None = None) -> list[int]:
+        """The points (all, if not given) whose runs of a policy differ: the first of equal ones.
+
+        Points that differ only in a key of another policy share this policy's runs.
+        """
+        keys = self.concerns(policy)
+        first: dict[tuple[Any, ...], int] = {}
+        for point in range(self.data.sizes["point"]) if points is None else points:
+            first.setdefault(tuple(key.values[point] for key in keys), int(point))
+        return list(first.values())
+
+    def ratio(self, policy: str, points: Iterable[int] | None = None) -> Array:
+        """Share of the optimum, [seeds, points that differ]."""
+        values: Array = self.data["ratio"].sel(policy=policy).values
+        return values[self.distinct(policy, points)].T
+
+    def estimate(self, policy: str, points: Iterable[int] | None = None) -> Estimate:
+        """Interquartile mean over seeds and points that differ; each point is a stratum."""
         return stratified_bootstrap(self.ratio(policy, points), resamples=RESAMPLES)
 
     def concerns(self, policy: str) -> list[Key]:
         """The keys that can matter to a policy: all but those of other policies."""
-        others = tuple(f"policies.{name}." for name in self.policies if name != policy)
-        return [key for key in self.keys if not key.path.startswith(others)]
+        return [key for key in self.keys if key.policy in (None, policy)]
 
-    def setting(self, point: int) -> str:
-        """The values of a point in words."""
-        return ", ".join(f"{key.name} {value_text(key.values[point])}" for key in self.keys)
+    def setting(self, policy: str, point: int) -> str:
+        """The values of a point in words, as far as they matter to a policy."""
+        keys = self.concerns(policy)
+        return ", ".join(f"{key.name} {value_text(key.values[point])}" for key in keys)
 
 
 def value_text(value: Any) -> str:
@@ -128,11 +152,25 @@ def load_sweep_run(path: str | Path) -> SweepRun:
 
     data = read(path / "sweep.nc", parse)
     paths = [str(key) for key in json.loads(data.attrs["swept"])]
+    for key in paths:
+        if data[key].dims != ("point",):
+            raise InputError(
+                f"{path / 'sweep.nc'} mixes up the swept key {key} and the runs of each point: an "
+                "earlier version wrote it; go on with the sweep (--resume), which repeats no run "
+                "and writes the file anew."
+            )
+    study, content = read(path / "config.yaml", read_config)
+    policies = content.get("policies") or data["policy"].values.tolist()
     keys = tuple(
-        Key(key, _shortest(key, paths), data[key].values, _levels(data[key].values))
+        Key(
+            key,
+            _shortest(key, paths),
+            owner(key, policies),
+            data[key].values,
+            _levels(data[key].values),
+        )
         for key in paths
     )
-    study = read(path / "config.yaml", read_config)[0]
     block = read(path / "sweep.yaml", read_config)[0]
     config = study + "sweep:\n" + "".join(f"  {line}\n" for line in block.splitlines())
     return SweepRun(path, config, read(path / "versions.json", read_versions), data, keys)
@@ -145,9 +183,9 @@ def _shortest(path: str, others: Sequence[str]) -> str:
 
 
 def _levels(values: Array) -> tuple[Level, ...]:
-    """The values in order; of many numbers, bins that hold as many points each."""
-    distinct = np.unique(values)
+    """Numbers in ascending order, of many numbers bins with as many points each; text as given."""
     numeric = values.dtype.kind in "if"
+    distinct = np.unique(values) if numeric else list(dict.fromkeys(values.tolist()))
     if not numeric or len(distinct) <= MAX_LEVELS:
         return tuple(
             Level(value_text(v), float(v) if numeric else float(i), np.flatnonzero(values == v))
@@ -183,7 +221,7 @@ def render_sweep(path: str | Path) -> Path:
             figures=on_page(plates),
             keys=[
                 {"path": key.path, "figure": figure_name(key), "rows": _level_rows(run, key),
-                 "binned": key.binned}
+                 "binned": key.binned, "first": key.first.label}
                 for key in run.keys
                 if len(key.levels) > 1
             ],
@@ -195,10 +233,10 @@ def render_sweep(path: str | Path) -> Path:
 
 
 def _command(run: SweepRun) -> str:
-    folder = shlex.quote(f"runs/{run.path.name}")
+    folder, other = shlex.quote(run.path.name), shlex.quote(f"{run.path.name}-again")
     return (
         f"(cat {folder}/config.yaml; echo sweep:; sed 's/^/  /' {folder}/sweep.yaml) > again.yaml\n"
-        f"rlli sweep again.yaml --output {folder}-again"
+        f"rlli sweep again.yaml --output {other}"
     )
 
 
@@ -212,36 +250,40 @@ def _summary(run: SweepRun) -> str:
     return f"{' × '.join(counts)}; swept: {keys}."
 
 
-def _order(run: SweepRun, policy: str) -> Array:
-    """Points from the best to the worst, by interquartile mean over seeds."""
-    return np.argsort(-run.data["ratio_iqm"].sel(policy=policy).values, kind="stable")
-
-
-def _point_estimate(run: SweepRun, policy: str, point: int) -> Estimate:
-    """As the dataset has it."""
-    part = run.data.sel(policy=policy).isel(point=point)
-    return Estimate(*(part[f"ratio_{end}"].values for end in ("iqm", "low", "high")))
+def _order(run: SweepRun, policy: str) -> list[int]:
+    """Points that differ from the best to the worst, by interquartile mean over seeds."""
+    iqm = run.data["ratio_iqm"].sel(policy=policy).values
+    return sorted(run.distinct(policy), key=lambda point: -float(iqm[point]))
 
 
 def _lead(run: SweepRun) -> str:
     sentences = []
     for policy in run.policies:
-        best = int(_order(run, policy)[0])
-        reached = percent_interval(_point_estimate(run, policy, best), "95 % interval ")
+        best, *others = _order(run, policy)
         everywhere = percent(float(run.estimate(policy).value))
-        level = run.data["ratio_high"].sel(policy=policy).values
-        same = int((level >= float(_point_estimate(run, policy, best).low)).sum()) - 1
-        cannot = f"; the intervals of {same} other points overlap with its own" if same > 0 else ""
+        estimate = run.estimate(policy, [best])
+        reached = percent_interval(estimate, "95 % interval ")
+        if not others:
+            sentences.append(f"{policy} reaches {reached} of the optimum.")
+            continue
+        same = sum(bool(run.estimate(policy, [p]).high >= estimate.low) for p in others)
+        cannot = (
+            f"; the interval{'s' if same > 1 else ''} of {same} other "
+            f"point{'s overlap' if same > 1 else ' overlaps'} with its own"
+            if same
+            else ""
+        )
         sentences.append(
-            f"{policy} reaches {reached} of the optimum at its best point ({run.setting(best)})"
-            f"{cannot}. Over all points it reaches {everywhere}."
+            f"{policy} reaches {reached} of the optimum at its best point "
+            f"({run.setting(policy, best)}){cannot}. Over all points it reaches {everywhere}."
         )
     return " ".join(sentences)
 
 
 def _details(run: SweepRun) -> list[str]:
     """For each policy and key: its best and its worst value."""
-    sentences = []
+    few = too_few(run.seeds)
+    sentences = [f"{few}."] if few else []
     for policy in run.policies:
         for key in run.concerns(policy):
             if len(key.levels) < 2:
@@ -254,7 +296,7 @@ def _details(run: SweepRun) -> list[str]:
                 f"{policy}, {key.path}: from {percent_interval(values[low])} at "
                 f"{key.levels[low].label} to {percent_interval(values[high])} at "
                 f"{key.levels[high].label}"
-                + ("." if apart else "; the intervals overlap, so no difference is shown.")
+                + ("." if apart or few else "; the intervals overlap, so no difference is shown.")
             )
     return sentences
 
@@ -274,8 +316,8 @@ def _level_rows(run: SweepRun, key: Key) -> list[LevelRow]:
     for policy in run.policies:
         if key not in run.concerns(policy):
             continue
-        first = key.levels[0]
         for level in key.levels:
+            first = key.first
             better = "–" if level is first else _interval(_improvement(run, policy, level, first))
             iqm = percent_interval(run.estimate(policy, level.points))
             rows.append(LevelRow(policy, level.label, iqm, better))
@@ -285,19 +327,21 @@ def _level_rows(run: SweepRun, key: Key) -> list[LevelRow]:
 def _improvement(run: SweepRun, policy: str, level: Level, first: Level) -> Estimate:
     """Over the first value: point by point where points differ in this key only, else pooled."""
     one, other = run.ratio(policy, level.points), run.ratio(policy, first.points)
-    if not _paired(run, level, first):
+    if not _paired(run, policy, level, first):
         one, other = one.reshape(-1), other.reshape(-1)
-    return probability_of_improvement(one, other, resamples=RESAMPLES)
+        if run.seeds < MIN_RUNS:  # many points do not make up for few seeds
+            value = probability_of_improvement(one, other).value
+            return Estimate(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
+    return probability_of_improvement(one, other)
 
 
-def _paired(run: SweepRun, level: Level, first: Level) -> bool:
+def _paired(run: SweepRun, policy: str, level: Level, first: Level) -> bool:
     """Whether the points of two values are the same in all other keys, in order: a grid."""
-    if len(level.points) != len(first.points):
+    here, there = run.distinct(policy, level.points), run.distinct(policy, first.points)
+    if len(here) != len(there):
         return False
-    differing = [
-        key for key in run.keys if (key.values[level.points] != key.values[first.points]).any()
-    ]
-    return len(differing) == 1
+    keys = run.concerns(policy)
+    return sum(bool((key.values[here] != key.values[there]).any()) for key in keys) == 1
 
 
 def _interval(estimate: Estimate) -> str:
@@ -309,8 +353,11 @@ def _best_rows(run: SweepRun) -> list[dict[str, Any]]:
     rows = []
     for policy in run.policies:
         for point in _order(run, policy)[:MAX_POINTS]:
-            reached = percent_interval(_point_estimate(run, policy, int(point)))
-            values = [value_text(key.values[point]) for key in run.keys]
+            reached = percent_interval(run.estimate(policy, [point]))
+            concerned = run.concerns(policy)
+            values = [
+                value_text(key.values[point]) if key in concerned else "–" for key in run.keys
+            ]
             rows.append({"policy": policy, "iqm": reached, "values": values})
     return rows
 
@@ -341,8 +388,11 @@ def sensitivity(run: SweepRun, key: Key) -> Figure:
             continue
         colour = COLOURS[index % len(COLOURS)]
         if key.binned:
-            shares = run.data["ratio_iqm"].sel(policy=policy).values
-            axes.plot(key.values, 100 * shares, ".", color=colour, alpha=0.3, markersize=2.5)
+            points = run.distinct(policy)
+            shares = run.data["ratio_iqm"].sel(policy=policy).values[points]
+            axes.plot(
+                key.values[points], 100 * shares, ".", color=colour, alpha=0.3, markersize=2.5
+            )
         estimates = [run.estimate(policy, level.points) for level in key.levels]
         value, low, high = (100 * np.array(part, float) for part in zip(*estimates, strict=True))
         axes.errorbar(
@@ -400,7 +450,7 @@ def profile(run: SweepRun) -> Figure:
     thresholds = np.linspace(ratios.min() - 0.01, max(1.0, ratios.max()), 101)
     for index, policy in enumerate(run.policies):
         colour = COLOURS[index % len(COLOURS)]
-        part = performance_profile(run.ratio(policy), thresholds, resamples=RESAMPLES // 4)
+        part = performance_profile(run.ratio(policy), thresholds)
         value, low, high = (100 * x for x in part)
         dash = DASHES[index % len(DASHES)]
         axes.plot(100 * thresholds, value, color=colour, linestyle=dash, label=policy)

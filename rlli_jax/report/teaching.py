@@ -4,7 +4,6 @@ Reads files only, like the rest of this room; what the files hold is told in
 ``rlli_jax/experiments/teaching/study.py``.
 """
 
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +18,7 @@ from rlli_jax.experiments.statistics import Estimate, t_interval
 from rlli_jax.report import figures
 from rlli_jax.report.data import read, read_config, read_json, read_versions, require
 from rlli_jax.report.labels import conjunction, number, plus_minus, quantity
-from rlli_jax.report.page import on_page, templates, write_report
+from rlli_jax.report.page import again, on_page, templates, write_report
 
 EXAMPLES = 8
 COLOURS = ("#5d6976", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5c2e")
@@ -103,7 +102,6 @@ def render_teaching(run_dir: str | Path) -> Path:
     run = load_teaching_run(run_dir)
     with matplotlib.rc_context(figures.STYLE):
         plates = [figures.plate(name, title, figure) for name, title, figure in _draw(run)]
-    folder = shlex.quote(f"runs/{run.path.resolve().name}")
     page = (
         templates()
         .get_template("teaching.html")
@@ -114,7 +112,7 @@ def render_teaching(run_dir: str | Path) -> Path:
             rows={case: _rows(run, case) for case in run.cases},
             captions={case: _case_words(run, case) for case in run.cases},
             examples=_examples(run),
-            command=f"rlli teach {folder}/config.yaml --output {folder}-again",
+            command=again(run.path),
         )
     )
     return write_report(run.path, plates, page)

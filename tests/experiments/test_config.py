@@ -7,7 +7,16 @@ import tiny_study
 import yaml
 
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.config import DQN, PPO, Learned, load_config, parse_config
+from rlli_jax.experiments.config import (
+    DQN,
+    PPO,
+    Learned,
+    from_yaml,
+    load_config,
+    parse_config,
+    read_yaml,
+    to_yaml,
+)
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -74,25 +83,28 @@ def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
     ("override", "expected"),
     [
         # unknown keys
-        ("sedes=3", "sedes: unknown key, did you mean seeds?; remove or correct it."),
+        ("sedes=3", "sedes: unknown key, did you mean seeds? The keys here are name, "),
         (
             "policies.PPO.config.hiden=[3]",
-            "policies.PPO.config.hiden: unknown key, did you mean hidden?; remove or correct it.",
+            "policies.PPO.config.hiden: unknown key, did you mean hidden? The keys ",
         ),
         (
             "policies.DQN.hyperparams.tua=1",
-            "policies.DQN.hyperparams.tua: unknown key, did you mean tau?; remove or correct it.",
+            "policies.DQN.hyperparams.tua: unknown key, did you mean tau? The keys here ",
         ),
         (
             "policies.Random.iterations=3",
-            "policies.Random.iterations: unknown key here; remove or correct it.",
+            "policies.Random.iterations: unknown key; the keys here are observation, learner.",
         ),
-        ("judge.preset=x", "judge.preset: unknown key here; remove or correct it."),
+        (
+            "judge.preset=x",
+            "judge.preset: unknown key; the keys here are ",
+        ),
         # wrong types
-        ("seeds=many", "seeds: must be a valid integer (given: 'many')."),
-        ("seeds=true", "seeds: must be a valid integer (given: True)."),
+        ("seeds=many", 'seeds: must be a valid integer (given: "many").'),
+        ("seeds=true", "seeds: must be a valid integer (given: true)."),
         ("seeds=[1]", "seeds: must be a valid integer."),
-        ("policies=", "policies: must be a valid dictionary (given: None)."),
+        ("policies=", "policies: must be a valid dictionary (given: null)."),
         ("policies.PPO.config.hidden=[8, x]", "policies.PPO.config.hidden.1: must be a valid "),
         ("judge.columns={user: 5}", "judge.columns.user: must be a valid string (given: 5)."),
         # impossible values
@@ -115,7 +127,6 @@ def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
         ),
         ("judge.kind=llm", "judge.kind: must be one of psychometric, recorded"),
         ("policies.PPO.learner=sac", "policies.PPO: learner must be one of ppo, dqn, random, "),
-        ("policies.New.iterations=3", "policies.New: learner must be one of ppo, dqn, random, "),
         ("policies={}", "policies: dictionary should have at least 1 item"),
         ("policies={../x: {learner: random}}", "policies: '../x' cannot be the name of a folder"),
         ("name=../x", "name: string should match pattern"),
@@ -259,7 +270,7 @@ def test_nobody_observes_a_personality_that_recorded_scores_do_not_tell(tmp_path
 @pytest.mark.parametrize(
     ("override", "problem"),
     [
-        ("seed=9223372036854775808", "seed: must be less than 9223372036854775808"),
+        ("seed=9223372036854775808", "seed: must be less than 92233720368547"),
         ("seed=-9223372036854775809", "seed: must be greater than or equal to -92233720368547758"),
         ("table.split_seed=-1", r"table\.split_seed: must be greater than or equal to 0"),
     ],
@@ -269,3 +280,60 @@ def test_a_seed_that_no_generator_takes_is_refused(tmp_path, override, problem):
         load_config(tiny_study.write_config(tmp_path), [override])
     largest = load_config(tiny_study.write_config(tmp_path), ["seed=9223372036854775807"])
     assert largest.seed == 2**63 - 1
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-2", 0.01), ("5e6", 5e6), ("-2E+4", -2e4), (".5e1", 5.0), ("1.e3", 1e3), ("7", 7)],
+)
+def test_numbers_are_numbers_however_they_are_written(tmp_path, text, value):
+    path = tmp_path / "a.yaml"
+    path.write_text(f"rate: {text}\nrates: [{text}]\n")
+    assert read_yaml(path) == {"rate": value, "rates": [value]}
+    assert read_yaml(path, [f"rate={text}", "x=1"])["rate"] == value
+    assert isinstance(read_yaml(path)["rate"], type(value))
+
+
+def test_a_whole_number_may_have_an_exponent(tmp_path):
+    config = tiny_study.write_config(tmp_path)
+    study = load_config(config, ["seeds=1e1", "policies.PPO.iterations=1.0e+2"])
+    assert (study.seeds, study.policies["PPO"].iterations) == (10, 100)
+    assert isinstance(study.seeds, int)
+    with pytest.raises(InputError, match=r"seeds: must be a valid integer \(given: 0.5\)"):
+        load_config(config, ["seeds=5e-1"])
+
+
+def test_text_that_looks_like_a_number_stays_text(tmp_path):
+    content = {"user": "1e5", "others": ["2e-3", "7", "e5"], "number": 1e-5}
+    assert from_yaml(to_yaml(content)) == content
+    path = tmp_path / "a.yaml"
+    path.write_text("user: '1e5'\n")
+    assert read_yaml(path) == {"user": "1e5"}
+
+
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        (
+            "policies.ppo.iterations=3",
+            "no policies.ppo, did you mean policies.PPO? The policies are",
+        ),
+        (
+            "policies.DNQ.iterations=3",
+            "no policies.DNQ, did you mean policies.DQN? The policies are",
+        ),
+        (
+            "policies.New.iterations=3",
+            "no policies.New; the policies are 'PPO', 'DQN', 'Random'; a",
+        ),
+        ("Seeds=3", "no Seeds; write seeds."),
+        ("environment.Rounds=3", "no environment.Rounds; write environment.rounds."),
+    ],
+)
+def test_an_override_of_what_is_not_there_names_what_is(config, override, meant):
+    assert f"override '{override}': there is {meant}" in sentence(config, override)
+
+
+def test_a_new_policy_may_be_given_whole_or_by_its_learner_first(config):
+    study = load_config(config, ["policies.New={learner: greedy}", "policies.B.learner=random"])
+    assert {"New", "B"} < set(study.policies)

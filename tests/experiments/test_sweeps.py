@@ -189,3 +189,24 @@ def test_a_damaged_chunk_is_named(finished, tmp_path):
     (copy / "chunks" / "0-1.npz").write_bytes(b"not a file of arrays")
     with pytest.raises(InputError, match=r"0-1.npz cannot be read .* go on with --resume"):
         run_sweep(load_sweep(config), copy, "resume", Console(quiet=True))
+
+
+def test_the_time_of_training_is_told_without_that_of_starting(monkeypatch):
+    """A program whose first call takes a second, each call 50 ms, and an iteration 10 ms."""
+
+    class Clock:
+        now, calls = 0.0, 0
+
+        def perf_counter(self):
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(engine, "time", clock)
+
+    def train(iterations):
+        clock.now += 0.05 + 0.01 * iterations + (clock.calls == 0)
+        clock.calls += 1
+
+    assert engine.seconds_an_iteration(train, 1000) == pytest.approx(0.21 / 16)  # 16 at once
+    assert clock.now < 3
+    assert engine.seconds_an_iteration(train, 4) == pytest.approx(0.0225)  # no more are to come

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from experiments.sweep_study import DQN, PPO, write_sweep
 
-from rlli_jax.errors import InputError
+from rlli_jax.errors import InputError, shown
 from rlli_jax.experiments.sweeps.config import load_sweep
 from rlli_jax.experiments.sweeps.plan import make_plan, shared_leaves
 
@@ -113,7 +113,7 @@ def test_traced_keys_share_a_group_and_shapes_tell_groups_apart(tmp_path):
     }.items():
         plan = make_plan(load(tmp_path, {"grid": traced | {key: values}}))
         assert [len(group) for group in plan.groups] == [32, 32]
-        assert plan.varies(plan.groups[1]) == {key: str(values[1])}
+        assert plan.varies(plan.groups[1]) == {key: shown(values[1])}
 
 
 def test_runs_that_a_key_does_not_touch_are_there_once(tmp_path):
@@ -134,3 +134,4 @@ def test_only_what_differs_is_there_once_for_each_run(tmp_path):
     shared = shared_leaves(plan.groups[0].train)
     assert not shared.rounds
     assert shared.qoe
+    assert shared.mean

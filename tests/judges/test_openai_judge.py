@@ -835,5 +835,5 @@ def test_limits_out_of_range():
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(openai_judge, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"openai is missing; install rlli_jax\[llm\]"):
+    with pytest.raises(InputError, match=r"openai is missing; pip install openai"):
         OpenAIJudge(Completions("m"), base_url=CLOSED)

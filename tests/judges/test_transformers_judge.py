@@ -467,7 +467,7 @@ def test_arguments_out_of_range(llava, wrong, message):
 
 def test_a_missing_package_is_named(monkeypatch, llava):
     monkeypatch.setattr(transformers_judge, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"torch is missing; install rlli_jax\[llm\]"):
+    with pytest.raises(InputError, match=r"torch is missing; pip install 'rlli_jax\[llm\]'"):
         TransformersJudge(llava)
 
 

@@ -217,7 +217,7 @@ def test_bad_addresses(where, problem):
 
 def test_without_psycopg(monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(InputError, match=r"install rlli_jax\[postgres\]"):
+    with pytest.raises(InputError, match=r"pip install 'rlli_jax\[postgresql\]'"):
         open_store("postgresql://me@127.0.0.1:1/db")
 
 

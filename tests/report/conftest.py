@@ -161,7 +161,7 @@ def run_dir(tmp_path: Path) -> Path:
         users=("Ada", "Bruno"),
         requests=("a cat", "an astronaut"),
         providers=("Vivid", "Film", "Monochrome"),
-        seeds=4,
+        seeds=5,
         iterations=30,
         human=True,
     )

@@ -28,7 +28,7 @@ def test_loads_what_was_written(run_dir):
     ppo = run.policies[0]
     assert ppo.learned
     assert ppo.observation == ("action", "reward")
-    assert ppo.curve.episode_return.shape == (4, 30)
+    assert ppo.curve.episode_return.shape == (5, 30)
     assert run.policies[4].train_seconds is None
     assert run.reference.optimum == pytest.approx(run.table.provider_values.max(1).sum())
     assert run.thumbnail(0, 0).width == 128
@@ -90,7 +90,7 @@ def test_an_evaluation_of_another_table_is_refused(run_dir):
     with np.load(path) as file:
         arrays = dict(file)
     np.savez(path, **arrays | {"choices": arrays["choices"][..., :-1]})
-    with pytest.raises(InputError, match=r"choices has shape \(4, 2, 2, 2\) where \(4, 2, 2, 3\)"):
+    with pytest.raises(InputError, match=r"choices has shape \(5, 2, 2, 2\) where \(5, 2, 2, 3\)"):
         load_run(run_dir)
 
 

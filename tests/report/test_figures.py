@@ -39,7 +39,7 @@ def test_bars_are_mean_qoe_and_ticks_each_users_optimum(run):
     np.testing.assert_allclose([bar.get_height() for bar in bars], ppo.qoe.mean(0))
     assert len(axes.containers) == 2 * len(run.policies)
     ends = np.array(errors.lines[2][0].get_segments())[:, :, 1]
-    half = 3.182446305284263 * ppo.qoe.std(0, ddof=1) / 2  # t(0.975; 3 degrees), 4 seeds
+    half = 2.776445105197793 * ppo.qoe.std(0, ddof=1) / np.sqrt(5)  # t(0.975; 4 degrees)
     np.testing.assert_allclose(ends, np.stack([ppo.qoe.mean(0) - half, ppo.qoe.mean(0) + half], 1))
     optimum = axes.collections[-1].get_segments()
     np.testing.assert_allclose([line[0, 1] for line in optimum], run.table.provider_values.max(1))

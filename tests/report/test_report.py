@@ -99,7 +99,7 @@ def test_page_names_everything(rendered):
     assert "made-up device" in page.text
     assert "rounds: 10" in page.text
     assert "The command was: rlli made-up" in page.text
-    assert "rlli run runs/default/config.yaml --output runs/default-again" in page.text
+    assert "rlli run default/config.yaml --output default-again" in page.text
 
 
 def test_ratios_and_times_are_those_of_the_data(rendered):
@@ -147,7 +147,7 @@ def test_equal_policies_tie_in_the_lead(run_dir):
 
 def test_share_is_relative_to_the_optimum(run_dir):
     optimum = load_run(run_dir).reference.optimum
-    edit_evaluation(run_dir, "PPO", objective=np.full(4, optimum / 2))
+    edit_evaluation(run_dir, "PPO", objective=np.full(5, optimum / 2))
     estimate = share(load_run(run_dir), load_run(run_dir).policies[0])
     np.testing.assert_allclose(tuple(map(float, estimate)), 0.5)
 
@@ -256,11 +256,16 @@ def test_large_run_says_what_it_leaves_out(tmp_path, make_run):
     assert not [tag for tag, _ in page.tags if tag == "img"]
 
 
-def test_one_seed_has_no_interval_and_no_ranking(tmp_path, make_run):
-    run_dir = make_run(tmp_path / "single", seeds=1, iterations=1, pictures=False)
+@pytest.mark.parametrize(("seeds", "why"), [(1, "1 seed gives"), (4, "4 seeds give")])
+def test_fewer_than_five_seeds_have_no_interval_and_no_ranking(tmp_path, make_run, seeds, why):
+    run_dir = make_run(tmp_path / "few", seeds=seeds, iterations=1, pictures=False)
     page = read(render(run_dir))
-    assert page.text.count("With a single seed,") == 2
+    assert page.text.count("cannot be told apart or ranked by so few seeds") == 2
+    assert f"{why} no interval: below 5 seeds" in page.text
     assert "nan" not in page.text.lower()
+    findings = page.text[: page.text.index("Policies Policy")]
+    for claim in ("95 % interval ", " tie", " points (", "excludes zero", "is ahead"):
+        assert claim not in findings.split("Shares are interquartile")[0]
 
 
 def test_run_without_learned_policies(run_dir):

@@ -55,7 +55,7 @@ def grid(tmp_path):
     """Rate x gamma: rate decides (50, 70, 90 %), gamma adds a point."""
     rate, gamma = np.repeat(RATES, 2), np.tile([0.5, 0.9], 3)
     share = np.repeat([0.5, 0.7, 0.9], 2) + np.tile([0.0, 0.01], 3)
-    ratio = share[None, :, None] + np.array([0.0, 0.002, 0.004, 0.006])
+    ratio = share[None, :, None] + np.array([0.0, 0.002, 0.003, 0.004, 0.006])
     return write_run(tmp_path / "grid", {RATE: rate, GAMMA: gamma}, ratio)
 
 
@@ -79,7 +79,7 @@ def test_the_page_stands_alone_and_names_the_stand_in(grid):
 
 def test_the_findings_are_those_of_the_numbers(grid):
     text = text_of(render_sweep(grid).read_text())
-    assert "6 points × 1 policy × 4 seeds" in text
+    assert "6 points × 1 policy × 5 seeds" in text
     # The best point is the last: 0.91 plus the middle of 0.002 and 0.004.
     assert "PPO reaches 91.3" in text
     assert "(learning_rate 0.01, gamma 0.9)" in text
@@ -96,7 +96,7 @@ def test_improvement_is_counted_point_by_point(grid):
     text = text_of(render_sweep(grid).read_text())
     # At the same rate every run with gamma 0.9 beats every run with 0.5, though not across rates;
     # and each of the other two rates beats the first at either gamma.
-    assert text.count("1.00 (1.00–1.00)") == 3
+    assert len(re.findall(r"1\.00 \(0\.\d\d–1\.00\)", text)) == 3
 
 
 def test_random_numbers_are_put_into_bins(tmp_path):
@@ -121,11 +121,73 @@ def test_text_keys_and_several_policies(tmp_path):
     assert not list((path / "figures").glob("*rounds*"))  # it has one value
 
 
-def test_a_single_seed_has_no_interval(tmp_path):
-    path = write_run(tmp_path / "one", {RATE: np.array(RATES)}, np.full((1, 3, 1), 0.5))
+@pytest.mark.parametrize("seeds", [1, 4])
+def test_fewer_than_five_seeds_have_no_interval(tmp_path, seeds):
+    ratio = np.linspace(0.4, 0.6, 3 * seeds).reshape(1, 3, seeds)
+    path = write_run(tmp_path / "few", {RATE: np.array(RATES)}, ratio)
     text = text_of(render_sweep(path).read_text())
     assert "nan" not in text.lower()
-    assert "PPO reaches 50.0" in text
+    assert "no interval: below 5 seeds" in text
+    assert "95 % interval" not in text
+    assert "overlap" not in text
+    assert "1.00 (" not in text
+
+
+def test_words_keep_the_order_of_the_config_and_its_first_value_is_compared_with(tmp_path):
+    keys = {KINDS: np.array(["words", "a", "words", "a"]), GAMMA: np.array([0.9, 0.9, 0.5, 0.5])}
+    ratio = np.array([0.5, 0.7, 0.4, 0.6])[None, :, None] + np.arange(5) / 1000
+    path = write_run(tmp_path / "words", keys, ratio)
+    kinds, gamma = load_sweep_run(path).keys
+    assert [level.label for level in kinds.levels] == ["words", "a"]
+    assert [level.label for level in gamma.levels] == ["0.5", "0.9"]
+    text = text_of(render_sweep(path).read_text())
+    assert "Better than words" in text
+    assert "Better than 0.9" in text  # the first value given, though not the lowest
+
+
+def two_policies(tmp_path):
+    """PPO's rate times a number of rounds: DQN has the same runs at every rate."""
+    rate, rounds = np.tile(RATES, 2), np.repeat(np.array([1, 2], np.int32), 3)
+    runs = np.array([-0.02, -0.01, 0, 0.01, 0.02])
+    ppo = rate[:, None] + 0.5 + runs
+    dqn = 0.3 + 0.1 * rounds[:, None] + runs
+    keys = {RATE: rate, "environment.rounds": rounds}
+    return write_run(tmp_path / "two", keys, np.stack([ppo, dqn]), policies=("PPO", "DQN"))
+
+
+def test_a_policys_points_are_told_by_its_own_keys(tmp_path):
+    path = two_policies(tmp_path)
+    text = text_of(render_sweep(path).read_text())
+    assert "DQN reaches 50.0" in text
+    (said,) = re.findall(r"DQN reaches .*? at its best point (.*?) Over all", text)
+    assert said == "(rounds 2)."
+    rows = re.findall(r"DQN (\S+) (\d) \d\d", text[text.index("Best points") :])
+    assert rows == [("–", "2"), ("–", "1")]
+
+
+def test_equal_runs_are_counted_once(tmp_path):
+    run = load_sweep_run(two_policies(tmp_path))
+    assert run.distinct("DQN") == [0, 3]
+    assert run.distinct("PPO") == list(range(6))
+    assert run.ratio("DQN").shape == (5, 2)
+    # Three copies of the same five runs tell no more than one.
+    np.testing.assert_equal(run.estimate("DQN", [0, 1, 2]), run.estimate("DQN", [0]))
+
+
+def test_a_policy_whose_name_begins_that_of_another_keeps_its_keys(tmp_path):
+    keys = {"policies.PPO.2.iterations": np.array([1, 2], np.int32)}
+    path = write_run(tmp_path / "dots", keys, np.zeros((2, 2, 5)), policies=("PPO", "PPO.2"))
+    run = load_sweep_run(path)
+    assert [len(run.concerns(name)) for name in run.policies] == [0, 1]
+
+
+def test_a_swept_seed_that_an_earlier_version_mislabelled_is_refused(tmp_path):
+    path = write_run(tmp_path / "seed", {RATE: np.array(RATES)}, np.zeros((1, 3, 5)))
+    data = xr.load_dataset(path / "sweep.nc", engine="scipy")
+    data.attrs["swept"] = json.dumps(["seed"])
+    data.to_netcdf(path / "sweep.nc", engine="scipy")
+    with pytest.raises(InputError, match=r"swept key seed .* \(--resume\)"):
+        load_sweep_run(path)
 
 
 def test_an_unfinished_sweep_says_so(grid):

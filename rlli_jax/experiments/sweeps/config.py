@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from rlli_jax.errors import InputError
+from rlli_jax.errors import InputError, shown
 from rlli_jax.experiments.config import (
     Block,
     Learned,
@@ -27,6 +26,7 @@ from rlli_jax.experiments.config import (
     one_sentence,
     parse_config,
     read_yaml,
+    set_key,
 )
 
 Point = dict[str, Any]  # key -> value
@@ -163,7 +163,7 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
     try:
         block = SweepBlock.model_validate(given)
     except ValidationError as error:
-        raise InputError(f"{path}: sweep: {one_sentence(error, given)}") from None
+        raise InputError(f"{path}: sweep: {one_sentence(error, given, SweepBlock)}") from None
     folder = path.resolve().parent
     study = parse_config(content, source=str(path), folder=folder)
     learned = [name for name, policy in study.policies.items() if isinstance(policy, Learned)]
@@ -185,8 +185,8 @@ def _studies(
     for i, point in enumerate(points):
         changed = _unshared(content)
         for key, value in point.items():
-            apply_override(changed, f"{key}={yaml.safe_dump(value, default_flow_style=True)}")
-        values = ", ".join(f"{key}={value}" for key, value in point.items())
+            set_key(changed, key, value, f"{path}: sweep")
+        values = ", ".join(f"{key}={shown(value)}" for key, value in point.items())
         yield parse_config(
             changed, source=f"{path}, point {i + 1} of the sweep ({values})", folder=folder
         )

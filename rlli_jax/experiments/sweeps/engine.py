@@ -38,6 +38,7 @@ from rlli_jax.learners.ppo import ppo
 
 AXIS = "runs"
 CHECKPOINT_SECONDS = 60.0
+MEASURED_SECONDS = 0.2  # of training, to tell how long the rest will take
 CPU_CHUNK = 32  # more runs at once on one core gain nothing and leave its cache
 SPREAD = 8  # chunks that a group is split into on a CPU, so that many devices have work
 RUNS, SAME = PartitionSpec(AXIS), PartitionSpec()
@@ -180,9 +181,12 @@ class Program:
             fresh = memory.output_size_in_bytes - memory.alias_size_in_bytes
             one = memory.argument_size_in_bytes + memory.temp_size_in_bytes + fresh
             self.bytes = one * len(self.devices)
-        start = time.perf_counter()
-        jax.block_until_ready(self._advance(progress, params, *span))
-        return time.perf_counter() - start
+
+        def train(iterations: int) -> None:
+            nonlocal progress
+            progress = self.advance(progress, params, 0, iterations)
+
+        return seconds_an_iteration(train, self.iterations)
 
     def _tests(self, wave: Inputs) -> tuple[jax.Array, EnvParams]:
         return self.place(wave.test_keys), self.place(wave.test, self._common.test)
@@ -206,6 +210,23 @@ class Program:
             "qoe": qoe.astype(np.float32),
             "objective": qoe.sum(-1).astype(np.float32),
         }
+
+
+def seconds_an_iteration(train: Callable[[int], None], iterations: int) -> float:
+    """How long ``train`` takes for one iteration in a long run of at most ``iterations``.
+
+    The first call of a program takes many times as long as a later one, and every call takes time
+    of its own: the length grows until a call takes long enough to be measured.
+    """
+    train(1)
+    length = 1
+    while True:
+        start = time.perf_counter()
+        train(length)
+        seconds = time.perf_counter() - start
+        if seconds >= MEASURED_SECONDS or length == iterations:
+            return seconds / length
+        length = min(4 * length, iterations)
 
 
 def to_host(x: jax.Array) -> np.ndarray:

@@ -13,12 +13,13 @@ import jax
 import numpy as np
 
 from rlli_jax.envs.provider_selection import EnvParams, ProviderSelection, make_params
-from rlli_jax.errors import InputError
+from rlli_jax.errors import InputError, shown
 from rlli_jax.experiments.config import DQN, PPO, Learned, StudyConfig
 from rlli_jax.experiments.sweeps.config import Sweep
 from rlli_jax.experiments.tables import Problem, build_problem
 from rlli_jax.experiments.training import policy_keys
 from rlli_jax.learners.core import PyTree
+from rlli_jax.names import owner
 
 
 @dataclass(frozen=True)
@@ -71,15 +72,15 @@ class Plan:
         """The swept keys that have one value in this group but several in the sweep."""
         points = self.sweep.points
         inside = {run.point for run in group.runs}
-        others = set(self.sweep.study.policies) - {run.policy for run in group.runs}
-        shown = {}
+        policies = {run.policy for run in group.runs}
+        told = {}
         for key in self.sweep.block.keys:
-            if key.startswith(tuple(f"policies.{name}." for name in others)):
+            if owner(key, self.sweep.study.policies) not in (None, *policies):
                 continue  # another policy's, so its runs are shared by all values
             values = {repr(points[i][key]) for i in inside}
             if len(values) == 1 and len({repr(point[key]) for point in points}) > 1:
-                shown[key] = str(points[min(inside)][key])
-        return shown
+                told[key] = shown(points[min(inside)][key])
+        return told
 
 
 def make_plan(sweep: Sweep) -> Plan:
@@ -202,7 +203,8 @@ def shared_leaves(trees: Sequence[PyTree]) -> PyTree:
     """Which leaves are equal in all trees, as a tree of bool."""
     distinct = list({id(tree): tree for tree in trees}.values())
     return jax.tree.map(
-        lambda first, *others: all(np.array_equal(first, x) for x in others), *distinct
+        lambda first, *others: all(np.array_equal(first, x) for x in others),
+        *distinct,
     )
 
 

@@ -20,6 +20,18 @@ ANY_NUMBER = -1  # of retries
 _programs: dict[str, tuple[engine.Shared, engine.Program]] = {}  # of this worker
 
 
+def package() -> Any:
+    """Ray. Raises InputError if it is not installed."""
+    try:
+        import ray
+    except ImportError:
+        raise InputError(
+            "--engine ray needs Ray, which is not installed; pip install 'rlli_jax[ray]', or use "
+            "--engine local."
+        ) from None
+    return ray
+
+
 def run_on_ray(plan: Plan, path: Path, report: Callable[[int, int], None]) -> None:
     """Carry out the unfinished chunks on the cluster that is connected, or a local one.
 
@@ -30,13 +42,7 @@ def run_on_ray(plan: Plan, path: Path, report: Callable[[int, int], None]) -> No
     Raises:
         InputError: Ray is not installed.
     """
-    try:
-        import ray
-    except ImportError:
-        raise InputError(
-            "--engine ray needs Ray, which is not installed; pip install 'rlli_jax[ray]', or use "
-            "--engine local."
-        ) from None
+    ray = package()
     if not ray.is_initialized():
         ray.init(log_to_driver=False, include_dashboard=False)
     gpus = int(jax.default_backend() == "gpu")

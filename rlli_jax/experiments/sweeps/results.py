@@ -17,8 +17,14 @@ from rlli_jax.experiments.sweeps.engine import Results, make_learner, read_chunk
 from rlli_jax.experiments.sweeps.plan import Group, Plan
 from rlli_jax.files import write_bytes
 
-RESAMPLES = 1000  # of the interval of each point
+RESAMPLES = 1000  # of the standard error of each point
 _DIMS = {"curve": "iteration", "returns": "episode", "qoe": "user"}
+_DIMENSIONS = ("policy", "point", "seed", *_DIMS.values())
+
+
+def coordinate(key: str) -> str:
+    """Name of a swept key's coordinate: the key, unless a dimension has that name (``seed``)."""
+    return f"study.{key}" if key in _DIMENSIONS else key
 
 
 def collect(plan: Plan, path: Path) -> xr.Dataset:
@@ -26,7 +32,7 @@ def collect(plan: Plan, path: Path) -> xr.Dataset:
 
     Variables: ``objective`` (Eq. 2: QoE summed over users) and ``ratio`` to its ``optimum`` for
     each run; ``ratio_iqm`` with ``ratio_low`` and ``ratio_high``, the interquartile mean over
-    seeds and its 95 % stratified bootstrap interval; ``returns`` of the evaluation episodes;
+    seeds and its 95 % bootstrap-t interval over seeds; ``returns`` of the evaluation episodes;
     ``qoe`` of each user; ``curve``, the mean return in each iteration of training; the
     references of each point.
 
@@ -76,13 +82,14 @@ def collect(plan: Plan, path: Path) -> xr.Dataset:
     }  # fmt: skip
     variables |= {name: ((*dims, _DIMS[name]), values) for name, values in wide.items()}
     coordinates: dict[str, Any] = {
-        key: ("point", _labels([point[key] for point in sweep.points])) for key in sweep.block.keys
+        coordinate(key): ("point", _labels([point[key] for point in sweep.points]))
+        for key in sweep.block.keys
     }
     coordinates |= {"policy": list(sweep.policies), "seed": np.arange(shape[2], dtype=np.int32)}
     attributes = {
         "title": sweep.study.name,
         "description": sweep.study.description,
-        "swept": json.dumps(sweep.block.keys),
+        "swept": json.dumps([coordinate(key) for key in sweep.block.keys]),
         "judge": _judge(plan),
         "stand_in": int(any(problem.table.stand_in for problem in plan.problems)),
     }

@@ -18,18 +18,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import yaml
 from jax.experimental import multihost_utils
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from rlli_jax.errors import InputError
+from rlli_jax.experiments.config import from_yaml
 from rlli_jax.experiments.run_directory import Existing, open_run, write_json, write_yaml
 from rlli_jax.experiments.sweeps import engine
 from rlli_jax.experiments.sweeps.config import Sweep
 from rlli_jax.experiments.sweeps.plan import Plan, make_plan
 from rlli_jax.experiments.sweeps.results import collect, write_dataset
+from rlli_jax.progress import LoggedProgress
 
 Engine = Literal["local", "ray"]
 
@@ -87,7 +88,7 @@ def _directory(path: Path, sweep: Sweep, existing: Existing) -> Iterator[Path]:
         block = sweep.block.model_dump(mode="json", exclude_none=True)
         kept = opened / "sweep.yaml"
         if first and kept.exists():
-            if yaml.safe_load(kept.read_text(encoding="utf-8")) != block:
+            if from_yaml(kept.read_text(encoding="utf-8")) != block:
                 raise InputError(
                     f"{opened} holds another sweep (its block sweep differs); resume it with its "
                     "own config, or give another directory with --output."
@@ -176,7 +177,8 @@ def _prepare(plan: Plan, path: Path, console: Console) -> dict[int, engine.Prepa
         console.print(rows, highlight=False)
     console.print(
         f"{compilations} compilations; memory bound {bound / 1e9:.2f} GB; training will take about "
-        f"{total:.0f} s on {len(devices)} {devices[0].platform} devices, by one iteration each",
+        f"{total:.0f} s on {len(devices)} {devices[0].platform} devices, by the first "
+        "iterations of each group",
         highlight=False,
     )
     return ready
@@ -190,7 +192,7 @@ def _progress(plan: Plan, path: Path, console: Console) -> Iterator[Any]:
         for index, group in enumerate(plan.groups)
         for c in engine.pending(path, index, group)
     )
-    with Progress(
+    with LoggedProgress(
         TextColumn("training"),
         BarColumn(),
         TextColumn("{task.percentage:.0f} %"),

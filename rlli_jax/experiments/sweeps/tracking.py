@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +45,25 @@ def package(tracker: Tracker) -> ModuleType:
             f"--track {tracker} needs the package {_PACKAGES[tracker]}, which is not installed; "
             f"pip install 'rlli_jax[{tracker}]'."
         ) from None
+
+
+def prepare(tracker: Tracker) -> None:
+    """Find out before training what would stop :func:`track` after it.
+
+    Raises:
+        InputError: the tracker's package is not installed, or it has no key.
+    """
+    module = package(tracker)
+    if tracker == "wandb" and os.environ.get("WANDB_MODE", "online") in ("online", "run", "shared"):
+        try:
+            known = module.login()
+        except module.errors.Error:  # no key, and nobody at a terminal to give one
+            known = False
+        if not known:
+            raise InputError(
+                "--track wandb: Weights & Biases has no key; set WANDB_API_KEY, run `wandb login`, "
+                "or set WANDB_MODE=offline to keep the runs on this machine."
+            )
 
 
 def track(tracker: Tracker, path: Path) -> str:
@@ -86,7 +107,7 @@ def _to_tensorboard(tensorboard: ModuleType, dataset: xr.Dataset, folder: Path) 
                 writer.add_scalar("episode_return", value, step)
             # Its own file, beside the curve's: TensorBoard's table of hyper-parameters reads it.
             writer.add_hparams(run.settings, run.results, name="settings")
-    return f"tracked: tensorboard --logdir '{folder}'"
+    return f"tracked: tensorboard --logdir {shlex.quote(str(folder))}"
 
 
 def _to_wandb(wandb: ModuleType, dataset: xr.Dataset, folder: Path) -> str:

@@ -11,7 +11,7 @@ with the next one.
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +33,7 @@ from rlli_jax.experiments.teaching.config import (
     StandIn,
     TeachingStudy,
 )
+from rlli_jax.progress import LOG_SECONDS
 from rlli_jax.teaching.bidirectional import (
     Adapt,
     Asked,
@@ -124,8 +125,14 @@ def carry_out(study: TeachingStudy, path: Path, console: Console) -> None:
             for block, method, file in jobs:
                 if not file.exists():
                     running.append(pool.submit(_run_method, programs, block, method, keys, file))
-            for done in as_completed(running):
-                console.print(done.result(), highlight=False, markup=False)
+            waiting = set(running)
+            while waiting:
+                done, waiting = wait(waiting, LOG_SECONDS, FIRST_COMPLETED)
+                for job in done:
+                    console.print(job.result(), highlight=False, markup=False)
+                if not done:
+                    finished = len(running) - len(waiting)
+                    console.print(f"{finished} of {len(running)} finished", highlight=False)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from rlli_jax.errors import InputError
+from rlli_jax.errors import InputError, shown
 from rlli_jax.files import refused, whole, write_text
 from rlli_jax.teaching.t5.model import ComputeDtype, T5Config, init_params
 from rlli_jax.teaching.t5.scoring import (
@@ -139,9 +139,9 @@ def _read_config(path: Path) -> T5Config:
     for field in fields(T5Config):
         value = getattr(config, field.name)
         if field.type is int and (type(value) is not int or value < 0):
-            raise InputError(f"{path}: {field.name} is {value!r}; it must be a whole number.")
+            raise InputError(f"{path}: {field.name} is {shown(value)}; it must be a whole number.")
         if field.type is float and type(value) not in (int, float):
-            raise InputError(f"{path}: {field.name} is {value!r}; it must be a number.")
+            raise InputError(f"{path}: {field.name} is {shown(value)}; it must be a number.")
     if config.feed_forward_proj not in ("relu", "gated-gelu"):
         raise InputError(
             f"{path}: feed_forward_proj is {config.feed_forward_proj!r}; only 'relu' and "
@@ -160,7 +160,7 @@ def _read_tensors(folder: Path) -> dict[str, jax.Array]:
         try:
             shards = json.loads(index.read_text())["weight_map"].values()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{index} is damaged ({error!r}); fetch it again.") from error
+            raise InputError(f"{index} is damaged ({error}); fetch it again.") from error
         files = [folder / shard for shard in sorted(set(shards))]
     tensors: dict[str, jax.Array] = {}
     for file in files:

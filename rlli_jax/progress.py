@@ -1,0 +1,36 @@
+"""Progress for people at a terminal and in a log."""
+
+import time
+from typing import Any
+
+from rich.progress import Progress, TaskID
+
+LOG_SECONDS = 60.0
+
+
+class LoggedProgress(Progress):
+    """Bars at a terminal; elsewhere, such as in a file, what is at work as a line once a minute."""
+
+    _logged: float | None = None
+
+    def start(self) -> None:
+        self._logged = time.monotonic()
+        super().start()
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        super().advance(task_id, advance)
+        self._log()
+
+    def update(self, task_id: TaskID, *arguments: Any, **fields: Any) -> None:
+        super().update(task_id, *arguments, **fields)
+        self._log()
+
+    def _log(self) -> None:
+        now = time.monotonic()
+        if self.disable or self.console.is_terminal or self._logged is None:
+            return
+        if now - self._logged >= LOG_SECONDS:
+            self._logged = now
+            at_work = [task for task in self.tasks if not task.finished]
+            if at_work:
+                self.console.print(self.make_tasks_table(at_work))
