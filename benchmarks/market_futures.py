@@ -43,7 +43,7 @@ def rows(path: Path, name: str, futures: int, seeds: int) -> list[dict[str, Any]
     like = jax.eval_shape(init, keys, hyperparams, market.params)
     content = checkpoint_content(learners[0], like, market.params, block.iterations)
     state = Checkpoints(path / "checkpoints" / name).restore(block.iterations, content)["state"]
-    optimum = np.mean(json.loads((path / "references.json").read_text())["optimum"])
+    optimum = np.asarray(json.loads((path / "references.json").read_text())["optimum"])
     found = []
     for seed in range(seeds):
         learned = jax.tree.map(lambda x, seed=seed: x[seed], state)
@@ -56,14 +56,14 @@ def rows(path: Path, name: str, futures: int, seeds: int) -> list[dict[str, Any]
             start = time.perf_counter()
             played = jax.block_until_ready(run(keys_test[seed]))
             seconds = time.perf_counter() - start
-            returns = np.asarray(played["returns"]).mean()
+            returns = np.asarray(played["returns"])
             row = {
                 "run": path.name,
                 "policy": name,
                 "seed": seed,
                 "futures": count,
-                "return": round(float(returns), 2),
-                "of_optimum": round(float(returns / optimum), 4),
+                "return": round(float(returns.mean()), 2),
+                "of_optimum": round(float((returns / optimum).mean()), 4),
                 "ms_a_decision": round(1e3 * seconds / float(np.sum(played["tasks"])), 2),
                 "cpu": measure.cpu(),
                 "date": f"{datetime.date.today()}",

@@ -4,9 +4,11 @@
 
 Each fleet is a study of its own in a folder of ``--output``; what is finished is not run again, and
 a run that was stopped goes on from its last checkpoint. Prints and keeps, for each policy, its
-mean return on held-out tasks with the 95 % interval over seeds, the ratio to the offline optimum
-and to the least-loaded policy, and the published ratio of the namesake; for all studies that are
-finished in ``--output``.
+mean return on the test episodes and its ratio to the offline optimum, both with the 95 % interval
+over seeds and episodes (below five seeds over episodes only, as the column ``interval`` says), the
+ratio to the least-loaded policy, and the published ratio of the namesake; for all studies that are
+finished in ``--output``. With ``--split tuning`` policies are judged by the tuning episodes, on
+which settings are to be chosen.
 """
 
 import argparse
@@ -21,7 +23,7 @@ from rich.console import Console
 from rlli_jax.experiments.market import study
 from rlli_jax.experiments.market.config import load_market_config
 from rlli_jax.experiments.run_directory import open_run
-from rlli_jax.experiments.statistics import bootstrap_difference, t_interval
+from rlli_jax.experiments.two_way import interval_over, two_way_difference
 from rlli_jax.report.market import load_market_run, ratio, render_market
 
 STUDIES = ("fleet-0", "fleet-1", "fleet-2", "qoe")
@@ -48,30 +50,36 @@ def carry_out(config_file: str, path: Path, overrides: list[str], chosen: list[s
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
-    """One row for each policy of a finished run; intervals are 95 % t intervals over seeds."""
+    """One row for each policy of a finished run, with 95 % intervals."""
     run = load_market_run(path)
     base, crash_avoid = run.baseline, PUBLISHED["Least loaded (Crash Avoid)"]
     assert base is not None  # both configs have it
     machine = {"cpu": measure.cpu(), "date": f"{datetime.date.today()}"}
     rows = []
     for policy in run.policies:
-        value, low, high = (round(float(x), 2) for x in t_interval(policy.returns))
+        value, low, high = (round(float(x), 2) for x in policy.mean("returns"))
+        of_optimum, optimum_low, optimum_high = (round(float(x), 4) for x in ratio(run, policy))
         known = PUBLISHED.get(policy.name)
         rows.append(
             {
                 "run": path.name,
                 "policy": policy.name,
                 "seeds": len(policy.returns),
+                "split": run.split,
+                "episodes": len(run.tasks),
+                "interval": interval_over(len(policy.returns), len(run.tasks)) or "",
                 "env_steps": policy.env_steps or "",
                 "return": value,
                 "low": low if np.isfinite(low) else "",
                 "high": high if np.isfinite(high) else "",
-                "of_optimum": round(float(ratio(run, policy).value), 4),
+                "of_optimum": of_optimum,
+                "of_optimum_low": optimum_low if np.isfinite(optimum_low) else "",
+                "of_optimum_high": optimum_high if np.isfinite(optimum_high) else "",
                 "over_crash_avoid": round(value / float(base.returns.mean()), 3),
                 "published": known / crash_avoid if known else "",
-                "finished": round(float(policy.share("finished").mean()), 4),
-                "crashed": round(float(policy.share("crashed").mean()), 4),
-                "lost": round(float(policy.share("lost").mean()), 4),
+                "finished": round(float(policy.share("finished").value), 4),
+                "crashed": round(float(policy.share("crashed").value), 4),
+                "lost": round(float(policy.share("lost").value), 4),
                 "train_s": round(policy.train_seconds, 1) if policy.train_seconds else "",
             }
             | machine
@@ -90,11 +98,12 @@ def main() -> None:
     parser.add_argument(
         "--policies", nargs="*", default=[], help="names in the config; all if none"
     )
+    parser.add_argument("--split", choices=("test", "tuning"), default="test")
     parser.add_argument("--suffix", default="", help="of the folder, for a part of the policies")
     arguments = parser.parse_args()
     for study_name in arguments.studies:
         path = arguments.output / (study_name + arguments.suffix)
-        overrides = [f"seeds={arguments.seeds}"]
+        overrides = [f"seeds={arguments.seeds}", f"evaluation.split={arguments.split}"]
         if study_name == "qoe":
             carry_out("edge_market_qoe.yaml", path, overrides, arguments.policies)
         else:
@@ -108,8 +117,9 @@ def main() -> None:
     if (arguments.output / "qoe") not in finished:
         return
     policies = {p.name: p for p in load_market_run(arguments.output / "qoe").policies}
-    gain = bootstrap_difference(
-        policies["PPO, knowing persona and request"].returns, policies["PPO, blind"].returns
+    gain = two_way_difference(
+        policies["PPO, knowing persona and request"].sums["returns"],
+        policies["PPO, blind"].sums["returns"],
     )
     print(f"knowing persona and request: {gain.value:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})")
 

@@ -4,7 +4,7 @@ Reads files only, like the rest of this room; what the files hold is told in
 ``rlli_jax/experiments/market/study.py``.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.statistics import (
-    Estimate,
-    bootstrap_difference,
-    jain_index,
-    smooth,
-    t_interval,
-)
+from rlli_jax.experiments.statistics import Estimate, jain_index, smooth, t_interval
+from rlli_jax.experiments.two_way import interval_over, two_way_bootstrap, two_way_difference
 from rlli_jax.oracle import QoETable
 from rlli_jax.report.data import (
     Array,
@@ -47,7 +42,7 @@ from rlli_jax.report.figures import (
     level,
     plate,
 )
-from rlli_jax.report.labels import duration, number, percent, plus_minus, quantity, too_few
+from rlli_jax.report.labels import duration, number, plus_minus, quantity
 from rlli_jax.report.page import again, on_page, templates, write_report
 
 # Okabe and Ito's colours (2008); policies beyond their number differ by dash as well.
@@ -76,9 +71,13 @@ class MarketPolicy:
         """Mean over episodes, [seeds]."""
         return self.sums["returns"].mean(1)
 
-    def share(self, count: str) -> Array:
-        """A count as a share of the tasks, [seeds]."""
-        return np.asarray(self.sums[count].sum(1) / self.sums["tasks"].sum(1))
+    def mean(self, key: str) -> Estimate:
+        """Of one of the sums, over seeds and episodes."""
+        return two_way_bootstrap(np.asarray, self.sums[key])
+
+    def share(self, count: str) -> Estimate:
+        """A count as a share of the tasks."""
+        return two_way_bootstrap(np.divide, self.sums[count], self.sums["tasks"])
 
     @property
     def load(self) -> Array:
@@ -106,6 +105,7 @@ class MarketRun:
     description: str
     versions: dict[str, str]
     capacity: Array  # [L]
+    split: str  # of the episodes: "test", or "tuning", on which settings are chosen
     optimum: Array | None  # [E]
     tasks: Array  # [E]
     judge: str | None  # with personal QoE
@@ -127,6 +127,17 @@ class MarketRun:
         """Whether users have personal QoE."""
         return self.judge is not None
 
+    @property
+    def interval(self) -> str:
+        """What the intervals of evaluation are over, for a caption."""
+        over = interval_over(len(self.policies[0].returns), len(self.tasks))
+        if over is None:
+            return f"No intervals: {len(self.tasks)} episodes are too few."
+        text = f"±: half the 95 % interval over {over}, by a bootstrap of "
+        if over == "episodes":
+            return text + "these; other seeds may give other results, for there are too few here."
+        return text + "both together."
+
 
 def load_market_run(directory: str | Path) -> MarketRun:
     """Read a run directory. InputError where a file is missing, damaged or does not fit."""
@@ -145,6 +156,7 @@ def load_market_run(directory: str | Path) -> MarketRun:
         description=str(config.get("description", "")),
         versions=read(path / "versions.json", read_versions),
         capacity=read(path / "fleet.json", lambda p: np.asarray(read_json(p)["capacity"])),
+        split=str(references.get("split", "tuning")),
         optimum=None if optimum is None else np.asarray(optimum, np.float64),
         tasks=read(path / "references.json", lambda p: np.asarray(read_json(p)["tasks"])),
         judge=None if table is None else table.judge,
@@ -183,10 +195,9 @@ def _policy(folder: Path) -> MarketPolicy:
 
 
 def ratio(run: MarketRun, policy: MarketPolicy) -> Estimate:
-    """Return over the offline optimum, mean over episodes; over seeds. NaN without an optimum."""
-    if run.optimum is None:
-        return t_interval(np.full(1, np.nan))
-    return t_interval((policy.sums["returns"] / run.optimum).mean(1))
+    """Return over the offline optimum, mean over seeds and episodes. NaN without an optimum."""
+    optimum = np.nan if run.optimum is None else run.optimum
+    return two_way_bootstrap(np.asarray, policy.sums["returns"] / optimum)
 
 
 def steps_to(policy: MarketPolicy, goal: float) -> Array:
@@ -230,26 +241,26 @@ def render_market(run_dir: str | Path) -> Path:
 def _summary(run: MarketRun) -> str:
     seeds = len(run.policies[0].returns)
     return (
-        f"{len(run.capacity)} providers, {len(run.tasks)} episodes of evaluation with "
+        f"{len(run.capacity)} providers, {len(run.tasks)} {run.split} episodes with "
         f"{number(float(run.tasks.mean()), 0)} tasks on average, the same for every policy; "
         f"{seeds} seed{'' if seeds == 1 else 's'}."
+        + (" Settings are chosen on tuning episodes: report test episodes." * (run.split != "test"))
     )
 
 
 def _lead(run: MarketRun) -> str:
     best = max(run.policies, key=lambda policy: float(policy.returns.mean()))
-    text = f"{best.name} returns most: {plus_minus(t_interval(best.returns), 1)}"
+    text = f"{best.name} returns most: {plus_minus(best.mean('returns'), 1)}"
     if run.optimum is None:
         return text + "."
-    return text + f", {percent(float(ratio(run, best).value))} of the offline optimum."
+    return text + f", {_percent_plus_minus(ratio(run, best))} % of the offline optimum."
 
 
 def _details(run: MarketRun) -> list[str]:
     """Learned policies against the best that does not learn; persona-aware against blind."""
     rules = [p for p in run.policies if p.curve is None]
     learned = [p for p in run.policies if p.curve is not None]
-    few = too_few(min(len(policy.returns) for policy in run.policies))
-    sentences = [f"{few}."] if few else []
+    sentences = []
     if rules and learned:
         rule = max(rules, key=lambda policy: float(policy.returns.mean()))
         learner = max(learned, key=lambda policy: float(policy.returns.mean()))
@@ -271,14 +282,20 @@ def _details(run: MarketRun) -> list[str]:
 
 
 def _against(first: MarketPolicy, second: MarketPolicy) -> str:
-    """How much one policy returns above another, with the interval over seeds."""
-    gain = bootstrap_difference(first.returns, second.returns)
+    """How much one policy returns above another on the same episodes."""
+    returns = first.sums["returns"], second.sums["returns"]
+    gain = two_way_difference(*returns)
+    over = interval_over(*returns[0].shape)
     text = f"{first.name} returns {number(float(gain.value))} more than {second.name}"
-    if not np.isfinite(gain.low):
-        return text + " (interquartile means over seeds, without an interval)."
+    if over is None:
+        return text + "; so few episodes give no interval."
     low, high = number(float(gain.low)), number(float(gain.high))
+    if over == "episodes":
+        return (
+            text + f" (95 % interval over episodes only, {low} to {high}); too few seeds for more."
+        )
     verdict = "the interval excludes zero" if gain.low * gain.high > 0 else "no difference is shown"
-    return text + f" (interquartile means over seeds, 95 % interval {low} to {high}); {verdict}."
+    return text + f" (95 % interval over {over} {low} to {high}); {verdict}."
 
 
 def _row(run: MarketRun, policy: MarketPolicy) -> dict[str, Any]:
@@ -291,12 +308,12 @@ def _row(run: MarketRun, policy: MarketPolicy) -> dict[str, Any]:
     seconds = policy.train_seconds
     return {
         "name": policy.name,
-        "returns": plus_minus(t_interval(policy.returns), 1),
+        "returns": plus_minus(policy.mean("returns"), 1),
         "ratio": _percent_plus_minus(estimate),
-        "finished": _percent_plus_minus(t_interval(policy.share("finished"))),
-        "crashed": _percent_plus_minus(t_interval(policy.share("crashed"))),
-        "lost": _percent_plus_minus(t_interval(policy.share("lost"))),
-        "utility": plus_minus(t_interval(policy.sums["utility"].mean(1)), 1),
+        "finished": _percent_plus_minus(policy.share("finished")),
+        "crashed": _percent_plus_minus(policy.share("crashed")),
+        "lost": _percent_plus_minus(policy.share("lost")),
+        "utility": plus_minus(policy.mean("utility"), 1),
         "steps": _steps(steps) if reached else ("never" if steps.size else "–"),
         "time": duration(float(steps.mean()) / policy.env_steps * seconds)
         if reached and policy.env_steps and seconds
@@ -323,13 +340,21 @@ def _percent_plus_minus(estimate: Estimate) -> str:
 
 
 def _user_row(policy: MarketPolicy) -> dict[str, str]:
-    """QoE over users: mean, Jain's index, the user worst off; each over seeds."""
-    qoe = np.nan_to_num(policy.qoe)
+    """QoE over users: mean, Jain's index, the user worst off; each a mean over seeds."""
+
+    def over_users(statistic: Callable[[Array], Array]) -> Estimate:
+        def of_means(qoe: Array, assigned: Array) -> Array:
+            some = assigned > 0
+            return statistic(np.where(some, qoe / np.where(some, assigned, 1), 0))
+
+        sums = policy.sums["qoe_of_user"], policy.sums["assigned_of_user"]
+        return two_way_bootstrap(of_means, *sums)
+
     return {
         "name": policy.name,
-        "mean": plus_minus(t_interval(qoe.mean(1)), 3),
-        "jain": plus_minus(t_interval(jain_index(qoe)), 4),
-        "minimum": plus_minus(t_interval(qoe.min(1)), 3),
+        "mean": plus_minus(over_users(lambda qoe: qoe.mean(-1)), 3),
+        "jain": plus_minus(over_users(jain_index), 4),
+        "minimum": plus_minus(over_users(lambda qoe: qoe.min(-1)), 3),
     }
 
 
@@ -394,10 +419,10 @@ def _convergence(run: MarketRun) -> Figure:
 
 
 def _returns(run: MarketRun) -> Figure:
-    """Mean return over seeds with its interval, and the offline optimum as a line."""
+    """Mean return with its interval, and the offline optimum as a line."""
     figure = Figure((PAGE, 0.7 + 0.2 * len(run.policies)))
     axes = figure.subplots()
-    estimates = [t_interval(policy.returns) for policy in run.policies]
+    estimates = [policy.mean("returns") for policy in run.policies]
     # A policy that mostly crashes would push all others into a corner: it becomes an arrow.
     least = -abs(max(float(estimate.value) for estimate in estimates))
     for y, (policy, estimate) in enumerate(zip(run.policies, estimates, strict=True)):

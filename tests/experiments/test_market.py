@@ -10,7 +10,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from rlli_jax.envs.edge_market import load_fleet, sample_fleet
+from rlli_jax.envs.edge_market import load_fleet, sample_fleet, sample_tasks
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.market import study
 from rlli_jax.experiments.market.config import load_market_config, load_study, parse_market_config
@@ -140,12 +140,79 @@ def test_report_states_what_the_files_hold(finished):
     assert greedy.returns.mean() > 0
     ratio = 100 * (greedy.sums["returns"] / market_run.optimum).mean()
     assert f"{ratio:.1f}" in page
+    assert "3 test episodes" in page
+    assert "No intervals: 3 episodes are too few." in page
     assert {p.stem for p in (finished / "figures").glob("*.svg")} == {
         "convergence",
         "returns",
         "load",
     }
     assert "stand-in" not in page
+
+
+def with_episodes(path, episodes, seeds):
+    """The run with its evaluations drawn anew: each a seed's level, an episode's and noise."""
+    rng = np.random.default_rng(0)
+    references = json.loads((path / "references.json").read_text())
+    of_episode = rng.normal(0, 3, episodes)
+    references |= {"optimum": [50.0] * episodes, "tasks": [20] * episodes}
+    (path / "references.json").write_text(json.dumps(references))
+    for file in path.glob("policies/*/evaluation.npz"):
+        arrays = {
+            k: np.resize(v, (seeds, episodes, *v.shape[2:])) for k, v in np.load(file).items()
+        }
+        noise = rng.normal(0, 1, (seeds, 1)) + rng.normal(0, 0.1, (seeds, episodes))
+        np.savez(file, **arrays | {"returns": 20 + of_episode + noise})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("seeds", "over"), [(8, "over seeds and episodes"), (4, "over episodes, by a bootstrap of")]
+)
+def test_intervals_of_the_report_are_over_what_they_say(finished, tmp_path, seeds, over):
+    path = with_episodes(shutil.copytree(finished, tmp_path / "tiny"), 50, seeds)
+    page = render(path).read_text()
+    assert over in page
+    greedy = next(p for p in load_market_run(path).policies if p.name == "Greedy")
+    value, low, high = greedy.mean("returns")
+    half = f"{value:.1f} ± {(high - low) / 2:.1f}"
+    assert half in page.replace("\u2009", " ")
+    # An episode's level scatters by 3, a seed's by 1.
+    of_seeds = greedy.returns.var(ddof=1) / seeds * (seeds >= 5)
+    assert (high - low) / 2 == pytest.approx(2.02 * np.sqrt(9 / 50 + of_seeds), rel=0.25)
+
+
+def test_training_tuning_and_test_share_no_task(tmp_path):
+    rule = {"Random": {"learner": "random"}}
+
+    def arrivals(split):
+        config = parsed(policies=rule, evaluation={"episodes": 9, "split": split, "optimum": False})
+        (tmp_path / split).mkdir()
+        market = study.prepare(config, tmp_path / split, Console(quiet=True))
+        trained = {tuple(np.asarray(market.train_tasks.arrival)[1:4].tolist())}
+        return trained, set(map(tuple, np.asarray(market.episodes.tasks.arrival)[:, 1:4].tolist()))
+
+    (trained, tuning), (again, test) = arrivals("tuning"), arrivals("test")
+    assert trained == again
+    assert len(tuning) == len(test) == 9
+    assert not trained & (tuning | test)
+    assert not tuning & test
+
+
+def test_a_run_goes_on_with_the_episodes_it_began_with(tmp_path):
+    config = parsed(policies={"Random": {"learner": "random"}}, evaluation={"optimum": False})
+    began = study.prepare(config, tmp_path, Console(quiet=True)).episodes.tasks.arrival
+    assert np.array_equal(
+        study.prepare(config, tmp_path, Console(quiet=True)).episodes.tasks.arrival, began
+    )
+    references = json.loads((tmp_path / "references.json").read_text())
+    del references["split"]  # as runs of before; they have the episodes that are for tuning now
+    (tmp_path / "references.json").write_text(json.dumps(references))
+    old = study.prepare(config, tmp_path, Console(quiet=True)).episodes.tasks.arrival
+    _, key = jax.random.split(jax.random.key(config.evaluation.seed))
+    market = study.prepare(config, tmp_path, Console(quiet=True))
+    tasks = sample_tasks(jax.random.split(key, 50)[0], market.params)
+    assert old[0, : len(tasks.arrival)].tolist() == tasks.arrival.tolist()
 
 
 def test_a_report_needs_no_policy_that_learns(finished, tmp_path):

@@ -8,6 +8,9 @@ serves, v_il what it pays and t_i the demand::
                 sum_{j <= i, still running at arrival i} t_j x_jl <= capacity_l    for each i, l
                 0 <= x_il <= 1
 
+The second row of an arrival by whose successor no task has ended says less than that of the
+successor, and is left out: half of them, which halves the time.
+
 Whole tasks (x in {0, 1}) make it an integer program; letting them be shared can only raise the
 value, so the linear program bounds every policy that crashes no provider. A crash costs at least
 the penalty and what was running; that breaking a provider on purpose could pay is left out.
@@ -69,9 +72,11 @@ def offline_optimum(
 
     i = np.arange(count)
     runs = (i[None, :] <= i[:, None]) & (end[None, :] > arrival[:, None])  # [at arrival of, task]
-    used = csr_array(runs * served.demand.astype(float))
+    following = np.append(arrival[1:], np.iinfo(np.int64).max)
+    tightest = (runs & (end[None, :] <= following[:, None])).any(1)
+    used = csr_array(runs[tightest] * served.demand.astype(float))
     once = kron(identity(count), np.ones((1, providers)))
-    capacity = np.tile(np.asarray(params.capacity, float), count)
+    capacity = np.tile(np.asarray(params.capacity, float), tightest.sum())
     result = milp(
         -value.astype(float).ravel(),
         constraints=LinearConstraint(

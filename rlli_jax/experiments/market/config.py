@@ -207,9 +207,13 @@ AnyMarketPolicy = Annotated[
 
 
 class MarketEvaluation(Block):
-    """How policies are judged: all of them on the same episodes of tasks."""
+    """How policies are judged: all of them on the same episodes of tasks.
 
-    episodes: Positive = 8
+    Settings are chosen on the tuning episodes, which the test episodes share no task with.
+    """
+
+    episodes: Positive = 50
+    split: Literal["test", "tuning"] = "test"
     seed: Seed = 1_000_003  # of these tasks; not the one that training draws from
     optimum: bool = True  # whether the offline optimum of each episode is found (seconds each)
 

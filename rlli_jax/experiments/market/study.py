@@ -3,14 +3,15 @@
 The run directory holds, beside ``config.yaml`` and ``versions.json``::
 
     fleet.json         the providers            table.npz, population.csv   with personal QoE only
-    references.json    {"optimum": return of each episode or null, "tasks": served in each episode,
-                        "tasks_per_episode": expected}
+    references.json    {"split": "test" or "tuning", "optimum": return of each episode or null,
+                        "tasks": served in each episode, "tasks_per_episode": expected}
     policies/<name>/summary.json     as in other studies, with "mask" and "reward"
     policies/<name>/curve.npz        policies that learn: env_steps [I], episode_return [seeds, I]
     policies/<name>/evaluation.npz   returns [seeds, E] and every sum of EdgeMarket.statistics
     checkpoints/
 """
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -107,10 +108,10 @@ def prepare(config: MarketConfig, path: Path, console: Console) -> Market:
     # Arrays, not Python numbers: weak types would compile anew.
     params = jax.tree.map(jnp.asarray, params)
     env = EdgeMarket(params, queue=config.market.queue)
-    key_train, key_test = jax.random.split(jax.random.key(config.evaluation.seed))
-    drawn = [
-        sample_tasks(key, params) for key in jax.random.split(key_test, config.evaluation.episodes)
-    ]
+    split = _split(config, path)
+    key_train, *keys = jax.random.split(jax.random.key(config.evaluation.seed), 3)
+    key = keys[("tuning", "test").index(split)]
+    drawn = [sample_tasks(key, params) for key in jax.random.split(key, config.evaluation.episodes)]
     market = Market(
         params, config.market.queue, gather(env, params, drawn), sample_tasks(key_train, params)
     )
@@ -125,12 +126,24 @@ def prepare(config: MarketConfig, path: Path, console: Console) -> Market:
         write_json(
             path / "references.json",
             {
+                "split": split,
                 "optimum": optimum,
                 "tasks": np.asarray(market.episodes.decisions).tolist(),
                 "tasks_per_episode": config.market.arrival_rate * config.market.horizon,
             },
         )
     return market
+
+
+def _split(config: MarketConfig, path: Path) -> str:
+    """The episodes that a run is judged by: those it began with.
+
+    Runs that do not say were judged by what are the tuning episodes now.
+    """
+    file = path / "references.json"
+    if not file.exists():
+        return config.evaluation.split
+    return str(json.loads(file.read_text()).get("split", "tuning"))
 
 
 def _fleet(config: MarketConfig, path: Path) -> Fleet:

@@ -180,8 +180,45 @@ def test_the_bandit_update_is_ridge_regression(env):
         xs.append(np.asarray(bandits.features(env, state, params)[1]))
     x = np.stack(xs)
     expected = np.linalg.solve(np.eye(x.shape[1]) + x.T @ x, x.T @ np.array(rewards))
-    np.testing.assert_allclose(learned.inverse[1] @ learned.moment[1], expected, rtol=1e-4)
-    np.testing.assert_array_equal(learned.inverse[0], np.eye(x.shape[1]))
+    np.testing.assert_allclose(learned.weights[1], expected, rtol=1e-4)
+    root = np.asarray(learned.root[1], np.float64)
+    inverse = np.linalg.inv(np.eye(x.shape[1]) + x.T @ x)
+    np.testing.assert_allclose(root.T @ root, inverse, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(learned.root[0], np.eye(x.shape[1]))
+
+
+@pytest.mark.parametrize("make", [bandits.linucb, bandits.thompson])
+def test_after_many_tasks_a_bandit_weighs_as_a_refit_in_float64(env, make):
+    params = make_params(sample_fleet(0, providers=4), arrival_rate=2e-4)
+    bandit = make(env)
+
+    @jax.jit
+    def learn(key):
+        def body(carry, keys):
+            learned, state = carry
+            action = bandit.act(keys[0], learned, state, params)
+            x = bandits.features(env, state, params)[action]
+            _, after, reward, *_ = env.step(keys[1], state, action, params)
+            return (bandit.update(learned, state, action, reward, params), after), (
+                action, x, reward,
+            )  # fmt: skip
+
+        _, state = env.reset(key, params)
+        keys = jax.random.split(key, (60_000, 2))
+        return jax.lax.scan(body, (bandit.init(params), state), keys)
+
+    (learned, _), (action, x, reward) = learn(jax.random.key(0))
+    x, reward = np.asarray(x, np.float64), np.asarray(reward, np.float64)
+    busiest = np.bincount(action).argmax()
+    x, reward = x[action == busiest], reward[action == busiest]
+    assert len(x) > 10_000
+    gram = np.eye(x.shape[1]) + x.T @ x
+    refit = np.linalg.solve(gram, x.T @ reward)
+    error = np.linalg.norm(learned.weights[busiest] - refit)
+    assert error < 2e-3 * np.linalg.norm(refit)
+    width = np.sqrt(np.einsum("nf,nf->n", x[:100], np.linalg.solve(gram, x[:100].T).T))
+    ours = np.linalg.norm(x[:100] @ np.asarray(learned.root[busiest], np.float64).T, axis=1)
+    np.testing.assert_allclose(ours, width, rtol=2e-3)
 
 
 def test_following_a_list_takes_its_actions(env):
