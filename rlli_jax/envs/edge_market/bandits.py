@@ -7,7 +7,8 @@ state: ``init``, ``act`` and ``update``; :func:`learn` runs them on sampled epis
 A and b are sums over tasks, and A is solved anew with every task it counts. Updating its inverse by
 Sherman and Morrison's formula costs less, but in float32 the rounding errors of the updates pile up
 in the inverse, where nothing takes them out again. As the features are nearly collinear (condition
-numbers of 1e4), the rounding of plain sums shows, too: weights are off by up to 5 % after 1e5 tasks.
+numbers of 1e4), the rounding of plain sums shows, too: weights are off by up to 5 % after
+1e5 tasks.
 """
 
 from collections.abc import Callable
