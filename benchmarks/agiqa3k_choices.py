@@ -40,15 +40,16 @@ from scipy.special import logit
 from rlli_jax.catalog import Catalog
 from rlli_jax.judges import named_scale
 from rlli_jax.judges.recorded import RecordedJudge
-from rlli_jax.oracle import QoETable, ask, build_questions
-from rlli_jax.oracle.calibration import (
+from rlli_jax.oracle import ask, build_questions
+from rlli_jax.qoe import QoETable
+from rlli_jax.qoe.calibration import (
     CurvePoint,
     calibrate,
     calibration_curve,
     human_scores,
     value_of_choices,
 )
-from rlli_jax.oracle.reliability import pool, reliability, shrink
+from rlli_jax.qoe.reliability import pool, reliability, shrink
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "agiqa3k"
 SPLITS = 40

@@ -100,7 +100,7 @@ def main() -> None:
         sample_distances,
         sample_fleet,
     )
-    from rlli_jax.oracle import QoETable
+    from rlli_jax.qoe import QoETable
 
     def market() -> EdgeMarket:
         fleet = sample_fleet(0)

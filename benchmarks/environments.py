@@ -31,7 +31,7 @@ def environment(users: int, requests: int, providers: int, samples: int) -> Any:
     import numpy as np
 
     from rlli_jax.envs.provider_selection import ProviderSelection, make_params
-    from rlli_jax.oracle import QoETable
+    from rlli_jax.qoe import QoETable
 
     shape = (users, requests, providers, samples)
     table = QoETable(

@@ -42,11 +42,12 @@ from PIL import Image
 from rlli_jax.catalog import Catalog
 from rlli_jax.judges import JudgeIdentity, Question, Rated, Usage, named_scale
 from rlli_jax.judges.completions import Completions
-from rlli_jax.judges.openai_judge import Limits, OpenAIJudge
-from rlli_jax.oracle import QoETable, ask, build_questions, open_store
+from rlli_jax.judges.openai import Limits, OpenAIJudge
+from rlli_jax.oracle import ask, build_questions, open_store
 from rlli_jax.oracle.keys import Keys
 from rlli_jax.oracle.store import Row
 from rlli_jax.personas import Population, Wording
+from rlli_jax.qoe import QoETable
 
 ROOT = Path(__file__).parents[1]
 SCALE = named_scale("adjectives")
@@ -323,7 +324,7 @@ def measure_prefix(small: bool) -> None:
     import torch
 
     from rlli_jax.judges.prompting import messages
-    from rlli_jax.judges.transformers_judge import TransformersJudge, _common
+    from rlli_jax.judges.transformers import TransformersJudge, _common
 
     sys.path.insert(0, str(ROOT / "tests"))
     import tiny_llava

@@ -25,6 +25,8 @@ import numpy as np
 from measure import cpu, keep, table, versions
 
 from rlli_jax.envs import go_to_red_ball as rb
+from rlli_jax.language.t5 import LanguageModel, T5Config, score, tiny_t5
+from rlli_jax.language.t5.model import draw_params
 from rlli_jax.learners import core
 from rlli_jax.teaching.language_policy import (
     LAMOREL,
@@ -33,8 +35,6 @@ from rlli_jax.teaching.language_policy import (
     rollout,
 )
 from rlli_jax.teaching.quick import quick_jit
-from rlli_jax.teaching.t5 import LanguageModel, T5Config, score, tiny_t5
-from rlli_jax.teaching.t5.model import draw_params
 from rlli_jax.teaching.tasks import Task, go_to_red_ball
 
 STEPS, EPOCHS, VALUE_WIDTH = 40, 4, 64

@@ -20,11 +20,11 @@ import numpy as np
 from measure import cpu, keep, table, versions
 
 from rlli_jax.envs import go_to_red_ball as rb
+from rlli_jax.language.t5 import T5, Candidates, Prompts, init_lora, merge_lora, score, tiny_t5
 from rlli_jax.learners import core
 from rlli_jax.teaching.distinct import over_distinct
 from rlli_jax.teaching.language_policy import rollout
 from rlli_jax.teaching.quick import quick_jit
-from rlli_jax.teaching.t5 import T5, Candidates, Prompts, init_lora, merge_lora, score, tiny_t5
 from rlli_jax.teaching.tasks import Task, go_to_red_ball
 
 TURNS = 7

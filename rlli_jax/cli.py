@@ -191,7 +191,7 @@ def table(path: Annotated[Run, tyro.conf.arg(help="A run directory or a table.np
     from rich.markup import escape
     from rich.table import Table
 
-    from rlli_jax.oracle import QoETable
+    from rlli_jax.qoe import QoETable
 
     qoe = QoETable.load(path / "table.npz" if path.is_dir() else path)
     console = Console()
@@ -334,6 +334,23 @@ def export(
 
     trained = serving.load_policy(run, policy)
     print(f"{trained.name}, seed {trained.seed}: {serving.export_policy(trained, file)}")
+
+
+@app.command
+def schema(kind: Literal["selection", "market", "teaching"] = "selection") -> None:
+    """Print the JSON schema of a study's file, by which editors complete and check YAML.
+
+    Example: rlli schema > study.schema.json, then in the file, as its first line:
+    # yaml-language-server: $schema=study.schema.json
+
+    Args:
+        kind: Of the study.
+    """
+    import json
+
+    from rlli_jax.experiments import schema as schemas
+
+    print(json.dumps(schemas.schema(kind), indent=2))
 
 
 @app.command

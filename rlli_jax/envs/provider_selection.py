@@ -19,7 +19,7 @@ from rlli_jax.envs.chance import index_below
 from rlli_jax.envs.spaces import MultiDiscrete
 from rlli_jax.errors import InputError
 from rlli_jax.names import Assignment, ObservationPart
-from rlli_jax.oracle import QoETable
+from rlli_jax.qoe import QoETable
 from rlli_jax.tally import Tally
 
 _MIDPOINT, _HALF_RANGE = 3.0, 2.0  # of the 1-5 trait scale

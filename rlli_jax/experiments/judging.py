@@ -13,8 +13,8 @@ from rlli_jax.experiments.config import LanguageModel, StudyConfig
 from rlli_jax.experiments.run_directory import write_json
 from rlli_jax.experiments.tables import Problem, build_problem, load_catalog, split
 from rlli_jax.files import whole
-from rlli_jax.oracle import QoETable
 from rlli_jax.personas import Population
+from rlli_jax.qoe import QoETable
 
 HELD_OUT = "held_out.npz"  # what choices on held-out requests are worth
 THUMBNAIL = 320  # pixels on the long side

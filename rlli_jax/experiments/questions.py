@@ -7,7 +7,7 @@ from rlli_jax.errors import InputError
 from rlli_jax.experiments.config import LanguageModel, OpenAI, StudyConfig
 from rlli_jax.experiments.tables import asked_once, inquire
 from rlli_jax.judges.batch_files import too_large
-from rlli_jax.judges.openai_judge import OpenAIJudge
+from rlli_jax.judges.openai import OpenAIJudge
 from rlli_jax.oracle import open_store, plan
 from rlli_jax.oracle.batches import export_batch, import_batch
 

@@ -24,8 +24,8 @@ from rlli_jax.files import write_bytes
 from rlli_jax.learners.core import Learner, Policy, PyTree, Situation, situation
 from rlli_jax.learners.dqn import dqn
 from rlli_jax.learners.ppo import ppo
-from rlli_jax.oracle import QoETable
 from rlli_jax.personas import TRAIT_NAMES, TRAITS, Population
+from rlli_jax.qoe import QoETable
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 NEIGHBOURS = 50  # users that a prediction rests on
@@ -160,7 +160,7 @@ def export_policy(trained: TrainedPolicy, file: str | Path) -> Path:
             "exporting a policy needs flatbuffers, which is not installed; pip install flatbuffers."
         ) from None
     file = Path(file)
-    write_bytes(file, exported)
+    write_bytes(file, bytes(exported))
     write_json(
         file.with_name(file.name + ".json"),
         {

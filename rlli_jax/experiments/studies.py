@@ -31,7 +31,7 @@ from rlli_jax.learners import reference
 from rlli_jax.learners.core import Learner, Policy, evaluate
 from rlli_jax.learners.dqn import dqn
 from rlli_jax.learners.ppo import ppo
-from rlli_jax.oracle import QoETable
+from rlli_jax.qoe import QoETable
 
 
 def train_all(config: StudyConfig, path: Path, problem: Problem, console: Console) -> None:

@@ -29,13 +29,14 @@ from rlli_jax.experiments.config import (
 )
 from rlli_jax.judges import Answer, Judge, PaidJudge, Scale, scale_of
 from rlli_jax.names import OnMissing
-from rlli_jax.oracle import Budget, QoETable, Questions, ask, build_questions, open_store
-from rlli_jax.oracle.reliability import Reliability, reliability, shrink
+from rlli_jax.oracle import Budget, Questions, ask, build_questions, open_store
 from rlli_jax.personas import Population
 from rlli_jax.personas.questionnaire import population_from_answers
+from rlli_jax.qoe import QoETable
+from rlli_jax.qoe.reliability import Reliability, reliability, shrink
 
 if TYPE_CHECKING:  # it brings optimisers and data frames, which few studies need
-    from rlli_jax.oracle.calibration import Calibration, CurvePoint
+    from rlli_jax.qoe.calibration import Calibration, CurvePoint
 
 CURVE = (0, 2, 5, 10, 20, 50, 100, 200, 500)  # requests with human scores
 
@@ -176,13 +177,13 @@ def language_model(block: LanguageModel) -> PaidJudge:
     """The language model of a config; nothing is loaded or connected before it is asked."""
     shared = {"model", "revision", "both_orders", "longest_side", "min_valid_mass"}
     if isinstance(block, Transformers):
-        from rlli_jax.judges.transformers_judge import TransformersJudge
+        from rlli_jax.judges.transformers import TransformersJudge
 
         return TransformersJudge(
             **block.model_dump(include=shared | {"device", "dtype", "batch_size"})
         )
     from rlli_jax.judges.completions import Completions
-    from rlli_jax.judges.openai_judge import Limits, OpenAIJudge
+    from rlli_jax.judges.openai import Limits, OpenAIJudge
 
     limits = {field.name for field in fields(Limits)}
     own = {"base_url", "key_variable", "image_tokens"}
@@ -318,7 +319,7 @@ def _calibrated(
     is overestimated would be a good choice.
     """
     from rlli_jax.judges.recorded import RecordedJudge
-    from rlli_jax.oracle.calibration import calibrate, calibration_curve, human_scores
+    from rlli_jax.qoe.calibration import calibrate, calibration_curve, human_scores
 
     people = _recorded(block.human, catalog).judge
     assert isinstance(people, RecordedJudge)

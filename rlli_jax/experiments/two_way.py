@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from rlli_jax.experiments.statistics import CONFIDENCE, MIN_RUNS, Estimate
+from rlli_jax.statistics import CONFIDENCE, MIN_RUNS, Estimate
 
 Array = NDArray[np.float64]
 RESAMPLES = 2000

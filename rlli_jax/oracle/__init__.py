@@ -20,15 +20,11 @@ A judge that costs something is asked through a store, which keeps every answer:
 from rlli_jax.oracle.asking import Budget, Plan, ask, plan
 from rlli_jax.oracle.questions import Questions, build_questions
 from rlli_jax.oracle.store import Store, open_store
-from rlli_jax.oracle.table import OnMissing, QoETable, References
 
 __all__ = [
     "Budget",
-    "OnMissing",
     "Plan",
-    "QoETable",
     "Questions",
-    "References",
     "Store",
     "ask",
     "build_questions",

@@ -37,11 +37,11 @@ from rich.progress import (
 
 from rlli_jax.errors import InputError
 from rlli_jax.judges import Answer, Failed, Invalid, Judge, Question, Rated, Usage
-from rlli_jax.oracle.answers import Answers
 from rlli_jax.oracle.housekeeping import write_answers
 from rlli_jax.oracle.keys import Keys
 from rlli_jax.oracle.store import Row, Store, Waiting
 from rlli_jax.progress import LoggedProgress
+from rlli_jax.qoe.answers import Answers
 
 FIRST_BATCH = 32
 BATCH_SECONDS = 2.0  # what a batch should take: little is lost with it, little time goes to commits

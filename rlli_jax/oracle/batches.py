@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rlli_jax.judges import Question
 from rlli_jax.judges.batch_files import BatchSummary, read_batch, require_settled, write_batch
-from rlli_jax.judges.openai_judge import OpenAIJudge
+from rlli_jax.judges.openai import OpenAIJudge
 from rlli_jax.oracle.asking import look_up, on_scale
 from rlli_jax.oracle.store import Row, Store
 

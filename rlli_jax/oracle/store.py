@@ -43,8 +43,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from rlli_jax.errors import InputError
 from rlli_jax.judges import Answer, Failed, Invalid, Rated, Usage
-from rlli_jax.oracle.answers import Answers
 from rlli_jax.oracle.keys import Parts, sha256
+from rlli_jax.qoe.answers import Answers
 
 BUSY_SECONDS = 60.0  # how long a writer waits for its turn
 CHUNK = 500  # keys in one statement

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rlli_jax.errors import InputError
-from rlli_jax.oracle import QoETable
 from rlli_jax.personas import Population
+from rlli_jax.qoe import QoETable
 
 T = TypeVar("T")
 Array = NDArray[Any]

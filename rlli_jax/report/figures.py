@@ -21,7 +21,6 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 
-from rlli_jax.experiments.statistics import smooth, t_interval
 from rlli_jax.personas import TRAIT_NAMES
 from rlli_jax.report import calibration
 from rlli_jax.report.data import Array, Policy, Run
@@ -34,6 +33,7 @@ from rlli_jax.report.labels import (
     settings,
     slug,
 )
+from rlli_jax.statistics import smooth, t_interval
 
 COLUMN, PAGE = 3.5, 7.16  # inches
 MAX_USERS = 12

@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
-from rlli_jax.experiments.statistics import Estimate, bootstrap_difference, stratified_bootstrap
 from rlli_jax.report.data import Policy, Run
 from rlli_jax.report.labels import (
     conjunction,
@@ -16,6 +15,7 @@ from rlli_jax.report.labels import (
     settings,
     too_few,
 )
+from rlli_jax.statistics import Estimate, bootstrap_difference, stratified_bootstrap
 
 # Differences below what the report prints (0.1 percentage points) are no differences.
 RESOLUTION = 0.0005

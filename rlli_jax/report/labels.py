@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from rlli_jax.experiments.statistics import MIN_RUNS, Estimate
 from rlli_jax.report.data import Policy
+from rlli_jax.statistics import MIN_RUNS, Estimate
 
 OBSERVED = {"action": "last action"}
 PAPER_OBSERVATION = {"action", "reward"}

@@ -14,9 +14,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.statistics import Estimate, jain_index, smooth, t_interval
 from rlli_jax.experiments.two_way import interval_over, two_way_bootstrap, two_way_difference
-from rlli_jax.oracle import QoETable
+from rlli_jax.qoe import QoETable
 from rlli_jax.report.data import (
     Array,
     Curve,
@@ -44,6 +43,7 @@ from rlli_jax.report.figures import (
 )
 from rlli_jax.report.labels import duration, number, plus_minus, quantity
 from rlli_jax.report.page import again, on_page, templates, write_report
+from rlli_jax.statistics import Estimate, jain_index, smooth, t_interval
 
 # Okabe and Ito's colours (2008); policies beyond their number differ by dash as well.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#46525e")

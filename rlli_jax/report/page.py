@@ -11,7 +11,6 @@ import jinja2
 import numpy as np
 from markupsafe import Markup, escape
 
-from rlli_jax.experiments.statistics import jain_index, t_interval
 from rlli_jax.files import write_bytes, write_text
 from rlli_jax.report import calibration, figures, reliability
 from rlli_jax.report.data import Policy, Run, Thumbnail, load_run
@@ -28,6 +27,7 @@ from rlli_jax.report.labels import (
     setting,
     settings,
 )
+from rlli_jax.statistics import jain_index, t_interval
 
 MAX_REQUESTS = 12  # in the gallery
 

@@ -18,13 +18,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.statistics import (
-    MIN_RUNS,
-    Estimate,
-    performance_profile,
-    probability_of_improvement,
-    stratified_bootstrap,
-)
 from rlli_jax.names import owner
 from rlli_jax.report.data import Array, read, read_config, read_versions, require
 from rlli_jax.report.figures import (
@@ -42,6 +35,13 @@ from rlli_jax.report.figures import (
 )
 from rlli_jax.report.labels import conjunction, number, percent, percent_interval, slug, too_few
 from rlli_jax.report.page import on_page, templates, write_report
+from rlli_jax.statistics import (
+    MIN_RUNS,
+    Estimate,
+    performance_profile,
+    probability_of_improvement,
+    stratified_bootstrap,
+)
 
 COLOURS = (BLUE, "#d55e00", *OTHER_COLOURS)
 MAX_LEVELS = 12  # values of a key that are shown one by one; more numbers are put into bins

@@ -14,11 +14,11 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from rlli_jax.experiments.statistics import Estimate, t_interval
 from rlli_jax.report import figures
 from rlli_jax.report.data import read, read_config, read_json, read_versions, require
 from rlli_jax.report.labels import conjunction, number, plus_minus, quantity
 from rlli_jax.report.page import again, on_page, templates, write_report
+from rlli_jax.statistics import Estimate, t_interval
 
 EXAMPLES = 8
 COLOURS = ("#5d6976", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5c2e")

@@ -23,6 +23,7 @@ from flax import struct
 from pydantic import Field
 
 from rlli_jax.errors import InputError
+from rlli_jax.language.t5 import init_lora, merge_lora
 from rlli_jax.learners import core
 from rlli_jax.learners.core import Key, PyTree
 from rlli_jax.learners.ppo import PPOHyperparams, advantages
@@ -36,7 +37,6 @@ from rlli_jax.teaching.objective import (
     ppo_loss,
     shuffle,
 )
-from rlli_jax.teaching.t5 import init_lora, merge_lora
 from rlli_jax.teaching.tasks import Task
 from rlli_jax.teaching.teachers import NEGATIVE, NO_REMARK, POSITIVE, Teacher
 

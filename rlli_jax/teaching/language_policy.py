@@ -20,6 +20,15 @@ from flax import struct
 from pydantic import Field
 
 from rlli_jax.errors import InputError
+from rlli_jax.language.t5 import (
+    Candidates,
+    LanguageModel,
+    Prompts,
+    Scoring,
+    T5Config,
+    ValueHead,
+    score,
+)
 from rlli_jax.learners import core
 from rlli_jax.learners.core import Key, Learner, Policy, PyTree, Situation
 from rlli_jax.learners.ppo import PPOHyperparams, advantages
@@ -32,15 +41,6 @@ from rlli_jax.teaching.objective import (
     draw,
     ppo_loss,
     shuffle,
-)
-from rlli_jax.teaching.t5 import (
-    Candidates,
-    LanguageModel,
-    Prompts,
-    Scoring,
-    T5Config,
-    ValueHead,
-    score,
 )
 from rlli_jax.teaching.tasks import Task
 

@@ -14,15 +14,15 @@ import jax.numpy as jnp
 import optax
 
 from rlli_jax.errors import InputError
-from rlli_jax.teaching.quick import over_seeds, quick_jit
-from rlli_jax.teaching.t5 import (
+from rlli_jax.language.t5 import (
     Candidates,
     LanguageModel,
     Prompts,
     score,
     tiny_t5,
 )
-from rlli_jax.teaching.t5.model import draw_params
+from rlli_jax.language.t5.model import draw_params
+from rlli_jax.teaching.quick import over_seeds, quick_jit
 from rlli_jax.teaching.tasks import Task
 
 # What a teacher hears before its next advice; by number. Algorithm 1, lines 7 and 9.

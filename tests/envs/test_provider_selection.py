@@ -14,7 +14,7 @@ from rlli_jax.envs.provider_selection import ProviderSelection, make_params
 from rlli_jax.errors import InputError
 from rlli_jax.learners import reference
 from rlli_jax.learners.core import evaluate
-from rlli_jax.oracle import QoETable
+from rlli_jax.qoe import QoETable
 
 K, R, L, S = 3, 2, 4, 5
 

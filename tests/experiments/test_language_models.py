@@ -13,8 +13,8 @@ from chat_server import LocalServer, completion
 pytest.importorskip("openai", reason="needs the extra llm")
 
 from rlli_jax.experiments.run_directory import read_config
-from rlli_jax.judges import named_scale, openai_judge
-from rlli_jax.oracle import QoETable
+from rlli_jax.judges import named_scale, openai
+from rlli_jax.qoe import QoETable
 
 LABELS = named_scale("adjectives").labels
 QUESTIONS = 24  # 2 users x 4 requests x 3 providers
@@ -27,7 +27,7 @@ def opinion(body, n=0):
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(openai_judge, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(openai, "FIRST_WAIT", 0.001)
     with closing(LocalServer()) as server:
         server.respond = opinion
         yield server

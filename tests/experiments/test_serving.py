@@ -13,7 +13,7 @@ from rlli_jax.errors import InputError
 from rlli_jax.experiments import serving
 from rlli_jax.experiments.serving import export_policy, load_policy, select
 from rlli_jax.learners.core import situation
-from rlli_jax.oracle import QoETable
+from rlli_jax.qoe import QoETable
 
 PERSONA = (4.2, 3.1, 2.5, 3.9, 2.0)
 

@@ -12,8 +12,8 @@ from rlli_jax.errors import InputError
 from rlli_jax.experiments import studies
 from rlli_jax.experiments.config import load_config
 from rlli_jax.experiments.tables import build_problem
-from rlli_jax.oracle import QoETable
 from rlli_jax.personas import Population
+from rlli_jax.qoe import QoETable
 from rlli_jax.report import render
 
 

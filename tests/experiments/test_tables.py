@@ -11,8 +11,8 @@ import tiny_study
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.config import OpenAI, TableBlock, Transformers, load_config
 from rlli_jax.experiments.tables import build_problem, impute, inquire, prepare, split
-from rlli_jax.oracle import QoETable
-from rlli_jax.oracle.reliability import shrink
+from rlli_jax.qoe import QoETable
+from rlli_jax.qoe.reliability import shrink
 
 
 def problem(folder, *overrides, **changes):

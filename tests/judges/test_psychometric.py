@@ -18,9 +18,10 @@ from rlli_jax.judges.psychometric import (
     published_tables,
     study_correlations,
 )
-from rlli_jax.oracle import QoETable, ask, build_questions
+from rlli_jax.oracle import ask, build_questions
 from rlli_jax.personas import TRAITS, Persona, Population
 from rlli_jax.personas.norms import pooled_norm
+from rlli_jax.qoe import QoETable
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "personas"
 SCALE = named_scale("1-5")

@@ -19,8 +19,8 @@ import tiny_llava
 
 from rlli_jax.judges import Rated
 from rlli_jax.judges.completions import Completions
-from rlli_jax.judges.openai_judge import Limits, OpenAIJudge
-from rlli_jax.judges.transformers_judge import TransformersJudge
+from rlli_jax.judges.openai import Limits, OpenAIJudge
+from rlli_jax.judges.transformers import TransformersJudge
 from rlli_jax.oracle import ask, open_store
 
 NEEDED = ("accelerate", "fastapi", "uvicorn")

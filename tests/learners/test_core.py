@@ -13,7 +13,7 @@ from probe_envs import ConstantReward, DelayedReward, EndlessReward, Params
 from rlli_jax.envs.provider_selection import ProviderSelection, make_params
 from rlli_jax.learners import core, reference
 from rlli_jax.learners.core import Policy
-from rlli_jax.oracle import QoETable
+from rlli_jax.qoe import QoETable
 from rlli_jax.tally import Tally
 
 

@@ -11,7 +11,7 @@ from rlli_jax.catalog import Picture
 from rlli_jax.errors import InputError
 from rlli_jax.judges import Failed, Invalid, JudgeIdentity, Question, Rated, Usage, named_scale
 from rlli_jax.judges.completions import Completions
-from rlli_jax.judges.openai_judge import OpenAIJudge
+from rlli_jax.judges.openai import OpenAIJudge
 from rlli_jax.oracle import Budget, ask, housekeeping, open_store
 from rlli_jax.oracle.batches import export_batch, import_batch
 from rlli_jax.oracle.store import ANSWERS

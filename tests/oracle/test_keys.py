@@ -114,14 +114,14 @@ def test_spelling_of_parameters_does_not_change_the_key():
 
 
 def test_patience_of_the_real_judge_does_not_change_the_key(monkeypatch):
-    openai_judge = pytest.importorskip("rlli_jax.judges.openai_judge")
+    openai = pytest.importorskip("rlli_jax.judges.openai")
     from rlli_jax.judges.completions import Completions
 
     def identity(key, base_url="http://localhost:1/v1", **limits):
         monkeypatch.setenv("OPENAI_API_KEY", key)
         asked = Completions(model="llava", scoring="logprobs")
-        limits = openai_judge.Limits(**limits)
-        return openai_judge.OpenAIJudge(asked, base_url=base_url, limits=limits).identity
+        limits = openai.Limits(**limits)
+        return openai.OpenAIJudge(asked, base_url=base_url, limits=limits).identity
 
     plain = identity("first-key")
     patient = identity("second-key", timeout=7.0, concurrency=3, retries=2, requests_per_minute=9.0)

@@ -12,7 +12,6 @@ import sqlalchemy as sa
 
 from rlli_jax.errors import InputError
 from rlli_jax.judges import Failed, Invalid, Rated, Usage
-from rlli_jax.oracle.answers import Answers
 from rlli_jax.oracle.keys import Parts, sha256
 from rlli_jax.oracle.store import (
     ANSWERS,
@@ -23,6 +22,7 @@ from rlli_jax.oracle.store import (
     default_path,
     open_store,
 )
+from rlli_jax.qoe.answers import Answers
 
 JUDGE = sha256("judge")
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from rlli_jax.oracle import QoETable
+from rlli_jax.qoe import QoETable
 
 ACTION_REWARD = ["action", "reward"]
 PERSONA = [*ACTION_REWARD, "persona"]

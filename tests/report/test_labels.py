@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from rlli_jax.experiments.statistics import Estimate
 from rlli_jax.report import labels
 from rlli_jax.report.labels import Setting
+from rlli_jax.statistics import Estimate
 
 NBSP, MINUS = "\N{NO-BREAK SPACE}", "\N{MINUS SIGN}"
 

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from rlli_jax.errors import InputError
-from rlli_jax.oracle import QoETable
-from rlli_jax.oracle.reliability import reliability
+from rlli_jax.qoe import QoETable
+from rlli_jax.qoe.reliability import reliability
 from rlli_jax.report import render
 from rlli_jax.report.data import load_run
 from rlli_jax.report.labels import number

@@ -16,7 +16,7 @@ from flax import struct
 from rlli_jax.envs.chance import index_below
 from rlli_jax.envs.edge_market.tasks import Task
 from rlli_jax.errors import InputError
-from rlli_jax.oracle import QoETable
+from rlli_jax.qoe import QoETable
 
 
 class Drift(struct.PyTreeNode):

@@ -64,8 +64,8 @@ from rlli_jax.learners.reinforce import reinforce
 from rlli_jax.learners.sac import d2sac, sac
 from rlli_jax.learners.vine import vine
 from rlli_jax.names import MarketObservationPart
-from rlli_jax.oracle import QoETable
 from rlli_jax.personas import Population
+from rlli_jax.qoe import QoETable
 
 _LEARNERS: dict[type[MarketLearned], Callable[..., Learner]] = {
     MarketPPO: ppo,

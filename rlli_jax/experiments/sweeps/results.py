@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from rlli_jax.experiments.statistics import stratified_bootstrap
 from rlli_jax.experiments.sweeps.engine import Results, make_learner, read_chunk
 from rlli_jax.experiments.sweeps.plan import Group, Plan
 from rlli_jax.files import write_bytes
+from rlli_jax.statistics import stratified_bootstrap
 
 RESAMPLES = 1000  # of the standard error of each point
 _DIMS = {"curve": "iteration", "returns": "episode", "qoe": "user"}

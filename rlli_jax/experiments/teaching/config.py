@@ -18,10 +18,10 @@ from rlli_jax.experiments.config import (
     require_file_name,
 )
 from rlli_jax.experiments.run_directory import read_values
+from rlli_jax.language.t5.model import ComputeDtype
 from rlli_jax.learners.ppo import PPOHyperparams
 from rlli_jax.teaching.bidirectional import Method, TeachingConfig, TeachingHyperparams
 from rlli_jax.teaching.language_policy import LanguagePolicyConfig
-from rlli_jax.teaching.t5.model import ComputeDtype
 
 
 class Ball(Block):

@@ -33,6 +33,7 @@ from rlli_jax.experiments.teaching.config import (
     StandIn,
     TeachingStudy,
 )
+from rlli_jax.language.t5 import LanguageModel, load_t5, tiny_t5
 from rlli_jax.progress import LOG_SECONDS
 from rlli_jax.teaching.bidirectional import (
     Adapt,
@@ -49,7 +50,6 @@ from rlli_jax.teaching.bidirectional import (
 )
 from rlli_jax.teaching.language_policy import language_policy, policy_table
 from rlli_jax.teaching.quick import jobs_at_once, over_seeds, quick_jit
-from rlli_jax.teaching.t5 import LanguageModel, load_t5, tiny_t5
 from rlli_jax.teaching.tasks import Task, go_to_red_ball, provider_selection
 from rlli_jax.teaching.teachers import REMARKS, StandIns, stand_in_teachers, teacher
 

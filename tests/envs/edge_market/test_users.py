@@ -16,7 +16,7 @@ from rlli_jax.envs.edge_market import (
 )
 from rlli_jax.envs.edge_market.optimum import offline_optimum
 from rlli_jax.errors import InputError
-from rlli_jax.oracle import QoETable
+from rlli_jax.qoe import QoETable
 
 FLAT = [0.0, 0.0, 100.0, 0.5]  # worth 0.5 from 100 steps on
 PERSONAS = np.array([[1, 2, 3, 4, 5], [5, 4, 3, 2, 1]], float)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rlli_jax.experiments.statistics import (
+from rlli_jax.statistics import (
     bootstrap_difference,
     interquartile_mean,
     jain_index,

@@ -12,8 +12,8 @@ from scipy.stats import multivariate_normal
 from rlli_jax.errors import InputError
 from rlli_jax.judges import JudgeIdentity, named_scale
 from rlli_jax.judges.recorded import RecordedJudge
-from rlli_jax.oracle import QoETable
-from rlli_jax.oracle.calibration import (
+from rlli_jax.qoe import QoETable
+from rlli_jax.qoe.calibration import (
     FLAT,
     _features,
     _fit,
@@ -23,7 +23,7 @@ from rlli_jax.oracle.calibration import (
     human_scores,
     value_of_choices,
 )
-from rlli_jax.oracle.reliability import pool
+from rlli_jax.qoe.reliability import pool
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data" / "agiqa3k"

@@ -27,8 +27,8 @@ from scipy.optimize import minimize
 
 from rlli_jax.errors import InputError
 from rlli_jax.judges.recorded import RecordedJudge
-from rlli_jax.oracle.reliability import pool, rated_answers, standard_scores
-from rlli_jax.oracle.table import QoETable
+from rlli_jax.qoe.reliability import pool, rated_answers, standard_scores
+from rlli_jax.qoe.table import QoETable
 
 RESAMPLES = 200
 DRAWS = 200

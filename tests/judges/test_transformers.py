@@ -21,9 +21,10 @@ import transformers
 from rlli_jax.catalog import Picture
 from rlli_jax.catalog.pictures import shrink
 from rlli_jax.errors import InputError
-from rlli_jax.judges import Failed, Invalid, Rated, named_scale, transformers_judge
+from rlli_jax.judges import Failed, Invalid, Rated, named_scale
+from rlli_jax.judges import transformers as transformers_judge
 from rlli_jax.judges.prompting import ORDERS, messages
-from rlli_jax.judges.transformers_judge import TransformersJudge
+from rlli_jax.judges.transformers import TransformersJudge
 
 
 @pytest.fixture(scope="module", autouse=True)

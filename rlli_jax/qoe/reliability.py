@@ -27,7 +27,7 @@ import numpy as np
 import scipy
 
 from rlli_jax.errors import InputError
-from rlli_jax.oracle.table import QoETable, level_and_spread
+from rlli_jax.qoe.table import QoETable, level_and_spread
 
 AXES = ("user", "request", "provider")
 BINS = 10  # of the histogram whose entropy tells how a judge uses its scale

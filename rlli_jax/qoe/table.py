@@ -21,8 +21,8 @@ from rlli_jax.errors import InputError
 from rlli_jax.files import whole
 from rlli_jax.judges import Answer, Failed, JudgeIdentity, Scale
 from rlli_jax.names import OnMissing
-from rlli_jax.oracle.answers import Answers
 from rlli_jax.personas import Population
+from rlli_jax.qoe.answers import Answers
 
 
 class References(TypedDict):

@@ -13,8 +13,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from rlli_jax.errors import InputError, shown
 from rlli_jax.files import refused, whole, write_text
-from rlli_jax.teaching.t5.model import ComputeDtype, T5Config, init_params
-from rlli_jax.teaching.t5.scoring import (
+from rlli_jax.language.t5.model import ComputeDtype, T5Config, init_params
+from rlli_jax.language.t5.scoring import (
     Candidates,
     Prompts,
     encode_candidates,
@@ -80,7 +80,7 @@ class LanguageModel:
 def load_t5(name: str | Path, *, compute_dtype: ComputeDtype = "float32") -> LanguageModel:
     """Load a T5 from a folder, or by its name on the Hugging Face hub where a network is there.
 
-    ``compute_dtype``: in which matrix products are computed, see :mod:`rlli_jax.teaching.t5.model`;
+    ``compute_dtype``: in which matrix products are computed, see :mod:`rlli_jax.language.t5.model`;
     the weights are float32 in any case.
 
     Raises:

@@ -6,10 +6,10 @@ scores = score(model.config, model.params, prompts, candidates)   # [prompts, ca
 log_policy = jax.nn.log_softmax(scores.candidates)
 """
 
-from rlli_jax.teaching.t5.language_model import LanguageModel, load_t5
-from rlli_jax.teaching.t5.lora import init_lora, merge_lora
-from rlli_jax.teaching.t5.model import T5, T5Config, ValueHead
-from rlli_jax.teaching.t5.scoring import (
+from rlli_jax.language.t5.language_model import LanguageModel, load_t5
+from rlli_jax.language.t5.lora import init_lora, merge_lora
+from rlli_jax.language.t5.model import T5, T5Config, ValueHead
+from rlli_jax.language.t5.scoring import (
     Candidates,
     Prompts,
     Scores,
@@ -18,7 +18,7 @@ from rlli_jax.teaching.t5.scoring import (
     encode_prompts,
     score,
 )
-from rlli_jax.teaching.t5.tiny import tiny_t5, word_tokenizer
+from rlli_jax.language.t5.tiny import tiny_t5, word_tokenizer
 
 __all__ = [
     "T5",

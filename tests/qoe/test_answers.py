@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rlli_jax.judges import Failed, Invalid, Rated, Usage
-from rlli_jax.oracle.answers import Answers
+from rlli_jax.qoe.answers import Answers
 
 GIVEN = [Rated(2.5, 0.9, "x", Usage(cost=0.1)), Invalid("odd", "y"), Failed("late"), Rated(4.0)]
 

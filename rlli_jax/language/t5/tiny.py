@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import jax
 
-from rlli_jax.teaching.t5.language_model import LanguageModel
-from rlli_jax.teaching.t5.model import T5Config, draw_params
+from rlli_jax.language.t5.language_model import LanguageModel
+from rlli_jax.language.t5.model import T5Config, draw_params
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -8,7 +8,8 @@ import pytest
 from rlli_jax.catalog import Catalog
 from rlli_jax.judges import named_scale
 from rlli_jax.judges.recorded import RecordedJudge
-from rlli_jax.oracle import QoETable, ask, build_questions
+from rlli_jax.oracle import ask, build_questions
+from rlli_jax.qoe import QoETable
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data" / "agiqa3k"
 

@@ -19,9 +19,9 @@ pytest.importorskip("openai", reason="needs the extra llm")
 
 from rlli_jax.catalog import Picture
 from rlli_jax.errors import InputError
-from rlli_jax.judges import Failed, Invalid, Rated, Usage, openai_judge, scale_of
+from rlli_jax.judges import Failed, Invalid, Rated, Usage, openai, scale_of
 from rlli_jax.judges.completions import Completions
-from rlli_jax.judges.openai_judge import Limits, OpenAIJudge, Pace, retry_after
+from rlli_jax.judges.openai import Limits, OpenAIJudge, Pace, retry_after
 
 KEY = "sk-very-secret"
 GOOD = [("good", {"good": 0.75, "fair": 0.25})]
@@ -32,7 +32,7 @@ CLOSED = "http://127.0.0.1:9/v1"  # nothing listens on the discard port
 def quick(monkeypatch):
     """A key, and no long waits between tries."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setattr(openai_judge, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(openai, "FIRST_WAIT", 0.001)
 
 
 @pytest.fixture
@@ -834,6 +834,6 @@ def test_limits_out_of_range():
 
 
 def test_a_missing_package_is_named(monkeypatch):
-    monkeypatch.setattr(openai_judge, "find_spec", lambda name: None)
+    monkeypatch.setattr(openai, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"openai is missing; pip install openai"):
         OpenAIJudge(Completions("m"), base_url=CLOSED)

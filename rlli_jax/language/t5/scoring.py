@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlli_jax.errors import InputError
-from rlli_jax.teaching.t5.model import T5, T5Config
+from rlli_jax.language.t5.model import T5, T5Config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -8,9 +8,9 @@ import pytest
 
 from rlli_jax.errors import InputError
 from rlli_jax.judges import Failed, Invalid, JudgeIdentity, Rated, named_scale
-from rlli_jax.oracle import QoETable
-from rlli_jax.oracle.reliability import reliability, shrink
 from rlli_jax.personas import Persona, Population
+from rlli_jax.qoe import QoETable
+from rlli_jax.qoe.reliability import reliability, shrink
 
 SEEDS = range(20)
 

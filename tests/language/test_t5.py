@@ -7,8 +7,8 @@ import optax
 import pytest
 
 from rlli_jax.errors import InputError
+from rlli_jax.language.t5.model import relative_buckets
 from rlli_jax.teaching import t5
-from rlli_jax.teaching.t5.model import relative_buckets
 
 ACTIONS = ["turn left", "turn right", "go forward", "pick up", "drop", "toggle"]
 PROMPTS = [
@@ -277,7 +277,7 @@ def test_lora_begins_as_the_loaded_model_and_has_the_size_that_peft_reports(tiny
         feed_forward_proj="gated-gelu",
         tie_head=False,
     )
-    from rlli_jax.teaching.t5.model import init_params
+    from rlli_jax.language.t5.model import init_params
 
     shapes = jax.eval_shape(
         lambda key: t5.init_lora(key, init_params(key, flan)), jax.random.key(0)

@@ -5,8 +5,8 @@ import pytest
 from scipy.special import ndtr
 
 from rlli_jax.errors import InputError
-from rlli_jax.oracle import QoETable
-from rlli_jax.oracle.reliability import (
+from rlli_jax.qoe import QoETable
+from rlli_jax.qoe.reliability import (
     intraclass_correlation,
     pool,
     reliability,

@@ -1,0 +1,1 @@
+"""Language models in JAX: scoring of candidate texts, low-rank adapters, loading without torch."""

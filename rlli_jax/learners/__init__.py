@@ -1,0 +1,1 @@
+"""Learners: pure functions that learn on any gymnax environment with discrete actions."""

@@ -1,0 +1,10 @@
+"""Quality of experience: the answers, the table they become, and how far it can be trusted.
+
+:class:`QoETable` holds QoE of every user, request, provider and sample with a mask for what is
+missing. :mod:`~rlli_jax.qoe.reliability` tells how much of it is noise and shrinks it,
+:mod:`~rlli_jax.qoe.calibration` fits it to a few people's scores. NumPy and SciPy only.
+"""
+
+from rlli_jax.qoe.table import OnMissing, QoETable, References
+
+__all__ = ["OnMissing", "QoETable", "References"]
