@@ -65,7 +65,9 @@ UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # pydantic's t
 class Block(BaseModel):
     """A block of the file: unknown keys are refused, values cannot change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 AnyBlock = TypeVar("AnyBlock", bound=Block)
@@ -97,9 +99,13 @@ class Sample(Block):
     """Personas drawn from published norms."""
 
     size: Positive
+    """Number of users."""
     group: str = "women 21-40"
+    """Sex and age of the norms."""
     correlations: str = "davies_2015_r_observed"
+    """Between the traits."""
     seed: Whole = 0
+    """Of the draw."""
 
 
 class PopulationBlock(Block):
@@ -107,12 +113,19 @@ class PopulationBlock(Block):
     whose personalities are then unknown; or give it, and users are joined by name."""
 
     sample: Sample | None = None
-    csv: Path | None = None  # a table: name, O, C, E, A, N
-    range: str = "1-5"  # of the traits in csv: a-b, or T for T-scores
-    questionnaire: Path | None = None  # a table of answers to the 50 IPIP markers
-    max_missing: Annotated[float, Field(ge=0, lt=1)] = 0.2  # share of a trait's items
+    """Users drawn from published norms."""
+    csv: Path | None = None
+    """A table: name, O, C, E, A, N."""
+    range: str = "1-5"
+    """Of the traits in csv: a-b, or T for T-scores."""
+    questionnaire: Path | None = None
+    """A table of answers to the 50 IPIP markers."""
+    max_missing: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Share of a trait's items that may be missing."""
     bigfive_test: Path | None = None
-    wording: Wording = "full"  # of the personas, for language models: 52 adjectives; "brief": 5
+    """Results of a Big Five test as JSON."""
+    wording: Wording = "full"
+    """Of the personas, for language models: 52 adjectives; "brief": 5."""
 
     _paths = field_validator("csv", "questionnaire", "bigfive_test")(beside_file)
 
@@ -134,10 +147,14 @@ class PopulationBlock(Block):
 class CatalogBlock(Block):
     """Where the pictures are."""
 
-    studio: bool = False  # the built-in one
-    folder: Path | None = None  # provider/request.png
-    manifest: Path | None = None  # CSV: provider, request, image
-    pictures: bool = True  # false: the manifest only names images that are not there
+    studio: bool = False
+    """Six photographs in four styles, rendered without any file."""
+    folder: Path | None = None
+    """Of pictures, provider/request.png."""
+    manifest: Path | None = None
+    """A table of provider, request and image."""
+    pictures: bool = True
+    """False: the manifest only names images that are not there."""
 
     _paths = field_validator("folder", "manifest")(beside_file)
 
@@ -150,7 +167,8 @@ class CatalogBlock(Block):
 class JudgeBlock(Block):
     """What every judge has."""
 
-    scale: str | tuple[str, ...] = "adjectives"  # a name, a-b, or labels from worst to best
+    scale: str | tuple[str, ...] = "adjectives"
+    """A name, a-b, or labels from worst to best."""
 
     @field_validator("scale", mode="before")
     @classmethod
@@ -180,21 +198,32 @@ class Psychometric(JudgeBlock):
     """The embedded linear model: a stand-in for a language model."""
 
     kind: Literal["psychometric"]
-    samples: Positive = 1  # how often it is asked the same
+    """Which form of this block it is."""
+    samples: Positive = 1
+    """How often it is asked the same."""
     preset: str = "replicated"
+    """Which published correlations it rests on."""
     strength: Annotated[float, Field(ge=0)] = 1.0
+    """Factor of those correlations."""
     noise: Annotated[float, Field(ge=0)] = 0.3
+    """Standard deviation of an answer, in units of the scores' own."""
     seed: Whole = 0
-    on_missing: OnMissing = "raise"  # if a picture has no rating
+    """Of that noise."""
+    on_missing: OnMissing = "raise"
+    """What a picture without a rating does: raise an error, mask the choice out, or impute."""
 
 
 class RecordedScores(JudgeBlock):
     """Scores from a table (CSV, TSV, Parquet, Excel), with as many samples as that has."""
 
     kind: Literal["recorded"]
+    """Which form of this block it is."""
     path: Path
+    """Of the scores: CSV, Parquet or Excel."""
     columns: dict[str, str | tuple[str, ...]] = {}
-    user: str | None = None  # if all scores are one user's
+    """Which columns hold what, where their names differ."""
+    user: str | None = None
+    """If all scores are one user's."""
 
     _paths = field_validator("path")(beside_file)
 
@@ -202,29 +231,42 @@ class RecordedScores(JudgeBlock):
 class Recorded(RecordedScores):
     """The judge that replays such scores."""
 
-    on_missing: OnMissing = "mask"  # if a picture has no score: people rate some, not all
+    on_missing: OnMissing = "mask"
+    """What a picture without a score does; masked by default, as people rate some, not all."""
 
 
 class BudgetBlock(Block):
     """The most that one command may use up of a language model; what is left is asked later."""
 
     questions: Annotated[int, Field(ge=0)] | None = None
+    """Questions asked."""
     tokens: Annotated[int, Field(ge=0)] | None = None
-    money: Annotated[float, Field(ge=0)] | None = None  # in the currency of the prices
+    """Tokens of prompts and answers."""
+    money: Annotated[float, Field(ge=0)] | None = None
+    """In the currency of the prices."""
 
 
 class LanguageModel(JudgeBlock):
     """What the language models share. Their answers are kept in a store and never paid twice."""
 
     model: str
+    """Name or folder of the model."""
     revision: str | None = None
-    samples: Positive = 1  # how often it is asked the same
-    both_orders: bool = False  # average over labels from worst to best and from best to worst
-    longest_side: Positive | None = None  # pixels; larger pictures are scaled down to it
-    min_valid_mass: Annotated[float, Field(ge=0, le=1)] = 0.5  # of probability on the labels
-    store: str | None = None  # a file, or postgresql://user@host/database; else the user's folder
+    """Of the model; part of the key of every answer."""
+    samples: Positive = 1
+    """How often it is asked the same."""
+    both_orders: bool = False
+    """Average over labels from worst to best and from best to worst."""
+    longest_side: Positive | None = None
+    """Pixels; larger pictures are scaled down to it."""
+    min_valid_mass: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Least probability on the labels; an answer with less is invalid."""
+    store: str | None = None
+    """A file, or postgresql://user@host/database; else the user's folder."""
     budget: BudgetBlock = BudgetBlock()
-    on_missing: OnMissing = "raise"  # if a question has no answer
+    """The most that one command may use up."""
+    on_missing: OnMissing = "raise"
+    """What a question without an answer does: raise an error, mask the choice out, or impute."""
 
     @property
     def draws(self) -> bool:
@@ -254,9 +296,13 @@ class Transformers(LanguageModel):
     """A vision-language model in this process, by name or folder; needs the extra ``llm``."""
 
     kind: Literal["transformers"]
+    """Which form of this block it is."""
     device: str = "auto"
+    """Where the model runs; auto: a GPU if there is one."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the weights."""
     batch_size: Positive = 16
+    """Personas that are scored together."""
 
     @property
     def draws(self) -> bool:
@@ -268,22 +314,40 @@ class OpenAI(LanguageModel):
     """A model behind an OpenAI-compatible server; the key comes from the environment."""
 
     kind: Literal["openai"]
+    """Which form of this block it is."""
     base_url: str | None = None
-    key_variable: str = "OPENAI_API_KEY"  # the environment variable that holds the key
+    """Of the server, with /v1; OpenAI's own if not given."""
+    key_variable: str = "OPENAI_API_KEY"
+    """The environment variable that holds the key."""
     scoring: Literal["auto", "logprobs", "text"] = "auto"
+    """Whether a rating is the expectation over the labels' log-probabilities or the label that
+    was written; auto: what the server can do."""
     temperature: Annotated[float, Field(ge=0)] | None = 0.0
-    max_tokens: Positive | None = 16  # null: not sent, as for servers that want another name
+    """At which the answer is drawn."""
+    max_tokens: Positive | None = 16
+    """Null: not sent, as for servers that want another name."""
     top_logprobs: Annotated[int, Field(ge=1, le=20)] = 20
+    """Log-probabilities asked for at the first token."""
     seed: Whole | None = None
-    extra: dict[str, Any] = {}  # further fields of a request
-    price_in: Annotated[float, Field(ge=0)] | None = None  # per million tokens
+    """Sent with every question, for servers that know it."""
+    extra: dict[str, Any] = {}
+    """Further fields of a request."""
+    price_in: Annotated[float, Field(ge=0)] | None = None
+    """Per million tokens."""
     price_out: Annotated[float, Field(ge=0)] | None = None
-    image_tokens: Positive = 576  # of a picture, for plans
+    """Per million tokens of answers."""
+    image_tokens: Positive = 576
+    """Of a picture, for plans."""
     concurrency: Positive = 16
+    """Questions under way together."""
     requests_per_minute: Annotated[float, Field(gt=0)] | None = None
+    """The most that the server allows."""
     tokens_per_minute: Annotated[float, Field(gt=0)] | None = None
-    timeout: Annotated[float, Field(gt=0)] = 60.0  # seconds
+    """The most that the server allows."""
+    timeout: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds."""
     retries: Annotated[int, Field(ge=0)] = 6
+    """Further tries after a failure that may pass."""
 
     @model_serializer(mode="wrap")
     def _with_nulls(
@@ -308,31 +372,41 @@ class CalibrateBlock(Block):
     """A few people's scores, by which judges are weighed and providers corrected."""
 
     human: RecordedScores
-    # Of the requests that learners see, so many drawn at random by split_seed; None: all.
+    """People's scores."""
     requests: Annotated[int, Field(ge=2)] | None = None
+    """Of the requests that learners see, so many drawn at random by split_seed; None: all."""
 
 
 class TableBlock(Block):
     """What is done to the table before anything learns from it."""
 
-    standardise: bool = False  # remove every user's level and spread
-    shrink: bool = False  # pull noisy cells toward provider and user means
-    calibrate: CalibrateBlock | None = None  # judges become one user: what people are to like
-    held_out_requests: Annotated[float, Field(ge=0, lt=1)] = 0.0  # part kept for evaluation
+    standardise: bool = False
+    """Remove every user's level and spread."""
+    shrink: bool = False
+    """Pull noisy cells toward provider and user means."""
+    calibrate: CalibrateBlock | None = None
+    """Judges become one user: what people are to like."""
+    held_out_requests: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Part kept for evaluation."""
     split_seed: NumpySeed = 0
+    """Of the draw of held-out requests."""
 
 
 class EnvironmentBlock(Block):
     """How the table is played."""
 
     assignment: Assignment = "sequential"
+    """sequential: users are served in turn; shared: one provider for all; joint: one for each
+    at once."""
     rounds: Positive = 1
+    """How often every user is served in an episode."""
 
 
 class PolicyBlock(Block):
     """What the policies share."""
 
     observation: Annotated[tuple[ObservationPart, ...], Field(min_length=1)] = ("action", "reward")
+    """Parts of the observation, in this order."""
 
     @field_validator("observation")
     @classmethod
@@ -347,17 +421,21 @@ class Reference(PolicyBlock):
     """A policy that does not learn."""
 
     learner: Literal["random", "round_robin", "best_single", "optimal", "greedy"]
+    """Which learner, or which policy that does not learn."""
 
 
 class Learned(PolicyBlock):
     """A policy that learns for a number of iterations (collect, update)."""
 
-    # The learner's ``anneal`` where the file does not say: the length of the training is known.
     anneal: ClassVar[float] = 1.0
+    """The learner's ``anneal`` where the file does not say: the length of the training is known."""
 
     iterations: Positive
+    """How often the learner collects steps and updates."""
     config: Any
+    """What decides shapes; a change compiles anew."""
     hyperparams: Any
+    """What a sweep may vary within one compilation."""
 
     @model_validator(mode="before")
     @classmethod
@@ -376,16 +454,22 @@ class PPO(Learned):
     """Proximal policy optimisation; keys as in :mod:`rlli_jax.learners.ppo`."""
 
     learner: Literal["ppo"]
+    """Which learner, or which policy that does not learn."""
     config: PPOConfig = PPOConfig()
+    """What decides shapes; a change compiles anew."""
     hyperparams: PPOHyperparams = PPOHyperparams()
+    """What a sweep may vary within one compilation."""
 
 
 class DQN(Learned):
     """Deep Q-learning; keys as in :mod:`rlli_jax.learners.dqn`."""
 
     learner: Literal["dqn"]
+    """Which learner, or which policy that does not learn."""
     config: DQNConfig = DQNConfig()
+    """What decides shapes; a change compiles anew."""
     hyperparams: DQNHyperparams = DQNHyperparams()
+    """What a sweep may vary within one compilation."""
 
 
 REFERENCES = get_args(Reference.model_fields["learner"].annotation)
@@ -415,8 +499,9 @@ class EvaluationBlock(Block):
     """How trained policies are judged."""
 
     episodes: Positive = 256
-    # A second table of scores, in which the choices are looked up afterwards: human opinion.
+    """Played with each trained policy."""
     human: RecordedScores | None = None
+    """A second table of scores, in which the choices are looked up afterwards: human opinion."""
 
 
 UNKNOWN_TRAITS = (
@@ -428,17 +513,29 @@ class StudyConfig(Block):
     """A whole study."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Of the study; its run directory is runs/<name> if none is given."""
     description: str = ""
+    """One or two sentences that the report shows."""
     seed: Seed = 0
-    seeds: Positive = 10  # runs of every policy, side by side
-    checkpoint_every: Positive = 25  # iterations between checkpoints: at most these are lost
+    """All random numbers of the study follow from it."""
+    seeds: Positive = 10
+    """Runs of every policy, side by side."""
+    checkpoint_every: Positive = 25
+    """Iterations between checkpoints: at most these are lost."""
     population: PopulationBlock | None = None
+    """Who the users are."""
     catalog: CatalogBlock
+    """What they are shown."""
     judge: Annotated[AnyJudge, Field(discriminator="kind")]
+    """Who rates a picture as a persona."""
     table: TableBlock = TableBlock()
+    """What is done to the scores before anything learns from them."""
     environment: EnvironmentBlock = EnvironmentBlock()
+    """How the table is played."""
     policies: Annotated[dict[str, AnyPolicy], Field(min_length=1)]
+    """Every policy by a name of your own; each is trained (if it learns) and evaluated."""
     evaluation: EvaluationBlock = EvaluationBlock()
+    """How trained policies are judged."""
 
     @property
     def knows_traits(self) -> bool:

@@ -25,22 +25,35 @@ Positive = Annotated[int, Field(gt=0)]
 class DQNConfig:
     """What decides shapes; a change compiles anew."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
-    num_envs: Positive = 8  # environments side by side
-    num_steps: Positive = 128  # steps of each environment in one iteration
-    updates_per_step: Positive = 1  # gradient steps after each step of the environments
+    num_envs: Positive = 8
+    """Environments side by side."""
+    num_steps: Positive = 128
+    """Steps of each environment in one iteration."""
+    updates_per_step: Positive = 1
+    """Gradient steps after each step of the environments."""
     batch_size: Positive = 128
-    buffer_size: Positive = 65_536  # transitions
-    warm_up: Positive = 1_024  # transitions by random actions before learning starts
+    """Samples in one gradient step."""
+    buffer_size: Positive = 65_536
+    """Transitions."""
+    warm_up: Positive = 1_024
+    """Transitions by random actions before learning starts."""
     n_step: Positive = 1
+    """Steps of reward before the target continues with the value of the state reached."""
     double: bool = True
+    """Whether the learned network chooses the action that the target network values (van
+    Hasselt et al. 2016)."""
     dueling: bool = False
-    # Quantiles of the return that are learned for each action (QR-DQN); 0 learns its mean.
+    """Whether value and advantages have layers of their own (Wang et al. 2016)."""
     quantiles: Annotated[int, Field(ge=0)] = 0
-    prioritized: bool = False  # replay in proportion to the last error, not uniformly
+    """Quantiles of the return that are learned for each action (QR-DQN); 0 learns its mean."""
+    prioritized: bool = False
+    """Replay in proportion to the last error, not uniformly."""
     hidden: tuple[Positive, ...] = (64, 64)
+    """Units of each hidden layer."""
     activation: Activation = "relu"
+    """Between the layers."""
 
     def __post_init__(self) -> None:
         core.check_buffer(self.buffer_size, self.num_envs)
@@ -57,26 +70,35 @@ class DQNConfig:
 class DQNHyperparams:
     """What a sweep may vary within one compilation; every field is traced."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
     learning_rate: Annotated[float, Field(gt=0)] = 5e-4
-    # Part of the learning rate that is gone after total_iterations, falling linearly; 0 keeps it
-    # constant.
+    """Of Adam, at the start."""
     anneal: Annotated[float, Field(ge=0, le=1)] = 0.0
-    total_iterations: Annotated[int, Field(gt=0)] = 100  # over which rate and epsilon fall
+    """Part of the learning rate that is gone after total_iterations, falling linearly; 0 keeps
+    it constant."""
+    total_iterations: Annotated[int, Field(gt=0)] = 100
+    """Over which rate and epsilon fall."""
     gamma: Annotated[float, Field(ge=0, le=1)] = 0.99
+    """Discount for each step."""
     epsilon_start: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of random actions at the start."""
     epsilon_end: Annotated[float, Field(ge=0, le=1)] = 0.05
-    exploration: Annotated[float, Field(gt=0, le=1)] = 0.5  # part of training where epsilon falls
-    # Every target_period updates the target moves by tau toward the online network:
-    # tau 1 is the hard copy, tau 0.005 with period 1 is Polyak averaging.
+    """Share of random actions in the end."""
+    exploration: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Part of training where epsilon falls."""
     target_period: Annotated[int, Field(gt=0)] = 200
+    """Every target_period updates the target moves by tau toward the online network: tau 1 is
+    the hard copy, tau 0.005 with period 1 is Polyak averaging."""
     tau: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """How far the target network moves toward the learned one."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 10.0
-    # Of prioritized replay: the exponent of errors, and that of the weights which correct for it,
-    # rising linearly to 1 (alpha and beta of Schaul et al. 2016).
+    """Gradients are scaled down to this global norm."""
     priority_exponent: Annotated[float, Field(ge=0)] = 0.6
+    """Of prioritized replay: the exponent of errors, and that of the weights which correct for
+    it, rising linearly to 1 (alpha and beta of Schaul et al. 2016)."""
     importance_start: Annotated[float, Field(ge=0, le=1)] = 0.4
+    """Exponent of the weights that correct for prioritized draws, at the start."""
 
 
 @struct.dataclass

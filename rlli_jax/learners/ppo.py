@@ -25,21 +25,28 @@ Positive = Annotated[int, Field(gt=0)]
 class PPOConfig:
     """What decides shapes; a change compiles anew."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
-    num_envs: Positive = 16  # environments side by side
-    num_steps: Positive = 64  # steps of each environment in one iteration
+    num_envs: Positive = 16
+    """Environments side by side."""
+    num_steps: Positive = 64
+    """Steps of each environment in one iteration."""
     num_minibatches: Positive = 4
+    """Parts that a collected batch is cut into for each epoch."""
     num_epochs: Positive = 4
+    """Passes over a collected batch."""
     hidden: tuple[Positive, ...] = (64, 64)
+    """Units of each hidden layer."""
     activation: Activation = "tanh"
+    """Between the layers."""
     normalize_advantage: bool = True
-    # Units of a gated recurrent unit that remembers the episode; 0 for none. Minibatches are then
-    # whole rows of num_steps steps, so num_envs must divide into num_minibatches.
+    """Whether advantages are standardised within each minibatch."""
     memory: Annotated[int, Field(ge=0)] = 0
-    # Whether one network (networks.Shared) scores every action from what the observation tells of
-    # it, instead of one output for each; for environments that have by_action.
+    """Units of a gated recurrent unit that remembers the episode; 0 for none. Minibatches are
+    then whole rows of num_steps steps, so num_envs must divide into num_minibatches."""
     shared: bool = False
+    """Whether one network (networks.Shared) scores every action from what the observation tells
+    of it, instead of one output for each; for environments that have by_action."""
 
     def __post_init__(self) -> None:
         if self.shared and self.memory:
@@ -61,20 +68,29 @@ class PPOConfig:
 class PPOHyperparams:
     """What a sweep may vary within one compilation; every field is traced."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
-    # Part of the learning rate that is gone after total_iterations, falling linearly; 0 keeps it
-    # constant.
+    """Of Adam, at the start."""
     anneal: Annotated[float, Field(ge=0, le=1)] = 0.0
-    total_iterations: Annotated[int, Field(gt=0)] = 100  # over which the rate falls
+    """Part of the learning rate that is gone after total_iterations, falling linearly; 0 keeps
+    it constant."""
+    total_iterations: Annotated[int, Field(gt=0)] = 100
+    """Over which the rate falls."""
     gamma: Annotated[float, Field(ge=0, le=1)] = 0.99
+    """Discount for each step."""
     gae_lambda: Annotated[float, Field(ge=0, le=1)] = 0.95
+    """Of generalised advantage estimation."""
     clip: Annotated[float, Field(gt=0)] = 0.2
+    """How far the ratio of probabilities may leave 1."""
     value_clip: Annotated[float, Field(gt=0)] = 0.2
+    """How far a value may move from the one before the update."""
     value_coefficient: Annotated[float, Field(ge=0)] = 0.5
+    """Weight of the value loss."""
     entropy_coefficient: Annotated[float, Field(ge=0)] = 0.01
+    """Weight of the entropy bonus."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 0.5
+    """Gradients are scaled down to this global norm."""
 
 
 @struct.dataclass

@@ -27,14 +27,20 @@ Positive = Annotated[int, Field(gt=0)]
 class ReinforceConfig:
     """What decides shapes; a change compiles anew."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
-    num_envs: Positive = 16  # environments side by side
-    num_steps: Positive = 256  # steps of each environment in one iteration
-    lookahead: Positive = 64  # steps that a return must cover if its episode goes on
+    num_envs: Positive = 16
+    """Environments side by side."""
+    num_steps: Positive = 256
+    """Steps of each environment in one iteration."""
+    lookahead: Positive = 64
+    """Steps that a return must cover if its episode goes on."""
     num_minibatches: Positive = 4
+    """Parts that a collected batch is cut into for each epoch."""
     hidden: tuple[Positive, ...] = (64, 64)
+    """Units of each hidden layer."""
     activation: Activation = "tanh"
+    """Between the layers."""
 
     def __post_init__(self) -> None:
         if self.lookahead >= self.num_steps:
@@ -54,16 +60,21 @@ class ReinforceConfig:
 class ReinforceHyperparams:
     """What a sweep may vary within one compilation; every field is traced."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    # Part of the learning rate that is gone after total_iterations, falling linearly; 0 keeps it
-    # constant.
+    """Of Adam, at the start."""
     anneal: Annotated[float, Field(ge=0, le=1)] = 0.0
-    total_iterations: Annotated[int, Field(gt=0)] = 100  # over which the rate falls
+    """Part of the learning rate that is gone after total_iterations, falling linearly; 0 keeps
+    it constant."""
+    total_iterations: Annotated[int, Field(gt=0)] = 100
+    """Over which the rate falls."""
     gamma: Annotated[float, Field(ge=0, le=1)] = 0.95
+    """Discount for each step."""
     entropy_coefficient: Annotated[float, Field(ge=0)] = 0.01
+    """Weight of the entropy bonus."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 0.5
+    """Gradients are scaled down to this global norm."""
 
 
 @struct.dataclass

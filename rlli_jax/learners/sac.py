@@ -39,19 +39,30 @@ LEAST_NOISE, MOST_NOISE = 0.1, 10.0
 class SACConfig:
     """What decides shapes; a change compiles anew."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
-    num_envs: Positive = 16  # environments side by side
-    num_steps: Positive = 64  # steps of each environment in one iteration
-    updates_per_step: Positive = 1  # gradient steps after each step of the environments
+    num_envs: Positive = 16
+    """Environments side by side."""
+    num_steps: Positive = 64
+    """Steps of each environment in one iteration."""
+    updates_per_step: Positive = 1
+    """Gradient steps after each step of the environments."""
     batch_size: Positive = 256
-    buffer_size: Positive = 65_536  # transitions
-    warm_up: Positive = 1_024  # transitions by random actions before learning starts
+    """Samples in one gradient step."""
+    buffer_size: Positive = 65_536
+    """Transitions."""
+    warm_up: Positive = 1_024
+    """Transitions by random actions before learning starts."""
     n_step: Positive = 1
+    """Steps of reward before the target continues with the value of the state reached."""
     learn_temperature: bool = False
+    """Whether the price of entropy follows target_entropy."""
     hidden: tuple[Positive, ...] = (64, 64)
-    critic_hidden: tuple[Positive, ...] | None = None  # None: as hidden, which is the actor's
+    """Units of each hidden layer."""
+    critic_hidden: tuple[Positive, ...] | None = None
+    """None: as hidden, which is the actor's."""
     activation: Activation = "relu"
+    """Between the layers."""
 
     def __post_init__(self) -> None:
         core.check_buffer(self.buffer_size, self.num_envs)
@@ -67,39 +78,53 @@ class D2SACConfig(SACConfig):
     """That of SAC, and the diffusion model's."""
 
     denoising_steps: Positive = 5
-    time_embedding: Annotated[int, Field(ge=4, multiple_of=2)] = 16  # sines and cosines
-    # What the network finds in a noisy state of the chain. "noise" is published D2SAC: its tanh
-    # cannot undo noise beyond 1, which the chain then amplifies by 12, so that logits are far
-    # apart by chance. "logits": the end of the chain itself, as logit_scale x tanh; so bounded, no
-    # action ever becomes too unlikely to be learned about.
+    """Of the diffusion chain that makes the logits."""
+    time_embedding: Annotated[int, Field(ge=4, multiple_of=2)] = 16
+    """Sines and cosines."""
     predicts: Literal["logits", "noise"] = "logits"
+    """What the network finds in a noisy state of the chain. "noise" is published D2SAC: its tanh
+    cannot undo noise beyond 1, which the chain then amplifies by 12, so that logits are far
+    apart by chance. "logits": the end of the chain itself, as logit_scale x tanh; so bounded, no
+    action ever becomes too unlikely to be learned about."""
     logit_scale: Annotated[float, Field(gt=0)] = 4.0
+    """Bound of the logits where the network predicts them."""
     activation: Activation = "mish"
+    """Between the layers."""
 
 
 @struct.dataclass
 class SACHyperparams:
     """What a sweep may vary within one compilation; every field is traced."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
     actor_rate: Annotated[float, Field(gt=0)] = 3e-4
+    """Learning rate of the actor."""
     critic_rate: Annotated[float, Field(gt=0)] = 1e-3
-    # Part of the learning rates that is gone after total_iterations, falling linearly; 0 keeps
-    # them constant.
+    """Learning rate of the critics."""
     anneal: Annotated[float, Field(ge=0, le=1)] = 0.0
-    total_iterations: Annotated[int, Field(gt=0)] = 100  # over which the rates fall
-    # Part of the training in which only the critics learn, from a nearly uniform policy. An actor
-    # that follows critics which know nothing yet may settle on one action and never leave it.
+    """Part of the learning rates that is gone after total_iterations, falling linearly; 0 keeps
+    them constant."""
+    total_iterations: Annotated[int, Field(gt=0)] = 100
+    """Over which the rates fall."""
     actor_delay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Part of the training in which only the critics learn, from a nearly uniform policy. An
+    actor that follows critics which know nothing yet may settle on one action and never leave
+    it."""
     gamma: Annotated[float, Field(ge=0, le=1)] = 0.99
-    tau: Annotated[float, Field(gt=0, le=1)] = 0.005  # how far targets move at every update
-    temperature: Annotated[float, Field(gt=0)] = 0.05  # price of entropy; the first one if learned
-    temperature_rate: Annotated[float, Field(gt=0)] = 3e-4  # learning rate, if learned
-    # Entropy that a learned temperature aims at, as a part of that of a uniform choice.
+    """Discount for each step."""
+    tau: Annotated[float, Field(gt=0, le=1)] = 0.005
+    """How far targets move at every update."""
+    temperature: Annotated[float, Field(gt=0)] = 0.05
+    """Price of entropy; the first one if learned."""
+    temperature_rate: Annotated[float, Field(gt=0)] = 3e-4
+    """Learning rate, if learned."""
     target_entropy: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Entropy that a learned temperature aims at, as a part of that of a uniform choice."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Of actor and critics."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 10.0
+    """Gradients are scaled down to this global norm."""
 
 
 @struct.dataclass

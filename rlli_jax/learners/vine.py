@@ -30,29 +30,38 @@ Positive = Annotated[int, Field(gt=0)]
 class VineConfig:
     """What decides shapes; a change compiles anew."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
-    num_envs: Positive = 128  # environments side by side, each branched once an iteration
-    num_steps: Positive = 8  # steps of each environment between two branchings
-    # Each environment begins with a random number of random steps below this, so that they do not
-    # go through their episodes in step: about the length of an episode.
+    num_envs: Positive = 128
+    """Environments side by side, each branched once an iteration."""
+    num_steps: Positive = 8
+    """Steps of each environment between two branchings."""
     spread: Positive = 1
-    branches: Annotated[int, Field(ge=2)] = 4  # actions tried in a state, the best one included
-    length: Positive = 60  # steps of a branch, its first action included
-    updates: Positive = 16  # gradient steps in one iteration
-    batch_size: Positive = 512  # states
-    buffer_size: Positive = 8_192  # newest branched states that are learned from
+    """Each environment begins with a random number of random steps below this, so that they do
+    not go through their episodes in step: about the length of an episode."""
+    branches: Annotated[int, Field(ge=2)] = 4
+    """Actions tried in a state, the best one included."""
+    length: Positive = 60
+    """Steps of a branch, its first action included."""
+    updates: Positive = 16
+    """Gradient steps in one iteration."""
+    batch_size: Positive = 512
+    """States."""
+    buffer_size: Positive = 8_192
+    """Newest branched states that are learned from."""
     hidden: tuple[Positive, ...] = (32, 32)
+    """Units of each hidden layer."""
     activation: Activation = "relu"
-    # Sampled futures in which the learned policy tries its best ``branches`` actions before it
-    # acts; 0 for none. In training there are none. For environments that have ``redraw``.
+    """Between the layers."""
     futures: Annotated[int, Field(ge=0)] = 0
-    # Whether one network (networks.Shared) scores every action from what the observation tells of
-    # it, instead of one output for each; for environments that have by_action.
+    """Sampled futures in which the learned policy tries its best ``branches`` actions before it
+    acts; 0 for none. In training there are none. For environments that have ``redraw``."""
     shared: bool = False
-    # Whether the environment tells what each action pays at once (value), so that the network has
-    # to learn only what follows.
+    """Whether one network (networks.Shared) scores every action from what the observation tells
+    of it, instead of one output for each; for environments that have by_action."""
     paid: bool = False
+    """Whether the environment tells what each action pays at once (value), so that the network
+    has to learn only what follows."""
 
     def __post_init__(self) -> None:
         core.check_buffer(self.buffer_size, self.num_envs)
@@ -62,21 +71,26 @@ class VineConfig:
 class VineHyperparams:
     """What a sweep may vary within one compilation; every field is traced."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    # Part of the learning rate that is gone after total_iterations, falling linearly; 0 keeps it
-    # constant.
+    """Of Adam, at the start."""
     anneal: Annotated[float, Field(ge=0, le=1)] = 0.0
-    total_iterations: Annotated[int, Field(gt=0)] = 100  # over which the rate falls
-    gamma: Annotated[float, Field(ge=0, le=1)] = 1.0  # a branch ends by itself
-    # The actions tried beside the best one, and the share ``exploration`` of all steps, are drawn
-    # from softmax(score / temperature); a score is a difference of returns.
+    """Part of the learning rate that is gone after total_iterations, falling linearly; 0 keeps
+    it constant."""
+    total_iterations: Annotated[int, Field(gt=0)] = 100
+    """Over which the rate falls."""
+    gamma: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """A branch ends by itself."""
     temperature: Annotated[float, Field(gt=0)] = 0.05
+    """The actions tried beside the best one, and the share ``exploration`` of all steps, are
+    drawn from softmax(score / temperature); a score is a difference of returns."""
     exploration: Annotated[float, Field(ge=0, le=1)] = 0.1
-    tau: Annotated[float, Field(gt=0, le=1)] = 0.05  # how far the policy moves an iteration
-    # How many futures the network's own scores count for where there are futures.
+    """Share of all steps that is drawn from the softmax instead of the best action."""
+    tau: Annotated[float, Field(gt=0, le=1)] = 0.05
+    """How far the policy moves an iteration."""
     prior: Annotated[float, Field(ge=0)] = 64.0
+    """How many futures the network's own scores count for where there are futures."""
 
 
 @struct.dataclass

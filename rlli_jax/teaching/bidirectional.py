@@ -54,28 +54,32 @@ Adapt = Literal["full", "lora"]
 class Method:
     """One reading of the algorithm, or one of its controls. The defaults are the paper's."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
-    teacher: bool = True  # False: the student alone
-    # How the teacher hears of it. nothing: not at all. prompt: a sentence before its next prompt.
-    # policy_gradient: a step on log M(x | s), weighted by the signal. pairs: a logistic loss on
-    # the difference of log M between the token and the one it is compared with.
+    teacher: bool = True
+    """False: the student alone."""
     feedback: Feedback = "policy_gradient"
-    # The last token: of the step before (the paper), or the last one said about the same text.
-    # expected: no token, but what the critic expects of the text, an advantage of 0.
+    """How the teacher hears of it. nothing: not at all. prompt: a sentence before its next
+    prompt. policy_gradient: a step on log M(x | s), weighted by the signal. pairs: a logistic
+    loss on the difference of log M between the token and the one it is compared with."""
     comparison: Comparison = "previous"
-    signal: Signal = "sign"  # of policy_gradient: better or worse, or by how much
-    # What estimates the advantage: the TD error (the paper), or generalised advantage estimation,
-    # which looks further ahead than one step; only where the comparison is with the expected.
+    """The last token: of the step before (the paper), or the last one said about the same text.
+    expected: no token, but what the critic expects of the text, an advantage of 0."""
+    signal: Signal = "sign"
+    """Of policy_gradient: better or worse, or by how much."""
     advantage: Estimate = "td_error"
-    # Which token the verdict is about: the one said (the paper), or the one that would have
-    # advised the action that the student took, whatever was said.
+    """What estimates the advantage: the TD error (the paper), or generalised advantage
+    estimation, which looks further ahead than one step; only where the comparison is with the
+    expected."""
     credit: Credit = "said"
-    # Controls: a coin instead of the verdict, the verdict that another environment earned, or
-    # "better" whatever happened: the teacher is asked for more of every credited token, which with
-    # credit: taken is to copy its student.
+    """Which token the verdict is about: the one said (the paper), or the one that would have
+    advised the action that the student took, whatever was said."""
     verdicts: Verdicts = "true"
-    adapt: Adapt = "full"  # all weights of the teacher, or LoRA on q and v
+    """Controls: a coin instead of the verdict, the verdict that another environment earned, or
+    "better" whatever happened: the teacher is asked for more of every credited token, which with
+    credit: taken is to copy its student."""
+    adapt: Adapt = "full"
+    """All weights of the teacher, or LoRA on q and v."""
 
     def __post_init__(self) -> None:
         if self.advantage == "gae" and self.comparison != "expected":
@@ -137,15 +141,22 @@ class Choices(NamedTuple):
 class TeachingConfig:
     """What decides shapes."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
     num_envs: Positive = 32
-    num_steps: Positive = 8  # an iteration is num_envs x num_steps steps and one student update
+    """Environments side by side."""
+    num_steps: Positive = 8
+    """An iteration is num_envs x num_steps steps and one student update."""
     num_minibatches: Positive = 1
+    """Parts that a collected batch is cut into for each epoch."""
     num_epochs: Positive = 4
-    teacher_steps: Positive = 6  # gradient steps of the teacher after a round of iterations
-    teacher_texts: Positive = 128  # in each of them, drawn by how often they were met
+    """Passes over a collected batch."""
+    teacher_steps: Positive = 6
+    """Gradient steps of the teacher after a round of iterations."""
+    teacher_texts: Positive = 128
+    """In each of them, drawn by how often they were met."""
     lora_rank: Positive = 4
+    """Of the adapters, where a method adapts by LoRA."""
 
     def __post_init__(self) -> None:
         batch = self.num_envs * self.num_steps
@@ -160,21 +171,23 @@ class TeachingConfig:
 class TeachingHyperparams:
     """What a sweep may vary within one compilation; every field is traced."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
-    # At a constant rate: anneal and total_iterations have no effect.
     student: PPOHyperparams = PPOHyperparams(
         learning_rate=2e-2, anneal=0.0, gae_lambda=0.95, entropy_coefficient=1e-3
     )
-    # Logit by which the student prefers, at first, the action it is advised; 0 is a student that
-    # does not know what the advice means.
+    """At a constant rate: anneal and total_iterations have no effect."""
     trust: Annotated[float, Field(ge=0)] = 4.0
-    # At which the teacher's tokens are drawn; one that always says the same cannot be compared.
+    """Logit by which the student prefers, at first, the action it is advised; 0 is a student
+    that does not know what the advice means."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
+    """At which the teacher's tokens are drawn; one that always says the same cannot be compared."""
     teacher_learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    """Of Adam, constant."""
     teacher_max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    # Weight of the divergence from the teacher before the round: noise shall not carry it away.
+    """Gradients are scaled down to this global norm."""
     teacher_kl: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the divergence from the teacher before the round: noise shall not carry it away."""
 
 
 class Said(NamedTuple):

@@ -57,16 +57,24 @@ LAMOREL = PPOHyperparams(
 class LanguagePolicyConfig:
     """What decides shapes; defaults are Lamorel's."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
     num_envs: Positive = 32
+    """Environments side by side."""
     num_steps: Positive = 40
-    num_minibatches: Positive = 20  # of 64 samples
+    """Steps of each environment in one iteration."""
+    num_minibatches: Positive = 20
+    """Of 64 samples."""
     num_epochs: Positive = 4
+    """Passes over a collected batch."""
     reward_scale: Annotated[float, Field(gt=0)] = 20.0
+    """Factor of the rewards, as Lamorel has it."""
     normalize_advantage: bool = False
+    """Whether advantages are standardised within each minibatch."""
     scoring: Scoring = "log_probability"
+    """How candidate texts are scored."""
     value_width: Positive = 1_024
+    """Units of the value head."""
 
     def __post_init__(self) -> None:
         batch = self.num_envs * self.num_steps

@@ -43,14 +43,18 @@ class FleetSample(Block):
     """Providers drawn from the ranges of AGOD."""
 
     seed: NumpySeed = 0
+    """Of the draw."""
     providers: Positive = 20
+    """Number of providers."""
 
 
 class FleetBlock(Block):
     """Who serves: a file (.json or .npz), or a draw. Either is kept with the run."""
 
     file: Path | None = None
+    """A fleet, .json or .npz."""
     sample: FleetSample | None = None
+    """A draw from AGOD's ranges."""
 
     _paths = field_validator("file")(beside_file)
 
@@ -64,26 +68,42 @@ class DriftBlock(Block):
     """How tastes move; see :class:`rlli_jax.envs.edge_market.Drift`."""
 
     interest_rate: Share = 0.0
+    """How fast interest follows what was served."""
     interest_weight: NotNegative = 0.2
+    """How much interest adds to QoE."""
     satiation_weight: NotNegative = 0.0
+    """How much satiation divides QoE by."""
     satiation_memory: Share = 0.7
+    """Part of satiation that is left after the user's next task."""
 
 
 class MarketBlock(Block):
     """The market; keys and defaults as in :func:`rlli_jax.envs.edge_market.make_params`."""
 
     fleet: FleetBlock
+    """Who serves."""
     demands: tuple[Whole, ...] = tuple(range(100, 260, 10))
+    """Denoising steps that a task may ask for, each equally likely."""
     runtime: tuple[float, float, float] = (0.06, 150.0, -840.0)
+    """(a, b, c): a task of t steps runs a t^2 + b t + c seconds."""
     arrival_rate: float = 1e-3
+    """Tasks per second."""
     rate_amplitude: float = 0.0
+    """Swing of the rate around its average, in [0, 1)."""
     rate_period: float = 86_400.0
+    """Seconds of that swing."""
     horizon: Whole = 1_000_000
+    """Seconds in which tasks arrive."""
     crash_penalty: float = 2.0
+    """For the dropped task, and for each killed task times what it still had to run."""
     capacity_scale: float = 900.0
-    patience: float | None = None  # seconds; endless if not given
+    """What the observation divides capacities by."""
+    patience: float | None = None
+    """Seconds; endless if not given."""
     queue: Annotated[Whole, Field(ge=0)] = 0
+    """Tasks that may wait at a provider."""
     drift: DriftBlock | None = None
+    """How tastes move; they do not if not given."""
 
     def numbers(self) -> dict[str, Any]:
         """What ``make_params`` takes as it is."""
@@ -95,16 +115,22 @@ class Rule(Block):
     """A policy that does not learn; ``mask`` keeps it to the providers that have room."""
 
     learner: Literal["random", "round_robin", "least_loaded", "greedy", "best_single"]
+    """Which learner, or which policy that does not learn."""
     mask: bool = False
+    """Whether providers without room are ruled out."""
 
 
 class Bandit(Block):
     """A linear bandit, which learns while it serves ``steps`` tasks and is then evaluated."""
 
     learner: Literal["linucb", "thompson"]
+    """Which learner, or which policy that does not learn."""
     mask: bool = False
+    """Whether providers without room are ruled out."""
     steps: Positive = 100_000
-    exploration: NotNegative = 1.0  # alpha of LinUCB, scale of Thompson sampling
+    """Tasks served while it learns."""
+    exploration: NotNegative = 1.0
+    """Alpha of LinUCB, scale of Thompson sampling."""
 
 
 class MarketLearned(Learned):
@@ -114,34 +140,45 @@ class MarketLearned(Learned):
         "providers",
         "task",
     )
+    """Parts of the observation, in this order."""
     mask: bool = False
-    # What it learns from: what was paid, or that minus the most the task could pay (see
-    # rlli_jax.envs.edge_market.regret). It is evaluated by what was paid.
+    """Whether providers without room are ruled out."""
     reward: Literal["paid", "regret"] = "paid"
+    """What it learns from: what was paid, or that minus the most the task could pay (see
+    rlli_jax.envs.edge_market.regret). It is evaluated by what was paid."""
 
 
 class MarketPPO(MarketLearned):
     """Keys as in :mod:`rlli_jax.learners.ppo`."""
 
     learner: Literal["ppo"]
+    """Which learner, or which policy that does not learn."""
     config: PPOConfig = PPOConfig()
+    """What decides shapes; a change compiles anew."""
     hyperparams: PPOHyperparams = PPOHyperparams()
+    """What a sweep may vary within one compilation."""
 
 
 class MarketDQN(MarketLearned):
     """Keys as in :mod:`rlli_jax.learners.dqn`."""
 
     learner: Literal["dqn"]
+    """Which learner, or which policy that does not learn."""
     config: DQNConfig = DQNConfig()
+    """What decides shapes; a change compiles anew."""
     hyperparams: DQNHyperparams = DQNHyperparams()
+    """What a sweep may vary within one compilation."""
 
 
 class MarketReinforce(MarketLearned):
     """Keys as in :mod:`rlli_jax.learners.reinforce`."""
 
     learner: Literal["reinforce"]
+    """Which learner, or which policy that does not learn."""
     config: ReinforceConfig = ReinforceConfig()
+    """What decides shapes; a change compiles anew."""
     hyperparams: ReinforceHyperparams = ReinforceHyperparams()
+    """What a sweep may vary within one compilation."""
 
 
 class MarketSAC(MarketLearned):
@@ -150,8 +187,11 @@ class MarketSAC(MarketLearned):
     anneal: ClassVar[float] = 0.0
 
     learner: Literal["sac"]
+    """Which learner, or which policy that does not learn."""
     config: SACConfig = SACConfig()
+    """What decides shapes; a change compiles anew."""
     hyperparams: SACHyperparams = SACHyperparams()
+    """What a sweep may vary within one compilation."""
 
 
 class MarketD2SAC(MarketLearned):
@@ -160,8 +200,11 @@ class MarketD2SAC(MarketLearned):
     anneal: ClassVar[float] = 0.0
 
     learner: Literal["d2sac"]
+    """Which learner, or which policy that does not learn."""
     config: D2SACConfig = D2SACConfig()
+    """What decides shapes; a change compiles anew."""
     hyperparams: SACHyperparams = SACHyperparams()
+    """What a sweep may vary within one compilation."""
 
 
 class MarketVine(MarketLearned):
@@ -170,8 +213,11 @@ class MarketVine(MarketLearned):
     anneal: ClassVar[float] = 0.95
 
     learner: Literal["vine"]
+    """Which learner, or which policy that does not learn."""
     config: VineConfig = VineConfig()
+    """What decides shapes; a change compiles anew."""
     hyperparams: VineHyperparams = VineHyperparams()
+    """What a sweep may vary within one compilation."""
 
 
 _KINDS = (
@@ -213,27 +259,41 @@ class MarketEvaluation(Block):
     """
 
     episodes: Positive = 50
+    """Of tasks, the same for all policies."""
     split: Literal["test", "tuning"] = "test"
-    seed: Seed = 1_000_003  # of these tasks; not the one that training draws from
-    optimum: bool = True  # whether the offline optimum of each episode is found (seconds each)
+    """Which episodes: those of the test, or those on which settings are chosen."""
+    seed: Seed = 1_000_003
+    """Of these tasks; not the one that training draws from."""
+    optimum: bool = True
+    """Whether the offline optimum of each episode is found (seconds each)."""
 
 
 class MarketConfig(Block):
     """A whole study of the edge market."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Of the study; its run directory is runs/<name> if none is given."""
     description: str = ""
+    """One or two sentences that the report shows."""
     seed: Seed = 0
-    seeds: Positive = 8  # runs of every policy, side by side
-    checkpoint_every: Positive = 50  # iterations between checkpoints: at most these are lost
+    """All random numbers of the study follow from it."""
+    seeds: Positive = 8
+    """Runs of every policy, side by side."""
+    checkpoint_every: Positive = 50
+    """Iterations between checkpoints: at most these are lost."""
     market: MarketBlock
-    # Personal QoE: give catalog and judge (and the population, unless scores are recorded), with
-    # as many providers as the fleet has. Without them a picture is worth its utility.
+    """The market's numbers."""
     population: PopulationBlock | None = None
+    """Personal QoE: give catalog and judge (and the population, unless scores are recorded),
+    with as many providers as the fleet has. Without them a picture is worth its utility."""
     catalog: CatalogBlock | None = None
+    """What they are shown."""
     judge: Annotated[AnyJudge, Field(discriminator="kind")] | None = None
+    """Who rates a picture as a persona."""
     policies: Annotated[dict[str, AnyMarketPolicy], Field(min_length=1)]
+    """Every policy by a name of your own; each is trained (if it learns) and evaluated."""
     evaluation: MarketEvaluation = MarketEvaluation()
+    """How trained policies are judged."""
 
     @property
     def personal(self) -> bool:

@@ -38,9 +38,13 @@ class Draw(Block):
     """How one key of a random sweep is drawn; exactly one of the four."""
 
     uniform: tuple[float, float] | None = None
+    """Ends of the range."""
     log_uniform: tuple[float, float] | None = None
-    integers: tuple[int, int] | None = None  # both ends included
+    """Ends of the range, above 0; every order of magnitude is equally likely."""
+    integers: tuple[int, int] | None = None
+    """Both ends included."""
     choice: Annotated[tuple[Any, ...], Field(min_length=1)] | None = None
+    """Values, each equally likely."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> "Draw":
@@ -71,22 +75,29 @@ class RandomDraw(Block):
     """Points drawn independently."""
 
     count: Positive
+    """Number of points."""
     seed: NumpySeed = 0
+    """All random numbers of the study follow from it."""
     keys: Annotated[dict[str, Draw], Field(min_length=1)]
+    """How each key is drawn."""
 
 
 class SweepBlock(Block):
     """What a sweep varies: exactly one of grid, points and random."""
 
-    # Every combination of the values.
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
-    points: list[Point] = Field(default_factory=list)  # these and no others
+    """Every combination of the values."""
+    points: list[Point] = Field(default_factory=list)
+    """These and no others."""
     random: RandomDraw | None = None
-    policies: tuple[str, ...] = ()  # which policies learn; all that can, if empty
-    # Runs side by side on one device. Results depend on it in the last bits, so it is chosen
-    # once, kept with the plan, and does not depend on the number of devices on a CPU.
+    """Points drawn at random."""
+    policies: tuple[str, ...] = ()
+    """Which policies learn; all that can, if empty."""
     chunk: Positive | None = None
-    memory_gb: Annotated[float, Field(gt=0)] | None = None  # bound of all devices together
+    """Runs side by side on one device. Results depend on it in the last bits, so it is chosen
+    once, kept with the plan, and does not depend on the number of devices on a CPU."""
+    memory_gb: Annotated[float, Field(gt=0)] | None = None
+    """Bound of all devices together."""
 
     @field_validator("points")
     @classmethod

@@ -28,13 +28,16 @@ class Ball(Block):
     """BabyAI-GoToRedBallNoDists-v0."""
 
     kind: Literal["go_to_red_ball"]
+    """Which form of this block it is."""
 
 
 class Providers(Block):
     """Which provider should serve which user: users, requests and table of another study."""
 
     kind: Literal["provider_selection"]
-    study: Path  # such as paper.yaml
+    """Which form of this block it is."""
+    study: Path
+    """Such as paper.yaml."""
 
     _paths = field_validator("study")(beside_file)
 
@@ -43,18 +46,24 @@ class StandIn(Block):
     """A tiny T5 with its own words, taught part of the expert's advice."""
 
     kind: Literal["stand_in"]
-    ability: Annotated[float, Field(ge=0, le=1)] = 1 / 3  # part of the texts that it is taught
+    """Which form of this block it is."""
+    ability: Annotated[float, Field(ge=0, le=1)] = 1 / 3
+    """Part of the texts that it is taught."""
     d_model: Positive = 16
+    """Width of the tiny T5."""
     steps: Positive = 100
+    """Gradient steps in which it is taught."""
 
 
 class Loaded(Block):
     """A T5 in a Hugging Face folder, or by its name on the hub; as it is."""
 
     kind: Literal["t5"]
+    """Which form of this block it is."""
     model: str = "google/flan-t5-small"
-    # Of the model's matrix products; bfloat16 is what accelerators are fast at.
+    """Name or folder of the model."""
     compute_dtype: ComputeDtype = "float32"
+    """Of the model's matrix products; bfloat16 is what accelerators are fast at."""
 
 
 KINDS = {"task": ("go_to_red_ball", "provider_selection"), "teacher": ("stand_in", "t5")}
@@ -64,8 +73,11 @@ class CaseBlock(Block):
     """One length of training; the paper has two, of 40 and of 2,100 iterations."""
 
     iterations: Positive
-    teacher_every: Positive  # iterations between two updates of the teacher
-    num_envs: Positive | None = None  # instead of that of the block config
+    """Of the student: collect, update."""
+    teacher_every: Positive
+    """Iterations between two updates of the teacher."""
+    num_envs: Positive | None = None
+    """Instead of that of the block config."""
 
     @model_validator(mode="after")
     def _whole_rounds(self) -> "CaseBlock":
@@ -81,9 +93,13 @@ class LanguagePolicyBlock(Block):
     """The language model itself as the policy, from random weights (stand_in) or as loaded."""
 
     iterations: Positive
+    """How often the learner collects steps and updates."""
     seeds: Positive = 1
+    """Runs, one after the other."""
     config: LanguagePolicyConfig = LanguagePolicyConfig()
+    """What decides shapes; a change compiles anew."""
     hyperparams: PPOHyperparams = PPOHyperparams(anneal=1.0)
+    """What a sweep may vary within one compilation."""
 
     @field_validator("hyperparams", mode="before")
     @classmethod
@@ -95,20 +111,34 @@ class TeachingStudy(Block):
     """A whole study."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Of the study; its run directory is runs/<name> if none is given."""
     description: str = ""
+    """One or two sentences that the report shows."""
     seed: Seed = 0
+    """All random numbers of the study follow from it."""
     seeds: Annotated[Whole, Field(gt=1)] = 10
+    """Runs of every method, side by side."""
     task: Annotated[Ball | Providers, Field(discriminator="kind")]
+    """What is learned."""
     teacher: Annotated[StandIn | Loaded, Field(discriminator="kind")]
+    """Who advises."""
     cases: Annotated[dict[str, CaseBlock], Field(min_length=1)]
+    """Lengths of training, by name."""
     methods: Annotated[dict[str, Method], Field(min_length=1)]
-    alone: str  # the method without a teacher
-    silent: str  # the method whose teacher hears nothing
-    # The reading that the study tests; chosen before it, on other seeds, or the test means little.
+    """Readings of the algorithm and their controls, by name."""
+    alone: str
+    """The method without a teacher."""
+    silent: str
+    """The method whose teacher hears nothing."""
     tested: str
+    """The reading that the study tests; chosen before it, on other seeds, or the test means
+    little."""
     config: TeachingConfig = TeachingConfig()
+    """What decides shapes; a change compiles anew."""
     hyperparams: TeachingHyperparams = TeachingHyperparams()
+    """What a sweep may vary within one compilation."""
     language_policy: LanguagePolicyBlock | None = None
+    """The language model itself as the policy; not run if not given."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "TeachingStudy":
