@@ -1,9 +1,15 @@
 """The Python of README and docs does what the text says it does."""
 
 import re
+import runpy
 from pathlib import Path
 
+import jax
 import numpy as np
+import pytest
+
+from rlli_jax.envs.provider_selection import ProviderSelection
+from rlli_jax.learners.core import evaluate
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,3 +34,17 @@ def test_an_environment_of_ones_own_is_learned(capsys):
     executed("docs/environments.md")
     printed = dict(line.split() for line in capsys.readouterr().out.splitlines())
     assert float(printed["PPO"]) > 1.1 * float(printed["random"])
+
+
+def test_the_learner_of_the_guide_learns_the_best_provider_of_each_user():
+    guide = runpy.run_path(str(ROOT / "docs" / "how-to" / "q_learning.py"))
+    env = ProviderSelection(observation=("user",))
+    params = env.default_params
+    learner = guide["q_learning"](env)
+    state, metrics = jax.jit(
+        lambda state: jax.lax.scan(lambda s, _: learner.step(s, params), state, length=100)
+    )(learner.init(jax.random.key(0), guide["QHyperparams"](), params))
+    result = evaluate(env, learner.policy(state), jax.random.key(1), params, 16)
+    best = float(params.mean.max(-1).mean(-1).sum())
+    assert metrics["episode_return"][0] < 0.8 * best
+    assert float(result.returns.mean()) == pytest.approx(best, abs=1e-4)
