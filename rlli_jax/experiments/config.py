@@ -7,19 +7,14 @@ one sentence with the path of the key.
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
 from pathlib import Path
-from types import UnionType
 from typing import (
     Annotated,
     Any,
     ClassVar,
     Literal,
     TypeVar,
-    Union,
     get_args,
-    get_origin,
-    get_type_hints,
 )
 
 import yaml
@@ -39,7 +34,8 @@ from pydantic import (
     model_validator,
 )
 
-from rlli_jax.errors import InputError, shown
+from rlli_jax.checking import one_sentence
+from rlli_jax.errors import InputError
 from rlli_jax.judges import scale_of
 from rlli_jax.learners.dqn import DQNConfig, DQNHyperparams
 from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams
@@ -59,7 +55,6 @@ Seed = Annotated[Whole, Field(ge=-(2**63), lt=2**63)]  # of JAX's keys, which ho
 NumpySeed = Annotated[Whole, Field(ge=0)]
 MOST_LABELS = 101  # of a language model's scale, which every prompt lists: 0-100
 NAMED = ("policies", "methods", "cases")  # blocks whose keys are names that the user chose
-UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # pydantic's types of error
 
 
 class Block(BaseModel):
@@ -689,7 +684,13 @@ def parse_as(
     try:
         return kind.model_validate(content, context={"folder": folder})
     except ValidationError as error:
-        raise InputError(f"{source}: {one_sentence(error, content, kind, kinds)}") from None
+        raise InputError(
+            f"{source}: {one_sentence(error, content, kind, kinds, _judges())}"
+        ) from None
+
+
+def _judges() -> list[str]:
+    return [get_args(judge.model_fields["kind"].annotation)[0] for judge in JUDGES]
 
 
 def apply_override(content: dict[str, Any], override: str) -> None:
@@ -748,93 +749,3 @@ def _refuse_misspelt(
         f"{missing}{meant}he {outer} are {listed}; a new one needs its whole block, "
         f"{prefix}{key}={{...}}."
     )
-
-
-def one_sentence(
-    error: ValidationError,
-    content: dict[str, Any],
-    kind: type[BaseModel],
-    kinds: Mapping[str, Sequence[str]] | None = None,
-) -> str:
-    """The first problem as one sentence with the path of the key in the file.
-
-    ``kind``: the class of the whole file. ``kinds``: what the key ``kind`` of a block may be, by
-    block; others are blocks of a judge.
-    """
-    problems = error.errors()
-    # An unknown key is the likeliest cause of whatever else is wrong with its block.
-    problem = next((p for p in problems if p["type"] in UNKNOWN_KEY), problems[0])
-    loc = problem["loc"]
-    keys: list[str] = []
-    here: Any = content
-    for i, part in enumerate(loc):
-        if isinstance(here, dict | list):
-            try:
-                here = here[part]  # type: ignore[index]
-            except (KeyError, IndexError, TypeError):
-                if problem["type"] != "missing" or i + 1 < len(loc):
-                    continue  # pydantic's name of an alternative, not a key of the file
-            keys.append(str(part))
-    where = ".".join(keys)
-    if problem["type"] in UNKNOWN_KEY:
-        return f"{where}: unknown key{_suggestion(keys, _known_keys(kind, content, keys[:-1]))}."
-    if problem["type"] == "missing":
-        return f"{where}: this key is missing; add it."
-    message = problem["msg"].removeprefix("Value error, ").rstrip(".")
-    given = problem["input"]
-    if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        judges = [get_args(judge.model_fields["kind"].annotation)[0] for judge in JUDGES]
-        known = (kinds or {}).get(where, judges)
-        where, message = f"{where}.kind", f"must be one of {', '.join(known)}"
-        given = given.get("kind") if isinstance(given, dict) else given
-    message = message.replace("Input should be", "must be", 1)
-    plain = isinstance(given, str | int | float | None)
-    told = f" (given: {shown(given)})" if plain else ""
-    if not where:  # a rule between blocks: its message names the key
-        return f"{message}."
-    return f"{where}: {message[0].lower() + message[1:]}{told}."
-
-
-def _suggestion(keys: Sequence[str], known: Sequence[str]) -> str:
-    """``, did you mean ...?`` for a misspelt key, and what keys there are."""
-    key = keys[-1].lower()
-    # A typing error is seldom in the first letter, and names of other things resemble by chance.
-    close = difflib.get_close_matches(key, [name for name in known if name[0] == key[0]], 1)
-    meant = f", did you mean {close[0]}? T" if close else "; t"
-    return f"{meant}he keys here are {', '.join(known)}"
-
-
-def _known_keys(kind: Any, content: Any, path: Sequence[str]) -> list[str]:
-    """The keys that the block at ``path`` of a file may have.
-
-    ``kind``: the type of ``content``; of a union the members that fit, by keys like ``learner``.
-    """
-    known: dict[str, Any] = {}
-    for member in _members(kind):
-        if get_origin(member) is dict:
-            if path:
-                return _known_keys(get_args(member)[1], _at(content, path[0]), path[1:])
-        elif isinstance(member, type) and issubclass(member, BaseModel):
-            block = {name: field.annotation for name, field in member.model_fields.items()}
-            tags = {n: get_args(a) for n, a in block.items() if get_origin(a) is Literal}
-            if all(_at(content, n) in (None, *tags[n]) for n in ("kind", "learner") if n in tags):
-                known |= block
-        elif is_dataclass(member):
-            hints = get_type_hints(member)
-            known |= {field.name: hints[field.name] for field in fields(member) if field.init}
-    if not path:
-        return list(known)
-    return _known_keys(known.get(path[0]), _at(content, path[0]), path[1:])
-
-
-def _members(kind: Any) -> list[Any]:
-    """The alternatives of a type, without what is annotated."""
-    if get_origin(kind) is Annotated:
-        return _members(get_args(kind)[0])
-    if get_origin(kind) in (Union, UnionType):
-        return [member for part in get_args(kind) for member in _members(part)]
-    return [kind]
-
-
-def _at(content: Any, key: str) -> Any:
-    return content.get(key) if isinstance(content, dict) else None

@@ -5,7 +5,7 @@ filled by a warm-up in ``init``: XLA then keeps it in place instead of copying i
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,19 +13,20 @@ import optax
 from flax import struct
 from pydantic import Field
 
+from rlli_jax.checking import checked
 from rlli_jax.errors import InputError
 from rlli_jax.learners import core
 from rlli_jax.learners.core import Key, Learner, Policy, PyTree, Situation, Transition
+from rlli_jax.learners.hyperparams import Hyperparams
 from rlli_jax.learners.networks import ILLEGAL, Activation, QNetwork
 
 Positive = Annotated[int, Field(gt=0)]
 
 
+@checked
 @dataclass(frozen=True)
 class DQNConfig:
     """What decides shapes; a change compiles anew."""
-
-    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
     num_envs: Positive = 8
     """Environments side by side."""
@@ -66,11 +67,8 @@ class DQNConfig:
             raise InputError("dueling needs at least one hidden layer; hidden is empty.")
 
 
-@struct.dataclass
-class DQNHyperparams:
+class DQNHyperparams(Hyperparams):
     """What a sweep may vary within one compilation; every field is traced."""
-
-    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
     learning_rate: Annotated[float, Field(gt=0)] = 5e-4
     """Of Adam, at the start."""

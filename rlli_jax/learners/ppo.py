@@ -4,7 +4,7 @@ Reads from top to bottom: configuration, state, one iteration = collect, advanta
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
@@ -13,19 +13,20 @@ import optax
 from flax import struct
 from pydantic import Field
 
+from rlli_jax.checking import checked
 from rlli_jax.errors import InputError
 from rlli_jax.learners import core
 from rlli_jax.learners.core import Key, Learner, Policy, PyTree, Situation
+from rlli_jax.learners.hyperparams import Hyperparams
 from rlli_jax.learners.networks import Activation, Actor, Critic, orthogonal
 
 Positive = Annotated[int, Field(gt=0)]
 
 
+@checked
 @dataclass(frozen=True)
 class PPOConfig:
     """What decides shapes; a change compiles anew."""
-
-    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
     num_envs: Positive = 16
     """Environments side by side."""
@@ -64,11 +65,8 @@ class PPOConfig:
             )
 
 
-@struct.dataclass
-class PPOHyperparams:
+class PPOHyperparams(Hyperparams):
     """What a sweep may vary within one compilation; every field is traced."""
-
-    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
     """Of Adam, at the start."""

@@ -7,7 +7,7 @@ too low where more reward would have come. PPO, DQN and SAC bootstrap there.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -15,19 +15,20 @@ import optax
 from flax import struct
 from pydantic import Field
 
+from rlli_jax.checking import checked
 from rlli_jax.errors import InputError
 from rlli_jax.learners import core
 from rlli_jax.learners.core import Key, Learner, Policy, PyTree, Situation
+from rlli_jax.learners.hyperparams import Hyperparams
 from rlli_jax.learners.networks import Activation, Actor
 
 Positive = Annotated[int, Field(gt=0)]
 
 
+@checked
 @dataclass(frozen=True)
 class ReinforceConfig:
     """What decides shapes; a change compiles anew."""
-
-    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
     num_envs: Positive = 16
     """Environments side by side."""
@@ -56,11 +57,8 @@ class ReinforceConfig:
             )
 
 
-@struct.dataclass
-class ReinforceHyperparams:
+class ReinforceHyperparams(Hyperparams):
     """What a sweep may vary within one compilation; every field is traced."""
-
-    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """Of Adam, at the start."""

@@ -11,7 +11,7 @@ all but the actor.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import jax
@@ -21,10 +21,12 @@ import optax
 from flax import struct
 from pydantic import Field
 
+from rlli_jax.checking import checked
 from rlli_jax.errors import InputError
 from rlli_jax.learners import core
 from rlli_jax.learners.core import Key, Learner, Policy, PyTree, Situation, Transition
 from rlli_jax.learners.dqn import Buffer, sample, write
+from rlli_jax.learners.hyperparams import Hyperparams
 from rlli_jax.learners.networks import ACTIVATIONS, ILLEGAL, MLP, Activation, Actor, QNetwork
 
 Positive = Annotated[int, Field(gt=0)]
@@ -35,11 +37,10 @@ Logits = Callable[[PyTree, Key, jax.Array, jax.Array, float], jax.Array]
 LEAST_NOISE, MOST_NOISE = 0.1, 10.0
 
 
+@checked
 @dataclass(frozen=True)
 class SACConfig:
     """What decides shapes; a change compiles anew."""
-
-    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
     num_envs: Positive = 16
     """Environments side by side."""
@@ -73,6 +74,7 @@ class SACConfig:
             )
 
 
+@checked
 @dataclass(frozen=True)
 class D2SACConfig(SACConfig):
     """That of SAC, and the diffusion model's."""
@@ -92,11 +94,8 @@ class D2SACConfig(SACConfig):
     """Between the layers."""
 
 
-@struct.dataclass
-class SACHyperparams:
+class SACHyperparams(Hyperparams):
     """What a sweep may vary within one compilation; every field is traced."""
-
-    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
     actor_rate: Annotated[float, Field(gt=0)] = 3e-4
     """Learning rate of the actor."""

@@ -10,7 +10,7 @@ any of its states, which is what gymnax's are.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -18,19 +18,20 @@ import optax
 from flax import struct
 from pydantic import Field
 
+from rlli_jax.checking import checked
 from rlli_jax.errors import InputError
 from rlli_jax.learners import core
 from rlli_jax.learners.core import Key, Learner, Policy, PyTree, Situation
+from rlli_jax.learners.hyperparams import Hyperparams
 from rlli_jax.learners.networks import ILLEGAL, Activation, Actor
 
 Positive = Annotated[int, Field(gt=0)]
 
 
+@checked
 @dataclass(frozen=True)
 class VineConfig:
     """What decides shapes; a change compiles anew."""
-
-    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
     num_envs: Positive = 128
     """Environments side by side, each branched once an iteration."""
@@ -67,11 +68,8 @@ class VineConfig:
         core.check_buffer(self.buffer_size, self.num_envs)
 
 
-@struct.dataclass
-class VineHyperparams:
+class VineHyperparams(Hyperparams):
     """What a sweep may vary within one compilation; every field is traced."""
-
-    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """Of Adam, at the start."""

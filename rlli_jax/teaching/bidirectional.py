@@ -14,7 +14,7 @@ The two sides meet in these tables only.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +22,12 @@ import optax
 from flax import struct
 from pydantic import Field
 
+from rlli_jax.checking import checked
 from rlli_jax.errors import InputError
 from rlli_jax.language.t5 import init_lora, merge_lora
 from rlli_jax.learners import core
 from rlli_jax.learners.core import Key, PyTree
+from rlli_jax.learners.hyperparams import Hyperparams
 from rlli_jax.learners.ppo import PPOHyperparams, advantages
 from rlli_jax.teaching.distinct import over_distinct
 from rlli_jax.teaching.objective import (
@@ -50,11 +52,10 @@ Verdicts = Literal["true", "random", "shuffled", "constant"]
 Adapt = Literal["full", "lora"]
 
 
+@checked
 @dataclass(frozen=True)
 class Method:
     """One reading of the algorithm, or one of its controls. The defaults are the paper's."""
-
-    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
     teacher: bool = True
     """False: the student alone."""
@@ -137,11 +138,10 @@ class Choices(NamedTuple):
     constant: jax.Array
 
 
+@checked
 @dataclass(frozen=True)
 class TeachingConfig:
     """What decides shapes."""
-
-    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
     num_envs: Positive = 32
     """Environments side by side."""
@@ -167,11 +167,8 @@ class TeachingConfig:
             )
 
 
-@struct.dataclass
-class TeachingHyperparams:
+class TeachingHyperparams(Hyperparams):
     """What a sweep may vary within one compilation; every field is traced."""
-
-    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
     student: PPOHyperparams = PPOHyperparams(
         learning_rate=2e-2, anneal=0.0, gae_lambda=0.95, entropy_coefficient=1e-3

@@ -11,7 +11,7 @@ distance of the first minibatch's probability ratios from 1 (exactly 0).
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ import optax
 from flax import struct
 from pydantic import Field
 
+from rlli_jax.checking import checked
 from rlli_jax.errors import InputError
 from rlli_jax.language.t5 import (
     Candidates,
@@ -53,11 +54,10 @@ LAMOREL = PPOHyperparams(
 )  # fmt: skip
 
 
+@checked
 @dataclass(frozen=True)
 class LanguagePolicyConfig:
     """What decides shapes; defaults are Lamorel's."""
-
-    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
     num_envs: Positive = 32
     """Environments side by side."""

@@ -351,7 +351,7 @@ def obeyed(task, train):
     """What a teacher who knew nothing says at the end; its student obeys and does not learn."""
     keys = jax.random.split(jax.random.key(5), SEEDS)
     untaught = stand_in_teachers(keys, task, 0.0, d_model=8).params
-    frozen = PPOHyperparams(learning_rate=0.0, anneal=0.0, gamma=0.0)
+    frozen = PPOHyperparams(learning_rate=jnp.zeros(()), anneal=0.0, gamma=0.0)
 
     def run(method):
         _, table, _ = train(
@@ -388,7 +388,7 @@ def test_made_up_feedback_teaches_nothing(obeyed, verdicts, credit):
 def test_a_verdict_compares_with_the_last_one_and_a_tie_is_better(train):
     """Algorithm 1, lines 6 to 11, with values that stay 0: the TD error is the reward."""
     state, _, results = train(
-        Method(feedback="nothing"), 1, 60, student=PPOHyperparams(learning_rate=0.0)
+        Method(feedback="nothing"), 1, 60, student=PPOHyperparams(learning_rate=jnp.zeros(()))
     )
     last = np.asarray(state.last.advantage)
     assert set(np.unique(last.round(4))) <= {0.0, 1.0}
@@ -402,6 +402,6 @@ def test_with_the_critic_s_expectation_nothing_earned_is_never_worse(train):
     """Values that stay 0 expect nothing, so that every verdict is positive."""
     _, _, results = train(
         Method(feedback="nothing", comparison="expected"), 1, 60,
-        student=PPOHyperparams(learning_rate=0.0),
+        student=PPOHyperparams(learning_rate=jnp.zeros(())),
     )  # fmt: skip
     assert results[0].positive.tolist() == [1, 1]

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from rlli_jax.checking import one_sentence
 from rlli_jax.errors import InputError, shown
 from rlli_jax.experiments.config import (
     Block,
@@ -23,7 +24,6 @@ from rlli_jax.experiments.config import (
     StudyConfig,
     apply_override,
     exactly_one,
-    one_sentence,
     parse_config,
     read_yaml,
     set_key,

@@ -1,0 +1,145 @@
+"""Values that a person gave, checked by pydantic; a mistake is one sentence, in YAML and Python."""
+
+import difflib
+import functools
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from rlli_jax.errors import InputError, shown
+
+UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # pydantic's types of error
+T = TypeVar("T")
+
+
+def checked(cls: type[T], exempt: tuple[type, ...] = ()) -> type[T]:
+    """Class decorator: a dataclass that checks the types and bounds of its fields when it is made.
+
+    What pydantic checks in a YAML file is so checked in Python too, with the same sentence. It goes
+    above ``@dataclass``. Unknown fields are refused; NumPy's scalars count as numbers. Values of
+    ``exempt`` types are taken as they are, for fields that have a default.
+
+    Raises:
+        InputError: when an instance is made with a value that its field does not allow.
+    """
+    assert is_dataclass(cls)
+    cls.__pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": True}  # type: ignore[attr-defined]
+    made = cls.__init__
+    signature = inspect.signature(made)
+    adapter = functools.cache(lambda: TypeAdapter(cls))  # takes milliseconds to build
+
+    @functools.wraps(made)
+    def __init__(self: T, *args: Any, **kwargs: Any) -> None:
+        unknown = {name: kwargs.pop(name) for name in kwargs.keys() - signature.parameters.keys()}
+        given = signature.bind(self, *args, **kwargs).arguments
+        given.pop("self")
+        taken = {name: value for name, value in given.items() if isinstance(value, exempt)}
+        content = {
+            name: value.item() if isinstance(value, np.generic) else value
+            for name, value in (given | unknown).items()
+            if name not in taken
+        }
+        try:
+            parsed = adapter().validate_python(content)  # without a call of __init__
+        except ValidationError as error:
+            sentence = one_sentence(error, content, cls)
+            raise InputError(f"{cls.__name__}: {sentence}") from None
+        vars(self).update(vars(parsed) | taken)
+
+    cls.__init__ = __init__  # type: ignore[method-assign,assignment]
+    return cls
+
+
+def one_sentence(
+    error: ValidationError,
+    content: dict[str, Any],
+    kind: type,
+    kinds: Mapping[str, Sequence[str]] | None = None,
+    other_kinds: Sequence[str] = (),
+) -> str:
+    """The first problem as one sentence with the path of the key in the file.
+
+    ``kind``: the class of the whole file. ``kinds``: what the key ``kind`` of a block may be, by
+    block; ``other_kinds``: what it may be in all other blocks.
+    """
+    problems = error.errors()
+    # An unknown key is the likeliest cause of whatever else is wrong with its block.
+    problem = next((p for p in problems if p["type"] in UNKNOWN_KEY), problems[0])
+    loc = problem["loc"]
+    keys: list[str] = []
+    here: Any = content
+    for i, part in enumerate(loc):
+        if isinstance(here, dict | list):
+            try:
+                here = here[part]  # type: ignore[index]
+            except (KeyError, IndexError, TypeError):
+                if problem["type"] != "missing" or i + 1 < len(loc):
+                    continue  # pydantic's name of an alternative, not a key of the file
+            keys.append(str(part))
+    where = ".".join(keys)
+    if problem["type"] in UNKNOWN_KEY:
+        return f"{where}: unknown key{_suggestion(keys, _known_keys(kind, content, keys[:-1]))}."
+    if problem["type"] == "missing":
+        return f"{where}: this key is missing; add it."
+    message = problem["msg"].removeprefix("Value error, ").rstrip(".")
+    given = problem["input"]
+    if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        known = (kinds or {}).get(where, other_kinds)
+        where, message = f"{where}.kind", f"must be one of {', '.join(known)}"
+        given = given.get("kind") if isinstance(given, dict) else given
+    message = message.replace("Input should be", "must be", 1)
+    plain = isinstance(given, str | int | float | None)
+    told = f" (given: {shown(given)})" if plain else ""
+    if not where:  # a rule between blocks: its message names the key
+        return f"{message}."
+    return f"{where}: {message[0].lower() + message[1:]}{told}."
+
+
+def _suggestion(keys: Sequence[str], known: Sequence[str]) -> str:
+    """``, did you mean ...?`` for a misspelt key, and what keys there are."""
+    key = keys[-1].lower()
+    # A typing error is seldom in the first letter, and names of other things resemble by chance.
+    close = difflib.get_close_matches(key, [name for name in known if name[0] == key[0]], 1)
+    meant = f", did you mean {close[0]}? T" if close else "; t"
+    return f"{meant}he keys here are {', '.join(known)}"
+
+
+def _known_keys(kind: Any, content: Any, path: Sequence[str]) -> list[str]:
+    """The keys that the block at ``path`` of a file may have.
+
+    ``kind``: the type of ``content``; of a union the members that fit, by keys like ``learner``.
+    """
+    known: dict[str, Any] = {}
+    for member in _members(kind):
+        if get_origin(member) is dict:
+            if path:
+                return _known_keys(get_args(member)[1], _at(content, path[0]), path[1:])
+        elif isinstance(member, type) and issubclass(member, BaseModel):
+            block = {name: field.annotation for name, field in member.model_fields.items()}
+            tags = {n: get_args(a) for n, a in block.items() if get_origin(a) is Literal}
+            if all(_at(content, n) in (None, *tags[n]) for n in ("kind", "learner") if n in tags):
+                known |= block
+        elif is_dataclass(member):
+            hints = get_type_hints(member)
+            known |= {field.name: hints[field.name] for field in fields(member) if field.init}
+    if not path:
+        return list(known)
+    return _known_keys(known.get(path[0]), _at(content, path[0]), path[1:])
+
+
+def _members(kind: Any) -> list[Any]:
+    """The alternatives of a type, without what is annotated."""
+    if get_origin(kind) is Annotated:
+        return _members(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        return [member for part in get_args(kind) for member in _members(part)]
+    return [kind]
+
+
+def _at(content: Any, key: str) -> Any:
+    return content.get(key) if isinstance(content, dict) else None
