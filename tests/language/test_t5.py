@@ -7,8 +7,8 @@ import optax
 import pytest
 
 from rlli_jax.errors import InputError
+from rlli_jax.language import t5
 from rlli_jax.language.t5.model import relative_buckets
-from rlli_jax.teaching import t5
 
 ACTIONS = ["turn left", "turn right", "go forward", "pick up", "drop", "toggle"]
 PROMPTS = [

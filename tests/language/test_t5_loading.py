@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rlli_jax.errors import InputError
-from rlli_jax.teaching import t5
+from rlli_jax.language import t5
 
 TEXTS = ["go to the red ball", "turn left", "turn right", "You see a wall 3 steps forward"]
 
@@ -65,7 +65,7 @@ def test_loading_and_scoring_need_no_torch(model, folder):
     program = f"""
 import sys
 sys.modules["torch"] = None  # any import of torch now fails
-from rlli_jax.teaching import t5
+from rlli_jax.language import t5
 model = t5.load_t5({str(folder)!r})
 prompts, candidates = model.prompts({TEXTS[:1]}), model.candidates({TEXTS[1:3]})
 scores = t5.score(model.config, model.params, prompts, candidates)

@@ -12,8 +12,8 @@ import pytest
 from lowering import NONE, foreign_calls
 
 from rlli_jax.envs import go_to_red_ball
+from rlli_jax.language import t5
 from rlli_jax.learners.ppo import PPOHyperparams
-from rlli_jax.teaching import t5
 from rlli_jax.teaching.bidirectional import (
     Asked,
     Method,

@@ -12,8 +12,8 @@ import pytest
 from gymnax.environments import environment, spaces
 
 from rlli_jax.errors import InputError
+from rlli_jax.language import t5
 from rlli_jax.learners.ppo import PPOHyperparams
-from rlli_jax.teaching import t5
 from rlli_jax.teaching.bidirectional import (
     Asked,
     Method,

@@ -13,10 +13,10 @@ import yaml
 
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.teaching.config import load_study
+from rlli_jax.language import t5
 from rlli_jax.report import render
 from rlli_jax.report.teaching import Result, TeachingRun, findings, load_teaching_run
 from rlli_jax.statistics import Estimate
-from rlli_jax.teaching import t5
 
 
 def content(**changes):
