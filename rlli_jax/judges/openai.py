@@ -233,7 +233,8 @@ class OpenAIJudge:
             return Failed(self._scrubbed(str(error)))
         for body in bodies:
             if run.stop:
-                return Failed(f"not asked: {run.stop}")
+                nothing = None if replies else Usage(0, 0, 0.0, 0.0)
+                return Failed(f"not asked: {run.stop}", nothing)
             try:
                 status, reply = self._post(body, tokens // len(bodies))
             except _GaveUpError as error:

@@ -386,6 +386,7 @@ class _Tally:
     asked: int = 0
     tokens: float = 0
     cost: float = 0
+    counted: bool = True  # every answer told its tokens; else some are as expected
     priced: bool = True  # every cost is known, at least as an expectation
     kinds: Counter[str] = field(default_factory=Counter)
     failures: int = 0  # in a row, up to now
@@ -422,6 +423,7 @@ class _Tally:
             usage = answer.usage or Usage()
             tokens = _tokens(usage)
             self.tokens += (_tokens(expected) or 0) if tokens is None else tokens
+            self.counted &= tokens is not None or not _tokens(expected)
             cost = expected.cost if usage.cost is None else usage.cost
             self.cost += cost or 0
             self.priced &= cost is not None
@@ -446,7 +448,7 @@ class _Tally:
             f"{questions:,} questions: {cached:,} answers were stored, {self.asked:,} asked "
             f"({self.rate:,.1f}/s): {self.kinds['rated']:,} rated, "
             f"{self.kinds['invalid']:,} invalid, {self.kinds['failed']:,} failed; "
-            f"{self.tokens:,.0f} tokens, {self.cost_text}"
+            f"{'' if self.counted else 'about '}{self.tokens:,.0f} tokens, {self.cost_text}"
         )
         return f"{line}\nstopped: {self.stopped}; run again to go on" if self.stopped else line
 

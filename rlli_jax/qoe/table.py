@@ -19,7 +19,7 @@ import scipy
 from rlli_jax.catalog import Catalog
 from rlli_jax.errors import InputError
 from rlli_jax.files import whole
-from rlli_jax.judges import Answer, Failed, JudgeIdentity, Scale
+from rlli_jax.judges import Answer, Failed, JudgeIdentity, Rated, Scale
 from rlli_jax.names import OnMissing
 from rlli_jax.personas import Population
 from rlli_jax.qoe.answers import Answers
@@ -146,9 +146,9 @@ class QoETable:
         valid, mass = columns.rated.reshape(shape), columns.valid_mass.reshape(shape)
         qoe = np.where(valid, scale.qoe(columns.rating.reshape(shape)), 0.0)  # type: ignore[arg-type]
         for user, request, provider, sample in np.argwhere(~((qoe >= 0) & (qoe <= 1))):
-            answer = answers[int(np.ravel_multi_index((user, request, provider, sample), shape))]
+            given = columns.rating.reshape(shape)[user, request, provider, sample]
             raise InputError(
-                f"judge {judge.name!r} answered {answer}, which is not on the scale "
+                f"judge {judge.name!r} answered {given:g}, which is not on the scale "
                 f"{scale.name!r} ({scale.low:g} to {scale.high:g}): user "
                 f"{population.names[user]!r}, request {catalog.requests[request]!r}, provider "
                 f"{catalog.providers[provider]!r}, sample {sample}."
@@ -161,18 +161,20 @@ class QoETable:
         note = _missing_note(answers, missing, valid, on_missing)
         if missing.any() and on_missing == "raise":
             user, request, provider, sample = np.argwhere(missing)[0]
-            first = answers[int(np.flatnonzero(missing)[0])]
+            places = np.flatnonzero(missing).tolist()
+            failed = any(isinstance(answers[place], Failed) for place in places)
             raise InputError(
                 f"judge {judge.name!r}: {note}; the first is user {population.names[user]!r}, "
                 f"request {catalog.requests[request]!r}, provider {catalog.providers[provider]!r}, "
-                f"sample {sample} ({first}). Run again to ask failed questions anew, or set "
-                "on_missing to mask or impute."
+                f"sample {sample}: {_reason(answers[places[0]])}. "
+                + ("Run again to ask failed questions anew, or set" if failed else "Set")
+                + " on_missing to mask or impute."
             )
         for user in np.flatnonzero(~valid.any((1, 2, 3))):
             first = answers[int(np.ravel_multi_index((user, 0, 0, 0), shape))]
             raise InputError(
                 f"user {population.names[user]!r} has no valid provider for any request: judge "
-                f"{judge.name!r} gave no rating at all (first answer: {first})."
+                f"{judge.name!r} gave no rating at all: {_reason(first)}."
             )
         description = "; ".join(filter(None, [judge.describe(), note]))
         single = np.take_along_axis(qoe, valid.argmax(-1)[..., None], -1)
@@ -418,6 +420,11 @@ def level_and_spread(qoe: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np
     mean = np.where(valid, qoe, 0).sum(axes, dtype=np.float64, keepdims=True) / count
     centred = np.where(valid, qoe - mean, 0)
     return mean, np.sqrt((centred**2).sum(axes, keepdims=True) / count)
+
+
+def _reason(answer: Answer) -> str:
+    """Why an answer is no rating, for a sentence that goes on with a full stop."""
+    return "" if isinstance(answer, Rated) else answer.reason.rstrip(".")
 
 
 def _missing_note(

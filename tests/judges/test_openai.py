@@ -469,6 +469,7 @@ def test_what_all_questions_would_meet_is_asked_once(server, judge, question, st
     assert all(isinstance(answer, Failed) for answer in answers)
     assert answers[0].reason.startswith(f"the server answered with status {status}")
     assert answers[1].reason.startswith("not asked: ")
+    assert [answer.usage for answer in answers] == [None, *[Usage(0, 0, 0.0, 0.0)] * 4]
     assert KEY not in repr(answers)
 
 

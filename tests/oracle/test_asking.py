@@ -236,6 +236,17 @@ def test_the_summary_counts_everything(store):
     assert "2 rated, 1 invalid, 1 failed; 400 tokens, cost 0.04" in said
 
 
+def test_tokens_that_were_only_expected_are_said_to_be_about_so_many(store):
+    def said(usage):
+        judge = Paid(lambda question: Failed("timeout"))
+        judge.usage, judge.expected_usage = usage, lambda question: Usage(90, 10, 0.01)
+        return summary(judge, questions(4), store)[1]
+
+    assert "4 failed; 400 tokens, " in said(Usage(90, 10, 0.01))
+    assert "4 failed; about 400 tokens, " in said(Usage())
+    assert "4 failed; 0 tokens, " in said(Usage(0, 0, 0.0))
+
+
 def test_a_cost_that_nobody_knows_is_not_nothing(store):
     judge = Paid()
     judge.usage = Usage(90, 10)

@@ -350,14 +350,15 @@ def test_ratings_off_the_scale(bad):
     answers = [Rated(3.0)] * 8
     answers[6] = Rated(bad)
     with pytest.raises(
-        InputError, match=r"judge 'test' answered .*'1-5'.* user 'ben', request 'r1', provider 'p0'"
+        InputError,
+        match=rf"judge 'test' answered {bad:g}, which .*'1-5'.* user 'ben', request 'r1', provider",
     ):
         QoETable.from_answers(answers, **SETTING)
 
 
 def test_from_answers_without_any_answer_for_a_user():
     answers = [Rated(3.0)] * 4 + [Failed("timeout")] * 4
-    with pytest.raises(InputError, match=r"user 'ben' has no valid provider .*reason='timeout'"):
+    with pytest.raises(InputError, match=r"user 'ben' has no valid provider .* at all: timeout\.$"):
         QoETable.from_answers(answers, **SETTING)
     with pytest.raises(ValueError, match="7 answers do not fill"):
         QoETable.from_answers(answers[:7], **SETTING)
@@ -398,9 +399,17 @@ def test_missing_answers_raise():
     with pytest.raises(
         InputError,
         match=r"3 of 16 answers are missing \(1 invalid, 2 failed\); the first is user 'ann', "
-        r"request 'r1', provider 'p0', sample 1 \(.*chatter",
+        r"request 'r1', provider 'p0', sample 1: chatter\. Run again to ask failed questions anew, "
+        r"or set on_missing to mask or impute\.$",
     ):
         QoETable.from_answers(list(answers_with_holes().flat), **HOLES, on_missing="raise")
+
+
+def test_running_again_is_not_advised_where_no_question_would_be_asked_anew():
+    answers = answers_with_holes()
+    answers[1, 1, 1] = Invalid("chatter")
+    with pytest.raises(InputError, match=r"sample 1: chatter\. Set on_missing to mask or impute\.$"):
+        QoETable.from_answers(list(answers.flat), **HOLES, on_missing="raise")
 
 
 @pytest.mark.parametrize("on_missing", ["mask", "impute"])
