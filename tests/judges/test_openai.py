@@ -810,8 +810,8 @@ def test_expected_usage(question):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"model": ""}, "model is ''; name the model"),
-        ({"scoring": "vote"}, "scoring is 'vote'; choose"),
+        ({"model": ""}, 'model is ""; name the model'),
+        ({"scoring": "vote"}, 'scoring is "vote"; choose'),
         ({"temperature": -1.0}, "temperature is -1.0; give a number from 0"),
         ({"max_tokens": 0}, "max_tokens is 0; give a number from 1"),
         ({"longest_side": 0}, "longest_side is 0; give a number of pixels"),

@@ -408,7 +408,9 @@ def test_missing_answers_raise():
 def test_running_again_is_not_advised_where_no_question_would_be_asked_anew():
     answers = answers_with_holes()
     answers[1, 1, 1] = Invalid("chatter")
-    with pytest.raises(InputError, match=r"sample 1: chatter\. Set on_missing to mask or impute\.$"):
+    with pytest.raises(
+        InputError, match=r"sample 1: chatter\. Set on_missing to mask or impute\.$"
+    ):
         QoETable.from_answers(list(answers.flat), **HOLES, on_missing="raise")
 
 
