@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 import unicodedata
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -608,9 +609,26 @@ def _fit_terminal() -> None:
             stream.reconfigure(errors="rlli.spell", **settings)
 
 
+_WARNING_TEXT = warnings.formatwarning
+
+
+def _warning_text(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """A warning of this package as people read it; all others as ``warnings`` writes them."""
+    if Path(__file__).parent in Path(filename).parents:
+        return f"rlli: warning: {message}\n"
+    return _WARNING_TEXT(message, category, filename, lineno, line)
+
+
 def main() -> None:
     """Entry point: one sentence for an InputError (exit status 2) and for Ctrl-C (130)."""
     _fit_terminal()
+    warnings.formatwarning = _warning_text
     if sys.argv[1:] == ["--version"]:
         from rlli_jax import __version__
 

@@ -46,7 +46,7 @@ class Table:
     def fail(self, problem: str, row: int | None = None) -> NoReturn:
         """Raise the :class:`InputError`; ``row`` is a position in ``frame``, from 0."""
         where = "" if row is None else f", row {self.frame.index[row]} below the header"
-        raise InputError(f"{self.path}{where}: {problem}.")
+        raise InputError(f"{self.path}{where}: {problem}{'' if problem.endswith('?') else '.'}")
 
     def find(self, *names: str) -> str | None:
         """The column of the first of these names that is there; capitals count only for a tie.
@@ -136,6 +136,11 @@ def read_table(path: str | PathLike[str], what: str) -> Table:
         raise InputError(
             f"{path}: reading Excel needs the package openpyxl (pip install openpyxl); "
             "or save the sheet as CSV."
+        ) from None
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: the file is not in UTF-8 (byte {error.object[error.start]:#x} at place "
+            f"{error.start:,}); save it anew as CSV UTF-8, or as Excel (.xlsx)."
         ) from None
     except Exception as error:  # Excel and Parquet readers raise almost anything on damaged files
         reason = " ".join(str(error).split()).rstrip(".")

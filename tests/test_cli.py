@@ -526,3 +526,13 @@ def test_what_messages_tell_to_install_is_what_there_is():
     plain = {name for text in texts for name in re.findall(r"pip install ([a-z_]+)\.", text)}
     assert {"llm", "postgresql", "ray"} <= extras <= set(project["optional-dependencies"])
     assert {"openai"} <= plain <= core
+
+
+def test_a_warning_is_one_sentence_without_lines_of_code():
+    script = (
+        "import sys, warnings; from rlli_jax import cli; sys.argv = ['rlli', '--version']\n"
+        "cli.main(); warnings.warn_explicit('a file is left out.', UserWarning, cli.__file__, 1)\n"
+        "warnings.warn_explicit('old', UserWarning, 'library.py', 7)"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.stderr == ("rlli: warning: a file is left out.\nlibrary.py:7: UserWarning: old\n")

@@ -73,6 +73,12 @@ def test_columns_that_are_not_clear_are_refused(tmp_path, text, message):
         read_table(tmp_path / "a.csv", "a score").require("score", advice="hint")
 
 
+def test_a_table_in_another_encoding_says_how_to_save_it(tmp_path):
+    (tmp_path / "a.csv").write_bytes("user;score\nJörg;3\n".encode("cp1252"))
+    with pytest.raises(InputError, match=r"not in UTF-8 \(byte 0xf6 at place 12\); .* CSV UTF-8"):
+        read_table(tmp_path / "a.csv", "a score")
+
+
 @pytest.mark.skipif(not CASES.exists(), reason="the shared cases are not there")
 def test_duplicate_columns_of_a_manifest_and_of_scores_are_refused():
     with pytest.raises(InputError, match="2 columns are named 'image'"):

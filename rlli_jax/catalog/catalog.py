@@ -124,14 +124,14 @@ class Catalog:
             file_names |= {file.stem: request, file.name: request}
             picture = Picture.from_file(_inside(root, image, str(file)))
             entries.append(_Entry(str(file), file.parent.name, request, image, picture))
-        left_out = f"{len(others)} files are no {', '.join(SUFFIXES)}: {listed(others)}"
+        left_out = f"files that are no {', '.join(SUFFIXES)} ({len(others)}): {listed(others)}"
         if not entries:
             raise InputError(
                 f"{root} holds no images: it needs a folder per provider with request.png inside"
                 f"{f' ({left_out})' if others else ''}."
             )
         if others:
-            warnings.warn(f"{root}: left out, {left_out}.", stacklevel=2)
+            warnings.warn(f"{root}: left out {left_out}.", stacklevel=2)
         catalog = cls._from_entries(entries)
         return replace(catalog, requests=tuple(sorted(catalog.requests)), file_names=file_names)
 

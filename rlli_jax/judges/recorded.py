@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from typing import TypeAlias
 import numpy as np
 
 from rlli_jax.catalog import Catalog
-from rlli_jax.catalog.catalog import near_misses
+from rlli_jax.catalog.catalog import listed, near_misses
 from rlli_jax.errors import InputError
 from rlli_jax.judges import Answer, Invalid, JudgeIdentity, Question, Rated, Scale
 from rlli_jax.personas import Population
@@ -153,15 +154,26 @@ def _long(
     """The table with a row for each score; a wide one has a column for each provider or request.
 
     It is wide if it has no column for scores and none for one of the two, but columns that are
-    called as the catalog calls them.
+    called as the catalog or its files call them. Warns of columns that are no scores where a
+    provider or request has no column: one of them may be its, under another name.
     """
     if columns.keys() & {"score", "logits", "image"} or table.find("score") or table.find("image"):
         return table, columns
-    for role, names in (("provider", catalog.providers), ("request", catalog.requests)):
-        wide = column_names(table, names)
+    for role, known in (("provider", catalog.providers), ("request", catalog.requests)):
+        spellings = catalog.spellings(role)
+        wide = column_names(table, list(spellings))
         if wide and role not in columns and table.find(role) is None:
             renamed = table.frame.rename(columns={column: name for name, column in wide.items()})
             kept = [name for name in renamed if name not in wide]
+            used = {*column_names(table, ROLES).values(), *columns.values()}
+            others = [str(name) for name in kept if name not in used]
+            lacking = sorted({*known} - {spellings[name] for name in wide})
+            if others and lacking:
+                warnings.warn(
+                    f"{table.path}: no column has the name of {role} {listed(lacking)}; "
+                    f"left out, as no {role} has its name: {listed(others)}.",
+                    stacklevel=2,
+                )
             long = renamed.reset_index(names="").melt(
                 id_vars=["", *kept], value_vars=list(wide), var_name=role, value_name="score"
             )

@@ -51,7 +51,7 @@ def test_people_are_joined_to_their_ratings_with_gaps(tmp_path):
     with pytest.warns(UserWarning, match="left out") as warned:
         problem = tables.build_problem(config, Console(file=StringIO()))
     said = " ".join(str(warning.message) for warning in warned)
-    assert "1 files are no .png, .jpg, .jpeg, .webp: oil/a cow.heic" in said
+    assert "files that are no .png, .jpg, .jpeg, .webp (1): oil/a cow.heic" in said
     assert "1 with scores only (Eve); 1 with a personality only (Dee)" in said
     assert problem.population.names == ("Ann", "Ben", "Cem")
     assert problem.population.traits is not None

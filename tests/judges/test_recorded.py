@@ -1,5 +1,7 @@
 """Recorded scores: every way to write them down, and every way to get them wrong."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -193,7 +195,7 @@ def test_bad_files(tmp_path):
     with pytest.raises(InputError, match=r"scores\.parquet: the file cannot be parsed"):
         attempt("scores.parquet")
     (tmp_path / "binary.csv").write_bytes(b"user,\xff\xfe\nx,y\n")
-    with pytest.raises(InputError, match=r"binary\.csv: the file cannot be parsed"):
+    with pytest.raises(InputError, match=r"binary\.csv: the file is not in UTF-8"):
         attempt("binary.csv")
     pd.DataFrame({"user": ["ann", None], "image": "0.png", "score": 3}).to_parquet(
         tmp_path / "null.parquet"
@@ -205,3 +207,30 @@ def test_bad_files(tmp_path):
     ).to_parquet(tmp_path / "missing.parquet")
     judge = RecordedJudge.from_file(tmp_path / "missing.parquet", CATALOG, scale=SCALE)
     assert judge.scores == {("ann", "a cat", "p0", 0): 1.0}
+
+
+WIDE = replace(CATALOG, file_names={"a_cat": "a cat", "a_cat.png": "a cat", "a_dog": "a dog"})
+
+
+def test_columns_may_name_requests_as_their_files_do(tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_text("user,provider,a_cat,a dog\nann,p0,5,4\nben,NA,3,\n")
+    judge = RecordedJudge.from_file(path, WIDE, scale=SCALE)
+    assert judge.scores == {
+        ("ann", "a cat", "p0", 0): 5.0,
+        ("ann", "a dog", "p0", 0): 4.0,
+        ("ben", "a cat", "NA", 0): 3.0,
+    }
+
+
+def test_a_wide_table_says_which_columns_are_left_out_where_a_provider_has_none(tmp_path):
+    text = "who,request,age,p0,N.A.\nann,a cat,30,5,4\n"
+    with pytest.warns(UserWarning, match=r"provider NA; left out, .* its name: age, N\.A\.\.$"):
+        judge = read(tmp_path, text, columns={"user": "who"})
+    assert judge.scores == {("ann", "a cat", "p0", 0): 5.0}
+    read(tmp_path, "user,request,age,p0,NA\nann,a cat,30,5,4\n")  # all have a column: no warning
+
+
+def test_a_name_that_is_nearly_right_ends_the_sentence_with_one_mark(tmp_path):
+    with pytest.raises(InputError, match=r"is not in the catalog; did you mean 'a cat'\?$"):
+        read(tmp_path, "user,request,provider,score\nann,a catt,p0,1\n")
