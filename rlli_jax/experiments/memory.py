@@ -34,9 +34,14 @@ def _host_bytes() -> float | None:
     free = 1024.0 * int(available)
     group = Path("/sys/fs/cgroup")
     try:
-        limit, used = ((group / f"memory.{name}").read_text() for name in ("max", "current"))
-        return min(free, int(limit) - int(used))
-    except (OSError, ValueError):  # no container, or one without a limit
+        limit, used, stat = (
+            (group / f"memory.{name}").read_text() for name in ("max", "current", "stat")
+        )
+        kinds = {kind: int(size) for kind, size in map(str.split, stat.splitlines())}
+        # What files were read is kept as long as nobody needs the room.
+        cached = kinds["active_file"] + kinds["inactive_file"]
+        return min(free, int(limit) - int(used) + cached)
+    except (OSError, ValueError, KeyError):  # no container, or one without a limit
         return free
 
 

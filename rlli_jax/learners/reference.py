@@ -85,7 +85,7 @@ def best_single(env: ProviderSelection, params: EnvParams) -> Policy:
 
 
 def _provider_values(params: EnvParams) -> jax.Array:
-    """As :attr:`rlli_jax.oracle.QoETable.provider_values`, on the device: [K, L]."""
+    """As :attr:`rlli_jax.qoe.QoETable.provider_values`, on the device: [K, L]."""
     legal = params.count > 0
     offered = legal.sum(-1, keepdims=True)  # [K, R, 1]
     fallback = params.mean.sum(-1, keepdims=True) / jnp.maximum(offered, 1)

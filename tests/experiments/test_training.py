@@ -434,14 +434,17 @@ def test_memory_that_does_not_suffice_is_one_sentence_before_it_is_taken(tmp_pat
     assert not (tmp_path / "DQN").exists()
 
 
-def test_a_container_may_use_what_it_is_given(monkeypatch, tmp_path):
+def test_a_container_may_use_what_it_is_given_and_the_cache_of_files_is_no_use(
+    monkeypatch, tmp_path
+):
     read_text = Path.read_text
 
     def read(path, *args, **options):
         given = {
             "/proc/meminfo": "MemTotal: 9 kB\nMemAvailable: 4000 kB\n",
             "/sys/fs/cgroup/memory.max": "3000000",
-            "/sys/fs/cgroup/memory.current": "1000000",
+            "/sys/fs/cgroup/memory.current": "2500000",
+            "/sys/fs/cgroup/memory.stat": "anon 9\nactive_file 500000\ninactive_file 1000000\n",
         }
         return given.get(str(path)) or read_text(path, *args, **options)
 
