@@ -536,3 +536,10 @@ def test_a_warning_is_one_sentence_without_lines_of_code():
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert result.stderr == ("rlli: warning: a file is left out.\nlibrary.py:7: UserWarning: old\n")
+
+
+@pytest.mark.parametrize("command", [("run",), ("cache", "import")])
+def test_a_folder_in_place_of_a_file_is_called_that(rlli, tmp_path, command):
+    status, _, errors = rlli(*command, tmp_path)
+    assert (status, errors.count("\n")) == (2, 1)
+    assert errors.startswith(f"rlli: {tmp_path} is a folder; name a ")

@@ -651,6 +651,8 @@ def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         content = from_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such config file.") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder; name a config, a YAML file.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}).") from None
     except yaml.YAMLError as error:

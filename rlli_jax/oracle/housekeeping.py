@@ -189,5 +189,7 @@ def _lines(path: Path) -> Iterator[str]:
             yield from file
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file.") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder; name a file of answers.") from None
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}).") from None
