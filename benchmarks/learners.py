@@ -29,8 +29,7 @@ def training(
     import jax
     import jax.numpy as jnp
 
-    from rlli_jax.experiments.training import START, TRAIN
-    from rlli_jax.learners.compiling import compiler_options
+    from rlli_jax.learners.compiling import START, TRAIN, compiler_options
     from rlli_jax.learners.core import side_by_side
 
     hyper = jax.tree.map(jnp.asarray, hyper)

@@ -67,8 +67,7 @@ def rlli_jax(algorithm: str, runs: int, steps: int, repeats: int) -> dict[str, A
     import jax
     import jax.numpy as jnp
 
-    from rlli_jax.experiments.training import TRAIN
-    from rlli_jax.learners.compiling import compiler_options
+    from rlli_jax.learners.compiling import TRAIN, compiler_options
     from rlli_jax.learners.core import side_by_side
     from rlli_jax.learners.dqn import DQNConfig, DQNHyperparams, dqn
     from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams, ppo

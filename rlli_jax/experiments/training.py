@@ -31,24 +31,12 @@ from rlli_jax.errors import InputError
 from rlli_jax.experiments.memory import require_memory
 from rlli_jax.experiments.versions import require_settings, settings
 from rlli_jax.files import refused, write_text
-from rlli_jax.learners.compiling import compiler_options
-from rlli_jax.learners.core import Env, Evaluation, Learner, PyTree, evaluate, side_by_side
+from rlli_jax.learners.compiling import EVALUATE, START, compiler_options
+from rlli_jax.learners.core import Env, Evaluation, Learner, PyTree, evaluate
+from rlli_jax.learners.training import train_program
 from rlli_jax.progress import LoggedProgress
 
 Metrics = dict[str, np.ndarray]  # each [seeds, iterations] float32
-
-
-# On a CPU, compiling takes longer than a short training. LLVM's first level gives training the same
-# speed as its last, in 3/4 of the time; what runs once need not be fast: to start the paper's PPO
-# takes 0.4 s instead of 3.9 s to compile and 12 ms instead of 4 ms to run, to evaluate it 0.8 s
-# instead of 2.0 s and 4 ms instead of 3 ms.
-TRAIN = {"xla_backend_optimization_level": 1}
-EVALUATE = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
-START = {
-    "xla_backend_optimization_level": 0,
-    "xla_cpu_use_fusion_emitters": False,
-    "xla_llvm_disable_expensive_passes": True,
-}
 
 
 @dataclass(frozen=True)
@@ -255,25 +243,6 @@ def start_program(learner: Learner) -> Any:
     """keys [runs], hyperparams, env_params -> states [runs, ...], compiled when called."""
     options = compiler_options(START)
     return jax.jit(jax.vmap(learner.init, (0, None, None)), compiler_options=options)
-
-
-def train_program(learner: Learner) -> Any:
-    """states, env_params, length -> states, metrics [runs, length]; it uses the given states up."""
-
-    def run(state: PyTree, env_params: PyTree, length: int) -> tuple[PyTree, PyTree]:
-        def one(state: PyTree, env_params: PyTree) -> tuple[PyTree, PyTree]:
-            return jax.lax.scan(
-                lambda state, _: learner.step(state, env_params), state, length=length
-            )
-
-        return side_by_side(one, (0, None), learner.at_once)(state, env_params)
-
-    return jax.jit(
-        run,
-        static_argnames="length",
-        donate_argnames="state",
-        compiler_options=compiler_options(TRAIN),
-    )
 
 
 def evaluate_program(env: Env, learner: Learner, episodes: int) -> Any:

@@ -30,8 +30,8 @@ from rlli_jax.experiments.memory import free_bytes, tree_bytes
 from rlli_jax.experiments.run_directory import write_npz
 from rlli_jax.experiments.studies import expected_score
 from rlli_jax.experiments.sweeps.plan import Group, shared_leaves, stack
-from rlli_jax.experiments.training import EVALUATE, START, TRAIN, Checkpoints
-from rlli_jax.learners.compiling import compiler_options
+from rlli_jax.experiments.training import Checkpoints
+from rlli_jax.learners.compiling import EVALUATE, START, TRAIN, compiler_options
 from rlli_jax.learners.core import Learner, PyTree, evaluate, side_by_side
 from rlli_jax.learners.dqn import dqn
 from rlli_jax.learners.ppo import ppo
