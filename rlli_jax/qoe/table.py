@@ -15,6 +15,7 @@ from typing import TypedDict
 
 import numpy as np
 import scipy
+from numpy.typing import ArrayLike
 
 from rlli_jax.catalog import Catalog
 from rlli_jax.errors import InputError
@@ -111,6 +112,74 @@ class QoETable:
                 f"user {self.users[user]!r} has no valid provider for request "
                 f"{self.requests[request]!r}; remove the request or give a score."
             )
+
+    def __repr__(self) -> str:
+        users, requests, providers, samples = self.qoe.shape
+        return (
+            f"QoETable({users} users x {requests} requests x {providers} providers x "
+            f"{samples} samples, {int((~self.legal).sum())} holes, judge={self.judge!r})"
+        )
+
+    @classmethod
+    def from_array(
+        cls,
+        qoe: ArrayLike,
+        *,
+        users: Sequence[str] | None = None,
+        requests: Sequence[str] | None = None,
+        providers: Sequence[str] | None = None,
+        valid: ArrayLike | None = None,
+        judge: str = "given",
+    ) -> QoETable:
+        """A table of scores that are there already::
+
+            table = QoETable.from_array(np.random.default_rng(0).random((5, 40, 4)))
+
+        Args:
+            qoe: [K, R, L] or [K, R, L, S] in [0, 1]; NaN is a hole.
+            users, requests, providers: names [K], [R], [L]; ``user 1`` and so on if not given.
+            valid: bool, as ``qoe``; False is a hole, whatever ``qoe`` holds there. If given, NaN
+                elsewhere is an error.
+            judge: who rated, for reports.
+
+        Raises:
+            InputError: as for the class; ``qoe`` is no array of numbers of these shapes.
+        """
+        try:
+            scores = np.asarray(qoe, float)
+        except (TypeError, ValueError):
+            raise InputError(
+                "qoe: not an array of numbers; give [users, requests, providers] or "
+                "[users, requests, providers, samples]."
+            ) from None
+        if scores.ndim not in (3, 4) or not scores.size:
+            raise InputError(
+                f"qoe has the shape {list(scores.shape)}; give [users, requests, providers] or "
+                "[users, requests, providers, samples], none of them 0."
+            )
+        known = ~np.isnan(scores) if valid is None else np.asarray(valid, bool)
+        if known.shape != scores.shape:
+            raise InputError(
+                f"valid has the shape {list(known.shape)} and qoe {list(scores.shape)}; give one "
+                "bool for each score."
+            )
+        names: dict[str, tuple[str, ...]] = {}
+        axes = {"user": users, "request": requests, "provider": providers}
+        for (kind, given), size in zip(axes.items(), scores.shape, strict=False):
+            axis = [f"{kind} {i + 1}" for i in range(size)] if given is None else list(given)
+            if len(axis) != size:
+                raise InputError(f"{kind}s: {len(axis)} names for {size}; give one for each.")
+            names[f"{kind}s"] = tuple(str(name) for name in axis)
+        shape = scores.shape if scores.ndim == 4 else (*scores.shape, 1)
+        return cls(
+            qoe=scores.reshape(shape),
+            valid=known.reshape(shape),
+            users=names["users"],
+            requests=names["requests"],
+            providers=names["providers"],
+            judge=judge,
+            stand_in=False,
+        )
 
     @classmethod
     def from_answers(

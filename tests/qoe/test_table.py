@@ -510,3 +510,55 @@ def test_a_gap_is_counted_in_the_description_of_the_judge():
     answers[2] = answers[3] = Invalid("no recorded score")
     table = QoETable.from_answers(answers, **SETTING)
     assert table.judge.endswith("masked, 1 of 4 user x request pairs without any rating")
+
+
+def test_a_table_of_an_array_has_its_scores_and_a_hole_where_it_has_nan():
+    scores = np.arange(24).reshape(2, 3, 4) / 24
+    scores[1, 2, 3] = np.nan
+    table = QoETable.from_array(scores)
+    assert (table.qoe[..., 0] == np.nan_to_num(scores).astype(np.float32)).all()
+    assert (table.legal == ~np.isnan(scores)).all()
+    assert table.users == ("user 1", "user 2")
+    assert table.requests == ("request 1", "request 2", "request 3")
+    assert table.providers[-1] == "provider 4"
+    assert not table.stand_in
+
+
+def test_a_table_of_an_array_takes_samples_names_and_a_mask():
+    scores, valid = np.full((1, 2, 2, 3), 0.25), np.ones((1, 2, 2, 3), bool)
+    scores[0, 0, 0, 0], valid[0, 0, 0, 0] = np.inf, False  # what a hole holds is not looked at
+    table = QoETable.from_array(
+        scores.tolist(), users=["ann"], requests=["a", "b"], providers=["x", "y"],
+        valid=valid, judge="a panel",
+    )  # fmt: skip
+    assert (table.users, table.requests, table.providers) == (("ann",), ("a", "b"), ("x", "y"))
+    assert (table.valid == valid).all()
+    assert table.mean.tolist() == [[[0.25, 0.25], [0.25, 0.25]]]
+    assert table.judge == "a panel"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"qoe": [[1]]}, r"qoe has the shape \[1, 1\]; give \[users, requests, providers\] or"),
+        ({"qoe": np.ones((0, 1, 1))}, "none of them 0"),
+        ({"qoe": "good"}, "qoe: not an array of numbers"),
+        ({"qoe": [[[1.5]]]}, r"user 'user 1'.* QoE 1.5 is not in \[0, 1\]"),
+        ({"qoe": [[[np.nan]]]}, "user 'user 1' has no valid provider"),
+        ({"users": ["a", "b"]}, "users: 2 names for 1; give one for each"),
+        ({"providers": ["a", "a"]}, "provider 'a' is in the table twice"),
+        ({"valid": [True]}, r"valid has the shape \[1\] and qoe \[1, 1, 2\]"),
+        ({"qoe": [[[np.nan, 1]]], "valid": [[[True, True]]]}, "QoE nan is not in"),
+    ],
+)
+def test_an_array_that_is_no_table_is_one_sentence(given, says):
+    with pytest.raises(InputError, match=says):
+        QoETable.from_array(**({"qoe": [[[0.5, 0.5]]]} | given))
+
+
+def test_a_table_shows_its_shape_judge_and_holes_and_no_arrays():
+    scores = np.full((5, 40, 4), 0.5)
+    scores[0, 0, 0] = np.nan
+    assert repr(QoETable.from_array(scores, judge="a panel")) == (
+        "QoETable(5 users x 40 requests x 4 providers x 1 samples, 1 holes, judge='a panel')"
+    )
