@@ -12,7 +12,8 @@ from rlli_jax.experiments.schema import SCHEMAS
 from rlli_jax.experiments.schema import schema as schema_of
 
 COMMANDS = (
-    "run", "judge", "train", "report", "table", "personas", "sweep", "select", "export", "teach",
+    "run", "judge", "train", "report", "table", "personas", "sweep", "select", "evaluate", "export",
+    "teach",
     "cache", "schema",
 )  # fmt: skip
 

@@ -10,11 +10,14 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from rlli_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from rlli_jax.experiments.feedback import Findings
 
 app = tyro.extras.SubcommandApp()
 
@@ -311,6 +314,93 @@ def select(
         print(f"  {provider:20} {qoe:.2f}")
     if export is not None:
         print(f"policy: {serving.export_policy(serving.load_policy(run, policy), export)}")
+
+
+@app.command
+def evaluate(
+    run: Annotated[
+        tyro.conf.Positional[Path | None],
+        tyro.conf.arg(metavar="RUN", help="A run whose policies are valued too."),
+    ] = None,
+    /,
+    *,
+    log: Path,
+    qoe: str,
+    scale: str = "1-5",
+    trait_scale: str = "1-5",
+    propensities: Literal["column", "shares", "estimate"] | None = None,
+    output: Path | None = None,
+) -> None:
+    """Say by a log of people what policies would be worth, and whether personalising pays.
+
+    Example: rlli evaluate runs/paper --log served.csv --qoe rating --propensities shares
+
+    Args:
+        log: A table with a row a decision: provider, QoE, and what is known of user, request,
+            propensity and what else was offered.
+        qoe: The column of the QoE.
+        scale: Of the QoE, such as 1-7.
+        trait_scale: Of the columns O, C, E, A, N, such as 1-7, or T.
+        propensities: Where probabilities of choices come from: a column, the providers' shares (if
+            chance alone chose), or an estimate from the traits.
+        output: Also write everything to this JSON file.
+    """
+    from rlli_jax.experiments import feedback
+    from rlli_jax.experiments.run_directory import write_json
+
+    _cache_compilations()
+    read = feedback.read_log(
+        log, qoe=qoe, scale=scale, trait_scale=trait_scale, propensities=propensities
+    )
+    findings = feedback.evaluate(read, run)
+    _show_findings(findings)
+    if output is not None:
+        write_json(output, findings.summary())
+        print(f"findings: {output}")
+
+
+def _show_findings(findings: "Findings") -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    log = findings.log
+    low, span = log.low, log.high - log.low
+    console = Console()
+    users = len(set(log.user.tolist()))
+    console.print(
+        f"{len(log)} rounds of {users} users; propensities {log.propensities}; "
+        f"the policy of the log itself: {low + span * log.reward.mean():.3f}",
+        highlight=False,
+    )
+    for note in log.notes:
+        console.print(escape(note), highlight=False)
+    table = Table("policy", "value", "95 % over users", "effective sample", "by", "")
+    for valued in sorted(findings.policies, key=lambda v: -v.best.value):
+        best = valued.best
+        table.add_row(
+            escape(valued.name), f"{low + span * best.value:.3f}",
+            f"{low + span * best.low:.3f} to {low + span * best.high:.3f}",
+            f"{valued.effective_sample:.0f}", valued.chosen, escape(valued.warning),
+        )  # fmt: skip
+    console.print(table)
+    for name, reason in findings.left_out.items():
+        console.print(f"{escape(name)}: not valued, {escape(reason)}", highlight=False)
+    if findings.interaction is not None:
+        test = findings.interaction
+        console.print(
+            f"Does the best provider depend on the persona? p = {test.p:.3f} (permutation test of "
+            f"provider x trait; a gain of {span * test.gain:.2f} would be found with a chance of "
+            f"{test.power:.0%}).",
+            highlight=False,
+        )
+    if findings.gain is not None:
+        gain = findings.gain
+        console.print(
+            f"Choosing by persona instead of the best single provider: {span * gain.value:+.3f} "
+            f"({span * gain.low:+.3f} to {span * gain.high:+.3f}, over users). {gain.advice}",
+            highlight=False,
+        )
 
 
 @app.command

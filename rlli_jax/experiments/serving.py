@@ -265,32 +265,43 @@ def select(run: str | Path, traits: tuple[float, ...], name: str | None = None) 
             f"the policy {trained.name!r} of {run} knows users by their number (observation "
             "user), so it cannot choose for others."
         )
-    choices = _choices(trained, persona)
-    chosen = trained.table.providers[int(np.bincount(choices).argmax())]
+    often = np.bincount(choices(trained, persona[None])[0])
+    chosen = trained.table.providers[int(often.argmax())]
     values = trained.table.provider_values
     wanted = _interpolate(known, values, persona[None])[0].tolist()
     predicted = dict(zip(trained.table.providers, wanted, strict=True))
     return Selection(trained.name, chosen, predicted[chosen], _left_out(known, values), predicted)
 
 
-def _choices(trained: TrainedPolicy, persona: np.ndarray) -> np.ndarray:
-    """The provider that the user gets for each request with a rating, all rated ones on offer."""
+def choices(trained: TrainedPolicy, personas: np.ndarray) -> np.ndarray:
+    """The provider that each of n users gets for each request that somebody has a rating of.
+
+    All rated providers are on offer.
+
+    Args:
+        trained: a policy that observes the persona, in sequential assignment.
+        personas: [n, 5], Big Five on the 1-5 scale.
+
+    Returns:
+        [n, requests], positions of providers.
+    """
     env, params = trained.env, trained.params
     assert params.personas is not None
-    # The first user of an episode is the one that is asked about.
-    personas = params.personas.at[0].set(jnp.asarray(persona))
-    params = params.replace(personas=personas, asked=None)  # and may ask for everything
+    params = params.replace(asked=None)  # and may ask for everything
     _, start = env.reset_env(jax.random.key(0), params)
     offered = (params.count > 0).any(0)  # [R, L]
 
-    def choose(request: jax.Array, legal: jax.Array) -> jax.Array:
+    def choose(persona: jax.Array, request: jax.Array, legal: jax.Array) -> jax.Array:
+        # The first user of an episode is the one that is asked about.
+        own = params.replace(personas=params.personas.at[0].set(persona))
         state = start.replace(request=request)
-        observation = env.observe(jax.random.key(0), state, None, params)
-        seen = Situation(observation.reshape(-1), legal, state, params)
+        observation = env.observe(jax.random.key(0), state, None, own)
+        seen = Situation(observation.reshape(-1), legal, state, own)
         return trained.policy.act(jax.random.key(0), seen, trained.policy.initial)[0]
 
-    requests = jnp.flatnonzero(offered.any(-1))  # that somebody has a rating of
-    return np.asarray(jax.vmap(choose)(requests, offered[requests]))
+    requests = jnp.flatnonzero(offered.any(-1))
+    each = jax.vmap(jax.vmap(choose, (None, 0, 0)), (0, None, None))
+    return np.asarray(each(jnp.asarray(personas, jnp.float32), requests, offered[requests]))
 
 
 def _interpolate(known: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:

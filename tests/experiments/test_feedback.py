@@ -1,0 +1,100 @@
+"""`rlli evaluate`: the policies of a run beside a log of people."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from tiny_study import LEARNED, PROVIDERS, carry_out, write_config, write_pictures
+
+from rlli_jax.errors import InputError
+from rlli_jax.experiments import feedback, serving
+
+PEOPLE = Path(__file__).parents[3] / "shared" / "data" / "personality2018" / "logged.csv"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("feedback")
+    config = write_config(
+        folder,
+        population={"sample": {"size": 5, "seed": 3}},
+        catalog={"folder": str(write_pictures(folder / "pictures"))},
+        judge={"kind": "psychometric", "strength": 3.0},
+        policies={
+            "blind": LEARNED["PPO"] | {"iterations": 1},
+            "knowing": LEARNED["PPO"] | {"iterations": 1, "observation": ["persona"]},
+        },
+    )
+    carry_out(config, folder / "run")
+    return folder / "run"
+
+
+def written(path, providers=PROVIDERS, n=240, seed=0):
+    """A uniformly random log of people with traits on a 1-7 scale, semicolons between columns."""
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame(rng.uniform(1, 7, (n, 5)), columns=list("OCEAN"))
+    frame["provider"] = rng.choice(providers, n)
+    frame["liked"] = rng.integers(1, 8, n)
+    frame.to_csv(path, sep=";", decimal=",", index=False)
+    return path
+
+
+def test_policies_of_a_run_are_valued_by_what_they_would_choose_for_each_person(run, tmp_path):
+    log = feedback.read_log(
+        written(tmp_path / "log.csv"), qoe="liked", scale="1-7", trait_scale="1-7",
+        propensities="shares",
+    )  # fmt: skip
+    findings = feedback.evaluate(log, run)
+    valued = {v.name: v for v in findings.policies}
+    assert set(valued) == {"random", "best single provider", "chosen by context", "knowing"}
+    assert findings.left_out == {"blind": "it does not choose by persona"}
+    # By hand, for every tenth person: self-normalised weights of what the policy would choose.
+    trained = serving.load_policy(run, "knowing")
+    chosen = serving.choices(trained, log.context)
+    names = np.array(trained.table.providers)
+    share = (names[chosen] == np.array(log.providers)[log.action][:, None]).mean(1)
+    weight = share / log.propensity
+    expected = (weight * log.reward).sum() / weight.sum()
+    assert valued["knowing"].estimates["self-normalised IPS"].value == pytest.approx(expected)
+    assert 1 <= log.context.min() <= log.context.max() <= 5
+
+
+def test_the_command_prints_and_writes_what_a_log_says(run, tmp_path, rlli):
+    file = written(tmp_path / "log.csv")
+    status, out, errors = rlli(
+        "evaluate", run, "--log", file, "--qoe", "liked", "--scale", "1-7", "--trait-scale", "1-7",
+        "--propensities", "shares", "--output", tmp_path / "findings.json",
+    )  # fmt: skip
+    assert (status, errors) == (0, "")
+    assert "knowing" in out
+    assert "Does the best provider depend on the persona?" in out
+    findings = json.loads((tmp_path / "findings.json").read_text())
+    assert findings["rounds"] == 240
+    assert findings["interaction"]["users"] == 240
+
+
+def test_a_log_of_other_providers_is_refused_in_one_sentence(run, tmp_path):
+    log = feedback.read_log(
+        written(tmp_path / "log.csv", providers=("x", "y")), qoe="liked", scale="1-7",
+        trait_scale="1-7", propensities="shares",
+    )  # fmt: skip
+    with pytest.raises(InputError, match="the log has the providers x, y, the run"):
+        feedback.evaluate(log, run)
+
+
+def test_traits_off_the_scale_are_refused_with_the_way_to_name_it(tmp_path):
+    with pytest.raises(InputError, match="is not on the scale 1-5; name the scale"):
+        feedback.read_log(written(tmp_path / "log.csv"), qoe="liked", scale="1-7")
+
+
+def test_a_log_that_knows_nothing_of_its_users_still_values_single_providers(tmp_path):
+    frame = pd.DataFrame({"provider": list("AABB") * 20, "score": [5, 4, 2, 1] * 20})
+    frame.to_csv(tmp_path / "log.csv", index=False)
+    log = feedback.read_log(tmp_path / "log.csv", qoe="score", scale="1-5", propensities="shares")
+    findings = feedback.evaluate(log)
+    assert {v.name for v in findings.policies} == {"random", "best single provider"}
+    assert findings.gain is findings.interaction is None
+    best = next(v for v in findings.policies if v.name == "best single provider")
+    assert 1 + 4 * best.best.value == pytest.approx(4.5, abs=0.1)
