@@ -14,6 +14,7 @@ from rlli_jax.experiments import tables
 from rlli_jax.experiments.config import load_config
 from rlli_jax.personas import Persona, Population
 from rlli_jax.personas.questionnaire import ipip50
+from rlli_jax.qoe import QoETable
 
 CONFIG = Path(__file__).parents[2] / "configs/people.yaml"
 
@@ -66,6 +67,26 @@ def test_people_are_joined_to_their_ratings_with_gaps(tmp_path):
         ],
     )
     assert table.qoe[0, 1, 0, 0] == pytest.approx((6.5 - 1) / 6)
+
+
+def test_a_study_from_peoples_files_alone_is_judged_learned_and_reported(tmp_path, rlli):
+    config, run = write_files(tmp_path), tmp_path / "run"
+    with pytest.warns(UserWarning, match="left out"):
+        status, out, _ = rlli(
+            "run", config, "seeds=2", "policies.PPO.iterations=2", "evaluation.episodes=8",
+            "--output", run,
+        )  # fmt: skip
+    assert status == 0
+    assert "report" in out
+    trained = np.load(run / "policies" / "PPO" / "evaluation.npz")
+    assert np.isfinite(trained["objective"]).all()
+    page = (run / "report.html").read_text()
+    assert all(name in page for name in ("Ann", "Ben", "Cem", "ink pen", "city night"))
+    assert (run / "figures" / "profiles.svg").exists()  # their traits are known
+    # By hand, from 1-7 to 0-1: the best for each request that a person rated, mean over those.
+    ann, ben, cem = (6.5 - 1 + 4 - 1) / 12, (7 - 1) / 6, (3.5 - 1) / 6
+    table = QoETable.load(run / "table.npz")
+    assert table.references()["optimum_per_request"] == pytest.approx(ann + ben + cem)
 
 
 def test_people_whose_names_never_meet_are_refused():
