@@ -97,6 +97,8 @@ class Checkpoints:
             self._clear()
             if (cause := _disk_error(error)) is None:
                 raise
+            # Orbax's other tasks met the same; asyncio would print each when it is forgotten.
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)
             raise refused(f"checkpoint {path}", cause) from error
 
     @property

@@ -1,12 +1,4 @@
-"""Judges: who rates a picture as a persona, and what an answer may be.
-
-A judge is asked :class:`Question` s and gives one answer to each: :class:`Rated`,
-:class:`Invalid` or :class:`Failed`, never a number in place of a missing answer. The judges
-themselves are in modules of their own: :mod:`rlli_jax.judges.psychometric` and
-:mod:`rlli_jax.judges.recorded` need no language model; :mod:`rlli_jax.judges.transformers`
-runs one in this process, :mod:`rlli_jax.judges.openai` asks one behind a server, and
-:mod:`rlli_jax.judges.batch_files` one behind a batch service.
-"""
+"""What judges share: scales, questions, answers, and the contract of a judge."""
 
 from __future__ import annotations
 
