@@ -1,7 +1,108 @@
 """Reinforcement learning with language-model interaction, at accelerator speed.
 
-Ask the language model everything first; then learn at accelerator speed. See
-``docs/architecture.md`` for the rooms of this package and what may import what.
+Ask the language model everything first; then learn at accelerator speed. What stands here is the
+stable public interface; a name is imported from its room when it is asked for, so that
+``import rlli_jax`` itself costs nothing. See ``docs/architecture.md`` for the rooms and what may
+import what.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rlli_jax.catalog import Catalog
+    from rlli_jax.envs import EdgeMarket, GoToRedBall, ProviderSelection
+    from rlli_jax.envs.provider_selection import make_params
+    from rlli_jax.errors import InputError
+    from rlli_jax.feedback import Log, gain_of_personalising, interaction_test, value_policies
+    from rlli_jax.learners.core import Learner, Policy, evaluate
+    from rlli_jax.learners.dqn import DQNConfig, DQNHyperparams, dqn
+    from rlli_jax.learners.hyperparams import Hyperparams
+    from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams, ppo
+    from rlli_jax.learners.reinforce import ReinforceConfig, ReinforceHyperparams, reinforce
+    from rlli_jax.learners.sac import D2SACConfig, SACConfig, SACHyperparams, d2sac, sac
+    from rlli_jax.learners.training import train
+    from rlli_jax.learners.vine import VineConfig, VineHyperparams, vine
+    from rlli_jax.oracle import ask, build_questions
+    from rlli_jax.personas import Population
+    from rlli_jax.qoe import QoETable
+    from rlli_jax.report import render
+    from rlli_jax.studies import load_study, run_study
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Catalog",
+    "D2SACConfig",
+    "DQNConfig",
+    "DQNHyperparams",
+    "EdgeMarket",
+    "GoToRedBall",
+    "Hyperparams",
+    "InputError",
+    "Learner",
+    "Log",
+    "PPOConfig",
+    "PPOHyperparams",
+    "Policy",
+    "Population",
+    "ProviderSelection",
+    "QoETable",
+    "ReinforceConfig",
+    "ReinforceHyperparams",
+    "SACConfig",
+    "SACHyperparams",
+    "VineConfig",
+    "VineHyperparams",
+    "ask",
+    "build_questions",
+    "d2sac",
+    "dqn",
+    "evaluate",
+    "gain_of_personalising",
+    "interaction_test",
+    "load_study",
+    "make_params",
+    "ppo",
+    "reinforce",
+    "render",
+    "run_study",
+    "sac",
+    "train",
+    "value_policies",
+    "vine",
+]
+
+_ROOMS = {
+    ".catalog": ("Catalog",),
+    ".envs": ("EdgeMarket", "GoToRedBall", "ProviderSelection"),
+    ".envs.provider_selection": ("make_params",),
+    ".errors": ("InputError",),
+    ".feedback": ("Log", "gain_of_personalising", "interaction_test", "value_policies"),
+    ".learners.core": ("Learner", "Policy", "evaluate"),
+    ".learners.dqn": ("DQNConfig", "DQNHyperparams", "dqn"),
+    ".learners.hyperparams": ("Hyperparams",),
+    ".learners.ppo": ("PPOConfig", "PPOHyperparams", "ppo"),
+    ".learners.reinforce": ("ReinforceConfig", "ReinforceHyperparams", "reinforce"),
+    ".learners.sac": ("D2SACConfig", "SACConfig", "SACHyperparams", "d2sac", "sac"),
+    ".learners.training": ("train",),
+    ".learners.vine": ("VineConfig", "VineHyperparams", "vine"),
+    ".oracle": ("ask", "build_questions"),
+    ".personas": ("Population",),
+    ".qoe": ("QoETable",),
+    ".report": ("render",),
+    ".studies": ("load_study", "run_study"),
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_ROOM_OF[name], __name__), name)
+    globals()[name] = value  # the next time it is found without this function
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -63,7 +63,7 @@ def run(
     elif kind == "teaching":
         teach(config, overrides, output, resume, overwrite)
     else:
-        _study("run", config, overrides, output, resume, overwrite, ("judge", "train", "report"))
+        _study("run", config, overrides, output, resume, overwrite)
 
 
 @app.command
@@ -93,7 +93,7 @@ def judge(
         import_batch: Only take the answers of a batch service's file into the store.
     """
     if not (dry_run or export_batch or import_batch):
-        _study("judge", config, overrides, output, resume, overwrite, ("judge",))
+        _study("judge", config, overrides, output, resume, overwrite, train=False, reported=False)
         return
     _require("judge", config, overrides, ("selection", "market"))
     from rlli_jax.experiments.config import StudyConfig
@@ -125,7 +125,7 @@ def train(
 
     Example: rlli train configs/paper.yaml --output runs/table-only
     """
-    _study("train", config, overrides, output, True, False, ("judge", "train"))
+    _study("train", config, overrides, output, True, False, reported=False)
 
 
 @app.command
@@ -266,20 +266,18 @@ def sweep(
 
     from rich.console import Console
 
+    from rlli_jax.experiments import study as studies
     from rlli_jax.experiments.sweeps.config import load_sweep
-    from rlli_jax.experiments.sweeps.run import run_sweep
 
-    plan = load_sweep(config, overrides)
-    path = output if output is not None else Path("runs") / plan.study.name
-    from rlli_jax.report.sweep import render_sweep
-
+    plan = load_sweep(config, overrides)  # which says what is missing if it is none
+    path = output if output is not None else studies.directory_of(plan)
     options = ["--engine", engine] if engine != "local" else []
     options += ["--track", track] if track is not None else []
     with _resumable("sweep", config, overrides, path, *options):
-        dataset = run_sweep(plan, path, existing, Console(), engine)
+        studies.carry_out(plan, path, existing, Console(), engine=engine)
         if track is not None:
-            print(tracking.track(track, dataset))
-        print(f"report: {render_sweep(path)}")
+            print(tracking.track(track, path / "sweep.nc"))
+        report(path)
 
 
 @app.command
@@ -461,25 +459,7 @@ def teach(
         resume: Go on where an earlier run of the same study stopped.
         overwrite: Delete an earlier run in the same directory first.
     """
-    from rlli_jax.experiments.teaching.config import load_study, read_study
-
-    _require("teach", config, overrides, ("teaching",))
-    existing = _existing(resume, overwrite)
-    study = load_study(config, overrides)
-    path = output if output is not None else Path("runs") / study.name
-    _cache_compilations()
-
-    from rich.console import Console
-
-    from rlli_jax.experiments.run_directory import open_run
-    from rlli_jax.experiments.teaching.study import carry_out
-
-    with (
-        _resumable("teach", config, overrides, path),
-        open_run(path, study, existing, read_study),
-    ):
-        carry_out(study, path, Console())
-        report(path)
+    _study("teach", config, overrides, output, resume, overwrite, kinds=("teaching",))
 
 
 @app.command
@@ -542,37 +522,25 @@ def _study(
     output: Path | None,
     resume: bool,
     overwrite: bool,
-    stages: tuple[str, ...],
+    *,
+    train: bool = True,
+    reported: bool = True,
+    kinds: Sequence[str] = ("selection", "market"),
 ) -> None:
-    from rlli_jax.experiments.market.config import MarketConfig, load_study
+    """Carry out a study of some ``kinds``, with or without training and report."""
+    from rlli_jax.experiments import study as studies
 
-    _require(command, config, overrides, ("selection", "market"))
+    _require(command, config, overrides, kinds)
     existing = _existing(resume, overwrite)
-    study = load_study(config, overrides)
-    path = output if output is not None else Path("runs") / study.name
+    study = studies.load_study(config, overrides)
+    path = output if output is not None else studies.directory_of(study)
     _cache_compilations()
 
     from rich.console import Console
 
-    from rlli_jax.experiments import judging
-    from rlli_jax.experiments.run_directory import open_run
-
-    console = Console()
-    with _resumable(command, config, overrides, path), open_run(path, study, existing):
-        if isinstance(study, MarketConfig):
-            from rlli_jax.experiments.market import study as market_studies
-
-            market = market_studies.prepare(study, path, console)
-            if "train" in stages:
-                market_studies.train_all(study, path, market, console)
-        else:
-            problem = judging.judge(study, path, console)
-            if "train" in stages:
-                from rlli_jax.experiments import studies
-
-                studies.train_all(study, path, problem, console)
-                studies.human_opinion(study, path, problem)
-        if "report" in stages:
+    with _resumable(command, config, overrides, path):
+        studies.carry_out(study, path, existing, Console(), train=train)
+        if reported:
             report(path)
         else:
             print(f"run directory: {path}")

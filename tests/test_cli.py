@@ -368,7 +368,7 @@ def test_overrides_may_stand_on_both_sides_of_options(rlli, monkeypatch, words):
     monkeypatch.setattr(cli, "_kind", lambda config, overrides: "selection")
     monkeypatch.setattr(cli, "_study", lambda *arguments: seen.append(arguments))
     assert rlli(*words.split())[0] == 0
-    ((command, config, overrides, output, resume, overwrite, _),) = seen
+    ((command, config, overrides, output, resume, overwrite),) = seen
     assert (command, config, output) == ("run", Path("a.yaml"), Path("out"))
     assert (overrides, resume, overwrite) == (("x=1", "y=2", "z=3"), True, False)
 

@@ -1,0 +1,58 @@
+"""``from rlli_jax import ...``: every public name, and nothing before it is asked for."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rlli_jax
+
+
+def python(program):
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_the_package_alone_imports_nothing_that_takes_time():
+    heavy = {"jax", "numpy", "pydantic", "pandas", "flax", "gymnax", "scipy", "matplotlib"}
+    program = f"import sys, rlli_jax; print(*({heavy} & set(sys.modules)), dir(rlli_jax))"
+    assert python(program).startswith("[")
+
+
+def test_a_table_needs_no_jax():
+    program = "import sys; from rlli_jax import QoETable, Population; print('jax' in sys.modules)"
+    assert python(program) == "False"
+
+
+@pytest.mark.parametrize("name", rlli_jax.__all__)
+def test_every_public_name_is_there_with_a_docstring(name):
+    value = getattr(rlli_jax, name)
+    assert value.__doc__
+    assert name in dir(rlli_jax)
+
+
+def test_type_checkers_see_the_same_names_from_the_same_rooms():
+    tree = ast.parse(Path(rlli_jax.__file__).read_text("utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {
+        alias.name: node.module
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert seen == {name: f"rlli_jax{room}" for name, room in rlli_jax._ROOM_OF.items()}
+    assert sorted(seen) == sorted(rlli_jax.__all__)
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="'rlli_jax' has no attribute 'PP0'"):
+        rlli_jax.PP0  # noqa: B018
+    with pytest.raises(ImportError, match="cannot import name 'PP0'"):
+        from rlli_jax import PP0  # noqa: F401
+
+
+def test_the_package_says_that_it_is_typed():
+    assert (Path(rlli_jax.__file__).parent / "py.typed").exists()
