@@ -27,12 +27,15 @@ class Catalog:
     """L providers, R requests and the pictures of the pairs that have one; the rest are holes."""
 
     providers: tuple[str, ...]
+    """L names."""
     requests: tuple[str, ...]
-    pictures: Mapping[tuple[str, str], Picture] = field(repr=False)  # by (request, provider)
-    # By image name: the pairs that use it. A name used twice cannot be located.
+    """R texts."""
+    pictures: Mapping[tuple[str, str], Picture] = field(repr=False)
+    """By (request, provider); read from disk when they are looked at."""
     images: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict, repr=False)
-    # How names of files spell a request (city_night, city_night.png) -> the request (city night).
+    """By image name: the pairs that use it. A name used twice cannot be located."""
     file_names: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """How names of files spell a request (city_night, city_night.png) -> the request."""
 
     def picture(self, request: int, provider: int) -> Picture | None:
         """The picture for a request (0 to R-1) by a provider (0 to L-1); None for a hole."""

@@ -75,6 +75,13 @@ def interaction_test(
     then permuted over users, whole users at a time. Power: the share of ``simulations`` in which
     the F test finds random interactions by which choosing gains ``gain``.
 
+    Args:
+        log: n rounds.
+        gain: in QoE, the smallest that would matter.
+        permutations: how many the p-value rests on.
+        simulations: how many the power rests on.
+        seed: of both.
+
     Raises:
         InputError: fewer users than the test has coefficients, or nothing to test.
     """
@@ -116,6 +123,11 @@ def gain_of_personalising(log: Log, q: np.ndarray | None = None) -> Gain:
 
     Both are chosen on other folds of users than they are valued on; the difference is taken round
     by round, so that noise common to both cancels; the interval is over users (normal, clustered).
+
+    Args:
+        log: n rounds.
+        q: expected reward of each provider in each round, [n, L], from models that did not see
+            the round; cross-fitted ridge regression if not given.
     """
     q = cross_fitted(log) if q is None else q
     policies = baselines(log, q)

@@ -34,20 +34,29 @@ class Situation(NamedTuple):
 class Policy(NamedTuple):
     """How to act; ``carry`` is its memory within an episode, ``()`` if it has none."""
 
-    initial: PyTree  # carry at the start of an episode
-    act: Callable[[Key, Situation, PyTree], tuple[jax.Array, PyTree]]  # -> action, carry
+    initial: PyTree
+    """The carry at the start of an episode."""
+    act: Callable[[Key, Situation, PyTree], tuple[jax.Array, PyTree]]
+    """key, what it may look at, carry -> action [*heads] int32, carry; for one environment."""
 
 
 class Learner(NamedTuple):
-    """Pure functions that learn on one environment; vmap them over keys and hyperparameters."""
+    """Pure functions that learn on one environment; vmap them over keys and hyperparameters.
 
-    init: Callable[[Key, Any, PyTree], PyTree]  # key, hyperparams, env_params -> state
-    step: Callable[[PyTree, PyTree], tuple[PyTree, dict[str, jax.Array]]]  # one iteration
-    policy: Callable[[PyTree], Policy]  # state -> the greedy policy learned so far
-    env_steps: int  # environment steps in one iteration, over all its parallel environments
-    # Runs that one CPU core should train side by side. More would leave its cache, if updates are
-    # large; fewer are slower where updates are small and most of the time goes to starting them.
+    :func:`rlli_jax.train` does so and shows progress.
+    """
+
+    init: Callable[[Key, Any, PyTree], PyTree]
+    """key, hyperparams, env_params -> state. InputError as :func:`check_environment`."""
+    step: Callable[[PyTree, PyTree], tuple[PyTree, dict[str, jax.Array]]]
+    """One iteration: state, env_params -> state, metrics; each metric is one number, []."""
+    policy: Callable[[PyTree], Policy]
+    """state -> the greedy policy learned so far."""
+    env_steps: int
+    """Environment steps in one iteration, over all its parallel environments."""
     at_once: int = 32
+    """Runs that one CPU core should train side by side. More would leave its cache, if updates are
+    large; fewer are slower where updates are small and most of the time goes to starting them."""
 
 
 CACHE = 1 << 18  # bytes that a layer of one update may take in a CPU core's cache, over all runs
@@ -403,6 +412,16 @@ def evaluate(env: Env, policy: Policy, key: Key, params: PyTree, episodes: int) 
     Episodes are not restarted, so each counts once however long it is. An environment may have
     ``statistics(state, action, params) -> dict`` of arrays, or of a :class:`Tally` for a few
     entries of a large one; they are summed over all steps.
+
+    Args:
+        env: the environment.
+        policy: such as ``learner.policy(state)``, of a single run; use ``vmap`` for several.
+        key: one random key.
+        params: of the environment.
+        episodes: how many, E.
+
+    Returns:
+        Undiscounted returns [E], lengths [E] in steps, and the summed statistics.
 
     Raises:
         InputError: as :func:`check_environment`.

@@ -148,6 +148,9 @@ def ppo(env: core.Env, config: PPOConfig = PPOConfig()) -> Learner:
 
     Clipped objective and values, entropy bonus, advantages normalised per minibatch, gradients
     clipped by their global norm. An action of several choices has a factored categorical policy.
+
+    Raises:
+        InputError: ``env`` is no environment, or lacks ``by_action``, which ``shared`` needs.
     """
     core.require_environment(env)
     cell = nn.GRUCell(config.memory, recurrent_kernel_init=orthogonal()) if config.memory else None

@@ -223,7 +223,13 @@ def _sinusoidal(time: jax.Array, size: int) -> jax.Array:
 
 
 def sac(env: core.Env, config: SACConfig = SACConfig()) -> Learner:
-    """Discrete SAC for any gymnax environment with a single discrete action, masked ones too."""
+    """Discrete SAC for any gymnax environment with a single discrete action, masked ones too.
+
+    Christodoulou 2019 (arXiv 1910.07207); what differs from it is told at the top of this module.
+
+    Raises:
+        InputError: ``env`` is no environment.
+    """
 
     def actor(num_actions: int) -> tuple[Callable[..., PyTree], Logits]:
         network = Actor(core.ActionShape((), num_actions), config.hidden, config.activation)
@@ -238,7 +244,13 @@ def sac(env: core.Env, config: SACConfig = SACConfig()) -> Learner:
 
 
 def d2sac(env: core.Env, config: D2SACConfig = D2SACConfig()) -> Learner:
-    """D2SAC for the same environments; where it acts greedily its chain is one of means."""
+    """SAC whose actor is a diffusion model; where it acts greedily its chain is one of means.
+
+    Du et al., IEEE TMC 23(9), 2024. For the environments of :func:`sac`.
+
+    Raises:
+        InputError: ``env`` is no environment.
+    """
 
     def actor(num_actions: int) -> tuple[Callable[..., PyTree], Logits]:
         network = DiffusionActor(

@@ -116,7 +116,14 @@ class VineState:
 
 
 def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
-    """The learner for any gymnax environment with a single discrete action, masked ones too."""
+    """Policy iteration by branched rollouts, for any environment with a single discrete action.
+
+    The vine estimator of Schulman et al. 2015 (arXiv 1502.05477, Section 5.2); masks hold.
+
+    Raises:
+        InputError: ``env`` is no environment, or lacks what the config needs: ``redraw`` for
+            ``futures``, ``value`` for ``paid``, ``by_action`` for ``shared``.
+    """
     core.require_environment(env)
     if config.futures and not hasattr(env, "redraw"):
         raise InputError(

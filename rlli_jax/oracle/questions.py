@@ -51,10 +51,19 @@ class Questions(Sequence[Question]):
 def build_questions(
     population: Population, catalog: Catalog, scale: Scale, samples: int = 1
 ) -> Questions:
-    """Every question of a table.
+    """Every question of a table, in the order of its cells [K, R, L, samples].
 
     A pair without a picture is there too, with ``picture=None``: the judge says whether it has an
-    answer. Raises :class:`InputError` if ``samples`` is below 1.
+    answer.
+
+    Args:
+        population: K users.
+        catalog: R requests, L providers and their pictures.
+        scale: on which the judge rates.
+        samples: how often each question is asked.
+
+    Raises:
+        InputError: ``samples`` is below 1.
     """
     if samples < 1:
         raise InputError(f"samples is {samples}; ask for at least one answer to each question.")

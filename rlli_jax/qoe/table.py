@@ -51,18 +51,25 @@ class QoETable:
             [0, 1], or a user has no valid provider for any request.
     """
 
-    qoe: np.ndarray  # [K, R, L, S] float32 in [0, 1]; 0 where not valid
-    valid: np.ndarray  # [K, R, L, S] bool; False is a hole
-    users: tuple[str, ...]  # K
-    requests: tuple[str, ...]  # R
-    providers: tuple[str, ...]  # L
-    judge: str  # JudgeIdentity.describe() of the judge that rated, and what was done since
-    stand_in: bool  # that judge takes the place of a language model without being one
-    # [K, R, L] float32: mean probability that the judge put on the scale's labels, over its
-    # ratings of the cell; 0 without a rating. Not given: 1.
+    qoe: np.ndarray
+    """[K, R, L, S] float32 in [0, 1]; 0 where not valid."""
+    valid: np.ndarray
+    """[K, R, L, S] bool; False is a hole."""
+    users: tuple[str, ...]
+    """K names."""
+    requests: tuple[str, ...]
+    """R texts."""
+    providers: tuple[str, ...]
+    """L names."""
+    judge: str
+    """``JudgeIdentity.describe()`` of the judge that rated, and what was done since."""
+    stand_in: bool
+    """Whether that judge takes the place of a language model without being one."""
     valid_mass: np.ndarray = None  # type: ignore[assignment]
-    # [K, R, L] int32: samples without a rating though there is a picture. Not given: 0.
+    """[K, R, L] float32: mean probability that the judge put on the scale's labels, over its
+    ratings of the cell; 0 without a rating. Not given: 1."""
     missing: np.ndarray = None  # type: ignore[assignment]
+    """[K, R, L] int32: samples without a rating though there is a picture. Not given: 0."""
 
     def __post_init__(self) -> None:
         valid = np.array(self.valid, dtype=bool)
