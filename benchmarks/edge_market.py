@@ -48,16 +48,15 @@ def train(seeds: int) -> dict[str, Any]:
     import numpy as np
 
     from rlli_jax.envs.edge_market import EdgeMarket, load_fleet, make_params
-    from rlli_jax.experiments.market.config import MarketPPO, load_market_config
-    from rlli_jax.learners.ppo import ppo
+    from rlli_jax.experiments.market.config import MarketLearned, load_market_config
 
     config = load_market_config(Path(__file__).parent.parent / "configs" / "edge_market.yaml")
     block, file = config.policies["PPO"], config.market.fleet.file
-    assert isinstance(block, MarketPPO)
+    assert isinstance(block, MarketLearned)
     assert file is not None
     params = jax.tree.map(jax.numpy.asarray, make_params(load_fleet(file)))
     env = EdgeMarket(params, mask=block.mask, observation=block.observation)
-    learner = ppo(env, block.config)
+    learner = block.make(env)
     keys = jax.random.split(jax.random.key(0), seeds)
 
     def whole(keys: jax.Array, params: Any) -> Any:

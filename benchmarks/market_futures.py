@@ -21,7 +21,7 @@ import numpy as np
 from rich.console import Console
 
 from rlli_jax.experiments.market import study
-from rlli_jax.experiments.market.config import MarketConfig, MarketVine
+from rlli_jax.experiments.market.config import MarketConfig, MarketLearned
 from rlli_jax.experiments.market.episodes import play_all
 from rlli_jax.experiments.run_directory import read_config
 from rlli_jax.experiments.training import Checkpoints, checkpoint_content, policy_keys
@@ -33,7 +33,7 @@ def rows(path: Path, name: str, futures: int, seeds: int) -> list[dict[str, Any]
     config = read_config(path)
     assert isinstance(config, MarketConfig)
     block = config.policies[name]
-    assert isinstance(block, MarketVine)
+    assert isinstance(block, MarketLearned)
     market = study.prepare(config, path, Console())
     env = market.env(mask=block.mask, observation=block.observation)
     learners = {n: vine(env, replace(block.config, futures=n)) for n in (0, futures)}

@@ -120,6 +120,10 @@ def _known_keys(kind: Any, content: Any, path: Sequence[str]) -> list[str]:
             if path:
                 return _known_keys(get_args(member)[1], _at(content, path[0]), path[1:])
         elif isinstance(member, type) and issubclass(member, BaseModel):
+            if hasattr(member, "for_content"):  # its keys depend on what else is in the block
+                member = member.for_content(content)
+                if member is None:
+                    continue
             block = {name: field.annotation for name, field in member.model_fields.items()}
             tags = {n: get_args(a) for n, a in block.items() if get_origin(a) is Literal}
             if all(_at(content, n) in (None, *tags[n]) for n in ("kind", "learner") if n in tags):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from rlli_jax.learners import core
+from rlli_jax.learners import Kind, core
 from rlli_jax.learners.core import Learner, Policy
 
 
@@ -60,3 +60,6 @@ def q_learning(env, config=QConfig()):
         return Policy((), lambda key, seen, carry: (act(key, state[1], seen, 0.0), carry))
 
     return Learner(init, step, policy, config.num_envs * config.num_steps)
+
+
+kind = Kind(q_learning, QConfig, QHyperparams)

@@ -7,13 +7,16 @@ one sentence with the path of the key.
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import (
+    TYPE_CHECKING,
     Annotated,
     Any,
-    ClassVar,
     Literal,
     TypeVar,
+    Union,
     get_args,
 )
 
@@ -29,6 +32,8 @@ from pydantic import (
     Tag,
     ValidationError,
     ValidationInfo,
+    WrapValidator,
+    create_model,
     field_validator,
     model_serializer,
     model_validator,
@@ -37,8 +42,8 @@ from pydantic import (
 from rlli_jax.checking import one_sentence
 from rlli_jax.errors import InputError
 from rlli_jax.judges import scale_of
-from rlli_jax.learners.dqn import DQNConfig, DQNHyperparams
-from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams
+from rlli_jax.learners import LEARNERS, learner_kind
+from rlli_jax.learners.core import Env, Learner
 from rlli_jax.names import Assignment, ObservationPart, OnMissing
 from rlli_jax.personas import Wording
 from rlli_jax.personas.population import trait_range
@@ -420,74 +425,125 @@ class Reference(PolicyBlock):
 
 
 class Learned(PolicyBlock):
-    """A policy that learns for a number of iterations (collect, update)."""
+    """A policy that learns for a number of iterations (collect, update).
 
-    anneal: ClassVar[float] = 1.0
-    """The learner's ``anneal`` where the file does not say: the length of the training is known."""
+    The keys of ``config`` and ``hyperparams`` are those of the learner, see :func:`learned`.
+    """
 
     iterations: Positive
     """How often the learner collects steps and updates."""
-    config: Any
+    config: Any = None
     """What decides shapes; a change compiles anew."""
-    hyperparams: Any
+    hyperparams: Any = None
     """What a sweep may vary within one compilation."""
+    learner: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
+    """Which learner: a name, or the import path package.module:attribute of a
+    rlli_jax.learners.Kind."""
 
     @model_validator(mode="before")
     @classmethod
     def _schedules_span_the_training(cls, block: Any) -> Any:
-        if not isinstance(block, dict) or not isinstance(block.get("hyperparams", {}), dict):
+        if not isinstance(block, dict) or "learner" not in block:
             return block
-        total = block.get("iterations")
-        schedules = {"total_iterations": total, "anneal": cls.anneal}
-        hyperparams = schedules | block.get("hyperparams", {})
-        if hyperparams["total_iterations"] != total:
+        if not isinstance(block.get("hyperparams", {}), dict):
+            return block
+        kind, total = learner_kind(block["learner"]), block.get("iterations")
+        schedules = {"total_iterations": total, "anneal": kind.anneal}
+        known = [field.name for field in fields(kind.hyperparams)]
+        hyperparams = {name: schedules[name] for name in schedules if name in known}
+        hyperparams |= block.get("hyperparams", {})
+        if hyperparams.get("total_iterations", total) != total:
             raise ValueError("hyperparams.total_iterations follows from iterations; remove it")
         return block | {"hyperparams": hyperparams}
 
+    @classmethod
+    def for_content(cls, content: Any) -> "type[Learned] | None":
+        """The block whose keys ``content`` may have; None if it names no learner by a path."""
+        if cls.model_fields["learner"].annotation is not str:
+            return cls
+        learner = content.get("learner") if isinstance(content, dict) else None
+        return learned(cls, learner) if isinstance(learner, str) and ":" in learner else None
 
-class PPO(Learned):
-    """Proximal policy optimisation; keys as in :mod:`rlli_jax.learners.ppo`."""
+    def __reduce__(self) -> Any:
+        # The class of a learner's blocks is made when it is asked for, so pickle cannot find it.
+        return _learned_block, (type(self).__base__, dict(self))
 
-    learner: Literal["ppo"]
-    """Which learner, or which policy that does not learn."""
-    config: PPOConfig = PPOConfig()
-    """What decides shapes; a change compiles anew."""
-    hyperparams: PPOHyperparams = PPOHyperparams()
-    """What a sweep may vary within one compilation."""
-
-
-class DQN(Learned):
-    """Deep Q-learning; keys as in :mod:`rlli_jax.learners.dqn`."""
-
-    learner: Literal["dqn"]
-    """Which learner, or which policy that does not learn."""
-    config: DQNConfig = DQNConfig()
-    """What decides shapes; a change compiles anew."""
-    hyperparams: DQNHyperparams = DQNHyperparams()
-    """What a sweep may vary within one compilation."""
+    def make(self, env: Env) -> Learner:
+        """The learner on an environment."""
+        return learner_kind(self.learner).make(env, self.config)
 
 
-REFERENCES = get_args(Reference.model_fields["learner"].annotation)
+AnyLearned = TypeVar("AnyLearned", bound=Learned)
 
 
-def _policy_tag(block: Any) -> str | None:
-    """Which class a policy block belongs to; None if its learner is unknown or missing."""
-    learner = block.get("learner") if isinstance(block, dict) else getattr(block, "learner", None)
-    if learner in ("ppo", "dqn"):
-        return str(learner)
-    return "reference" if learner in REFERENCES else None
+@cache
+def learned(base: type[AnyLearned], learner: str) -> type[AnyLearned]:
+    """The block of one learner: ``base`` with the keys of its config and its hyperparameters.
+
+    Raises InputError as :func:`rlli_jax.learners.learner_kind` does.
+    """
+    kind = learner_kind(learner)
+
+    def key(name: str, annotation: Any, **default: Any) -> Any:
+        return annotation, Field(description=base.model_fields[name].description, **default)
+
+    return create_model(
+        base.__name__.removesuffix("Learned") + kind.config.__name__.removesuffix("Config"),
+        __base__=base,
+        __doc__=f"A policy that learns by {learner}; keys as in {kind.make.__module__}.",
+        config=key("config", kind.config, default=kind.config()),
+        hyperparams=key("hyperparams", kind.hyperparams, default=kind.hyperparams()),
+        learner=key("learner", Literal[learner]),
+    )
 
 
-AnyPolicy = Annotated[
-    Annotated[PPO, Tag("ppo")]
-    | Annotated[DQN, Tag("dqn")]
-    | Annotated[Reference, Tag("reference")],
-    Discriminator(
-        _policy_tag,
-        custom_error_type="unknown_learner",
-        custom_error_message=f"learner must be one of ppo, dqn, {', '.join(REFERENCES)}",
-    ),
-]
+def _learned_block(base: type[AnyLearned], values: dict[str, Any]) -> AnyLearned:
+    return learned(base, values["learner"]).model_construct(**values)
+
+
+OWN = "own"  # tag of learners that are named by their import path
+
+
+def by_learner(base: type[Learned], *others: type[Block]) -> Any:
+    """The type of a policy block, which ``learner`` tells: that of a learner, or one of ``others``.
+
+    Learners are those of :data:`rlli_jax.learners.LEARNERS`, and any other by its import path.
+    """
+    names = {name: [name] for name in LEARNERS}
+    names |= {b.__name__: list(get_args(b.model_fields["learner"].annotation)) for b in others}
+    tags = {name: tag for tag, known in names.items() for name in known}
+
+    def tag(block: Any) -> str | None:
+        learner = (
+            block.get("learner") if isinstance(block, dict) else getattr(block, "learner", None)
+        )
+        if not isinstance(learner, str):
+            return None
+        return OWN if ":" in learner else tags.get(learner)
+
+    def own(block: Any, handler: Any, info: ValidationInfo) -> Any:
+        kind = base.for_content(block)
+        return handler(block) if kind is None else kind.model_validate(block, context=info.context)
+
+    return Annotated[
+        Union[
+            *(Annotated[learned(base, name), Tag(name)] for name in LEARNERS),
+            *(Annotated[block, Tag(block.__name__)] for block in others),
+            Annotated[base, WrapValidator(own), Tag(OWN)],
+        ],
+        Discriminator(
+            tag,
+            custom_error_type="unknown_learner",
+            custom_error_message=f"learner must be one of {', '.join(tags)}, or the import path "
+            "package.module:attribute of another",
+        ),
+    ]
+
+
+if TYPE_CHECKING:
+    AnyPolicy = Learned | Reference
+else:
+    AnyPolicy = by_learner(Learned, Reference)
 
 
 class EvaluationBlock(Block):
@@ -565,10 +621,15 @@ class StudyConfig(Block):
         for name, policy in self.policies.items():
             key = f"policies.{name}"
             require_file_name("policies", name, "folder")
-            if policy.learner == "dqn" and self.environment.assignment == "joint":
+            if (
+                self.environment.assignment == "joint"
+                and isinstance(policy, Learned)
+                and not learner_kind(policy.learner).joint
+            ):
+                able = " or ".join(learner for learner, kind in LEARNERS.items() if kind.joint)
                 raise ValueError(
-                    f"{key}.learner: dqn makes one choice a step, but environment.assignment is "
-                    "joint; use ppo, or another assignment"
+                    f"{key}.learner: {policy.learner} makes one choice a step, but "
+                    f"environment.assignment is joint; use {able}, or another assignment"
                 )
             if "user" in policy.observation and self.environment.assignment != "sequential":
                 raise ValueError(
@@ -619,7 +680,14 @@ for _class in (_Loader, _Dumper):
 
 def from_yaml(text: str) -> Any:
     """Plain values. Raises yaml.YAMLError."""
-    return yaml.load(text, _Loader)
+    return _unshared(yaml.load(text, _Loader))
+
+
+def _unshared(tree: Any) -> Any:
+    """A copy without shared parts: YAML's anchors would change several places at once."""
+    if isinstance(tree, Mapping):
+        return {key: _unshared(value) for key, value in tree.items()}
+    return [_unshared(value) for value in tree] if isinstance(tree, list) else tree
 
 
 def to_yaml(content: Any) -> str:

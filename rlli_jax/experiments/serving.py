@@ -17,13 +17,11 @@ from scipy.spatial import KDTree
 
 from rlli_jax.envs.provider_selection import EnvParams, ProviderSelection, make_params
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.config import PPO, Learned, StudyConfig
+from rlli_jax.experiments.config import Learned, StudyConfig
 from rlli_jax.experiments.run_directory import read_config, write_json
 from rlli_jax.experiments.training import Checkpoints, checkpoint_content
 from rlli_jax.files import write_bytes
 from rlli_jax.learners.core import Learner, Policy, PyTree, Situation, situation
-from rlli_jax.learners.dqn import dqn
-from rlli_jax.learners.ppo import ppo
 from rlli_jax.personas import TRAIT_NAMES, TRAITS, Population
 from rlli_jax.qoe import QoETable
 
@@ -86,7 +84,7 @@ def load_policy(run: str | Path, name: str | None = None) -> TrainedPolicy:
     env = ProviderSelection(
         params, assignment=config.environment.assignment, observation=block.observation
     )
-    learner: Learner = ppo(env, block.config) if isinstance(block, PPO) else dqn(env, block.config)
+    learner = block.make(env)
     state = _final_state(path, chosen, learner, block, config.seeds, params)
     seed = int(objectives[chosen].argmax())
     policy = learner.policy(jax.tree.map(lambda x: x[seed], state))

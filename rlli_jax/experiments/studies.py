@@ -10,13 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from rlli_jax.envs.provider_selection import EnvParams, ProviderSelection, make_params
-from rlli_jax.experiments.config import (
-    PPO,
-    Learned,
-    PolicyBlock,
-    Reference,
-    StudyConfig,
-)
+from rlli_jax.experiments.config import Learned, Reference, StudyConfig
 from rlli_jax.experiments.run_directory import write_json, write_npz
 from rlli_jax.experiments.tables import Problem
 from rlli_jax.experiments.training import (
@@ -28,9 +22,7 @@ from rlli_jax.experiments.training import (
 )
 from rlli_jax.judges import scale_of
 from rlli_jax.learners import reference
-from rlli_jax.learners.core import Learner, Policy, evaluate
-from rlli_jax.learners.dqn import dqn
-from rlli_jax.learners.ppo import ppo
+from rlli_jax.learners.core import Policy, evaluate
 from rlli_jax.qoe import QoETable
 
 
@@ -44,7 +36,7 @@ def train_all(config: StudyConfig, path: Path, problem: Problem, console: Consol
 
 def _run_policy(
     name: str,
-    block: PolicyBlock,
+    block: Learned | Reference,
     config: StudyConfig,
     path: Path,
     problem: Problem,
@@ -61,6 +53,7 @@ def _run_policy(
     test_params = _params(problem, problem.test, problem.worth, config)
     summary: dict[str, Any] = {
         "name": name,
+        "learner": block.learner,
         "assignment": env.assignment,
         "observation": list(env.observation),
         "rounds": config.environment.rounds,
@@ -73,10 +66,7 @@ def _run_policy(
     }
     episodes = config.evaluation.episodes
     if isinstance(block, Learned):
-        summary["learner"] = "ppo" if isinstance(block, PPO) else "dqn"
-        learner: Learner = (
-            ppo(env, block.config) if isinstance(block, PPO) else dqn(env, block.config)
-        )
+        learner = block.make(env)
         task = progress.add_task(name, total=block.iterations, note="compiling")
 
         def show(iteration: int, metrics: Mapping[str, np.ndarray]) -> None:
@@ -86,7 +76,7 @@ def _run_policy(
 
         trained = train(
             learner,
-            block.hyperparams.replace(total_iterations=block.iterations),
+            block.hyperparams,
             env.default_params,
             jax.random.split(key_train, config.seeds),
             block.iterations,
@@ -105,8 +95,6 @@ def _run_policy(
             "steps_per_second": int(steps[-1]) * config.seeds / trained.train_seconds,
         }
     else:
-        assert isinstance(block, Reference)
-        summary["learner"] = block.learner
         task = progress.add_task(name, total=1, note="")
         result = _evaluate_reference(
             env, _reference(block, env, test_params), key_test, test_params, config.seeds, episodes

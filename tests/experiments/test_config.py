@@ -8,8 +8,6 @@ import yaml
 
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.config import (
-    DQN,
-    PPO,
     Learned,
     from_yaml,
     load_config,
@@ -126,7 +124,10 @@ def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
             "judge.scale: a language model chooses one of the labels, of which this scale has 102",
         ),
         ("judge.kind=llm", "judge.kind: must be one of psychometric, recorded"),
-        ("policies.PPO.learner=sac", "policies.PPO: learner must be one of ppo, dqn, random, "),
+        (
+            "policies.PPO.learner=a2c",
+            "policies.PPO: learner must be one of ppo, dqn, reinforce, sac, ",
+        ),
         ("policies={}", "policies: dictionary should have at least 1 item"),
         ("policies={../x: {learner: random}}", "policies: '../x' cannot be the name of a folder"),
         ("name=../x", "name: string should match pattern"),
@@ -197,9 +198,15 @@ def test_anchors_and_merged_keys_are_no_duplicates(tmp_path, config):
     assert (policies["A"].learner, policies["B"].learner) == ("random", "round_robin")
 
 
+def test_an_override_changes_no_other_policy_that_shares_an_anchor():
+    policies = load_config(CONFIGS / "paper.yaml", ["policies.PPO.hyperparams.gamma=0.5"]).policies
+    assert policies["PPO"].hyperparams.gamma == 0.5
+    assert policies["PPO knowing the persona"].hyperparams.gamma == 0.9
+
+
 def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path):
     assert sentence(tmp_path / "no.yaml") == "there is no such config file."
-    assert sentence(tmp_path).startswith("cannot be read (")
+    assert sentence(tmp_path) == " is a folder; name a config, a YAML file."
     (tmp_path / "latin.yaml").write_bytes("name: é".encode("latin-1"))
     assert sentence(tmp_path / "latin.yaml").startswith("cannot be read (")
 
@@ -223,8 +230,7 @@ def test_overrides_reach_every_key(tmp_path):
         ],
     )
     ppo, dqn = study.policies["PPO knowing the persona"], study.policies["DQN 0.9"]
-    assert isinstance(ppo, PPO)
-    assert isinstance(dqn, DQN)
+    assert (ppo.learner, dqn.learner) == ("ppo", "dqn")
     assert study.seeds == 3
     assert ppo.hyperparams.learning_rate == 1e-3
     assert ppo.config.hidden == (5, 6)

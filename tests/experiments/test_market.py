@@ -126,6 +126,15 @@ def test_a_run_that_stopped_ends_as_if_it_had_not(finished, tmp_path, monkeypatc
     assert load_study(path / "config.yaml") == config
 
 
+def test_an_own_learner_serves_the_market(tmp_path):
+    policies = {"Q": {"learner": "q_learning:kind", "iterations": 2, "reward": "regret"}}
+    evaluation = {"episodes": 2, "optimum": False}
+    path = run(parsed(policies=policies, evaluation=evaluation), tmp_path / "tiny")
+    summary = json.loads((path / "policies" / "Q" / "summary.json").read_text())
+    assert (summary["learner"], summary["env_steps"]) == ("q_learning:kind", 2 * 16 * 32)
+    assert "q_learning:kind" in render(path).read_text()
+
+
 def test_another_config_is_not_resumed(finished):
     changed = content()["market"] | {"arrival_rate": 2e-3}
     with pytest.raises(InputError, match=r"market.arrival_rate differs"):

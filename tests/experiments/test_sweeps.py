@@ -19,6 +19,7 @@ from rlli_jax.experiments.sweeps.config import load_sweep
 from rlli_jax.experiments.sweeps.plan import make_plan
 from rlli_jax.experiments.sweeps.run import run_sweep
 from rlli_jax.experiments.training import Checkpoints, train
+from rlli_jax.learners import LEARNERS
 
 CHUNKS = {"grid": {f"{PPO}.gamma": [0.5, 0.9], f"{PPO}.learning_rate": [1e-3, 1e-2]}, "chunk": 2}
 
@@ -106,7 +107,7 @@ def test_a_point_is_the_study_of_its_overrides(finished, tmp_path):
         group = plan.groups[index]
         keys = np.stack([group.keys[first + s] for s in range(2)])
         trained = train(
-            engine.make_learner(group),
+            group.learner(),
             sweep.studies[3].policies[policy].hyperparams,
             jax.tree.map(jax.numpy.asarray, group.train[first]),
             jax.random.wrap_key_data(jax.numpy.asarray(keys)),
@@ -121,13 +122,13 @@ def test_a_point_is_the_study_of_its_overrides(finished, tmp_path):
 
 def test_a_thousand_runs_compile_once(tmp_path, monkeypatch):
     chex.clear_trace_counter()
-    made = engine.ppo
+    made = LEARNERS["ppo"].make
 
     def traced_once(env, config):
         learner = made(env, config)
         return learner._replace(step=chex.assert_max_traces(learner.step, n=1))
 
-    monkeypatch.setattr(engine, "ppo", traced_once)
+    monkeypatch.setitem(LEARNERS, "ppo", LEARNERS["ppo"]._replace(make=traced_once))
     draw = {"log_uniform": [1e-3, 0.5]}
     names = ("learning_rate", "entropy_coefficient", "gamma", "clip")
     keys = {f"{PPO}.{name}": draw for name in names}

@@ -11,38 +11,21 @@ import pytest
 from flax import struct
 from gymnax.environments import spaces
 from probe_envs import ConstantReward
+from small_learners import small_config
 
 from rlli_jax.envs.provider_selection import ProviderSelection
 from rlli_jax.errors import InputError
-from rlli_jax.learners import core, reference
-from rlli_jax.learners.dqn import DQNConfig, DQNHyperparams, dqn
-from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams, ppo
-from rlli_jax.learners.reinforce import ReinforceConfig, ReinforceHyperparams, reinforce
-from rlli_jax.learners.sac import D2SACConfig, SACConfig, SACHyperparams, d2sac, sac
-from rlli_jax.learners.vine import VineConfig, VineHyperparams, vine
+from rlli_jax.learners import LEARNERS, core, reference
 
-ENVS = {"num_envs": 2, "num_steps": 4, "hidden": (4,)}
-REPLAY = ENVS | {"batch_size": 4, "buffer_size": 16, "warm_up": 4}
-VINE = VineConfig(**ENVS, branches=2, length=2, updates=1, batch_size=4, buffer_size=8, spread=2)
-LEARNERS = {
-    "PPO": (ppo, PPOConfig(**ENVS, num_minibatches=2, num_epochs=1), PPOHyperparams()),
-    "PPO with memory": (
-        ppo, PPOConfig(**ENVS, num_minibatches=2, num_epochs=1, memory=3), PPOHyperparams(),
+VARIANTS = {  # name -> registered learner, what differs from its small config
+    **{name: (name, {}) for name in LEARNERS},
+    "ppo with memory": ("ppo", {"memory": 3}),
+    "prioritized dqn": (
+        "dqn", {"prioritized": True, "n_step": 2, "quantiles": 3, "dueling": True},
     ),
-    "DQN": (dqn, DQNConfig(**REPLAY), DQNHyperparams()),
-    "prioritized DQN": (
-        dqn,
-        DQNConfig(**REPLAY, prioritized=True, n_step=2, quantiles=3, dueling=True),
-        DQNHyperparams(),
-    ),
-    "REINFORCE": (
-        reinforce, ReinforceConfig(**ENVS, lookahead=1, num_minibatches=2), ReinforceHyperparams(),
-    ),
-    "SAC": (sac, SACConfig(**REPLAY, learn_temperature=True), SACHyperparams()),
-    "D2SAC": (d2sac, D2SACConfig(**REPLAY, denoising_steps=2), SACHyperparams()),
-    "Vine": (vine, VINE, VineHyperparams()),
+    "sac that learns its temperature": ("sac", {"learn_temperature": True}),
 }  # fmt: skip
-every_learner = pytest.mark.parametrize("name", LEARNERS)
+every_learner = pytest.mark.parametrize("name", VARIANTS)
 # XLA's own, for every backend or for the one whose branch it is in; none calls back to the host.
 HARMLESS = {"cu_threefry2x32_ffi", "Sharding", "annotate_device_placement", "mhlo.topk"}
 
@@ -52,9 +35,16 @@ def environment():
     return ProviderSelection(observation=("persona", "action"))
 
 
+def parts(name):
+    """-> what makes a learner, its config and its hyperparameters."""
+    learner, changes = VARIANTS[name]
+    kind = LEARNERS[learner]
+    return kind.make, small_config(kind, **changes), kind.hyperparams()
+
+
 def made(name):
     """-> the learner, and its functions of arrays alone: init and evaluation."""
-    make, config, hyperparams = LEARNERS[name]
+    make, config, hyperparams = parts(name)
     env = environment()
     learner = make(env, config)
 
@@ -70,7 +60,7 @@ def made(name):
 WORDS = np.array([0, 7], np.uint32)  # of jax.random.key(7)
 
 
-@pytest.mark.parametrize("name", ["PPO", "DQN", "REINFORCE", "Vine"])
+@pytest.mark.parametrize("name", LEARNERS)
 def test_training_does_not_end_by_itself_after_the_default_number_of_iterations(name):
     learner, init, _ = made(name)
 
@@ -116,7 +106,7 @@ def test_learners_keep_their_types_where_numbers_have_64_bits(name):
 
 @every_learner
 def test_untyped_keys_start_the_same_state(name):
-    make, config, hyperparams = LEARNERS[name]
+    make, config, hyperparams = parts(name)
     env = environment()
     learner = make(env, config)
 
@@ -133,7 +123,7 @@ def test_untyped_keys_start_the_same_state(name):
 
 @every_learner
 def test_a_learner_of_a_name_says_how_to_make_the_environment(name):
-    make, config, _ = LEARNERS[name]
+    make, config, _ = parts(name)
     with pytest.raises(InputError, match=r"gymnax.make\('CartPole-v1'\)"):
         make("CartPole-v1", config)
     with pytest.raises(InputError, match="a tuple is no gymnax environment, as it has no reset"):
@@ -214,9 +204,9 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 def test_an_environment_that_cannot_be_learned_on_is_one_sentence(fault):
-    env = fault()
+    env, (make, config, hyperparams) = fault(), parts("ppo")
     with pytest.raises(InputError, match=FAULTS[fault]) as error:
-        ppo(env, LEARNERS["PPO"][1]).init(jax.random.key(0), PPOHyperparams(), env.default_params)
+        make(env, config).init(jax.random.key(0), hyperparams, env.default_params)
     assert "\n" not in str(error.value)
     with pytest.raises(InputError, match=FAULTS[fault]):
         core.evaluate(env, reference.random(), jax.random.key(0), env.default_params, 2)
@@ -224,7 +214,25 @@ def test_an_environment_that_cannot_be_learned_on_is_one_sentence(fault):
 
 @every_learner
 def test_every_learner_looks_at_its_environment_first(name):
-    make, config, hyperparams = LEARNERS[name]
+    make, config, hyperparams = parts(name)
     env = DictObservation()
     with pytest.raises(InputError, match="the observation is a dict"):
         make(env, config).init(jax.random.key(0), hyperparams, env.default_params)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_several_choices_a_step_are_made_by_those_that_say_so(name):
+    make, config, hyperparams = parts(name)
+    env = ProviderSelection(assignment="joint")
+    learner, params = make(env, config), env.default_params
+
+    def evaluated(words):
+        state = learner.init(jax.random.wrap_key_data(words), hyperparams, params)
+        state, _ = learner.step(state, params)
+        return core.evaluate(env, learner.policy(state), jax.random.key(1), params, 3).returns
+
+    if LEARNERS[name].joint:
+        assert jax.eval_shape(evaluated, WORDS).shape == (3,)
+    else:
+        with pytest.raises(InputError, match="needs a single discrete action"):
+            jax.eval_shape(evaluated, WORDS)

@@ -23,11 +23,7 @@ from rlli_jax.learners.sac import (
 
 GAMMA = 0.5
 SIZES = {"num_envs": 8, "num_steps": 16, "batch_size": 64, "buffer_size": 2048, "warm_up": 128}
-CONFIGS = {
-    "sac": SACConfig(**SIZES, hidden=(16,)),
-    "d2sac": D2SACConfig(**SIZES, hidden=(16,), denoising_steps=3, time_embedding=4),
-}
-LEARNERS = {"sac": sac, "d2sac": d2sac}
+CONFIG = SACConfig(**SIZES, hidden=(16,))
 # So little entropy is paid for that values are those of the greedy policy.
 HYPER = SACHyperparams(
     actor_rate=1e-2, critic_rate=1e-2, anneal=0.9, total_iterations=60, tau=0.1,
@@ -35,9 +31,9 @@ HYPER = SACHyperparams(
 )  # fmt: skip
 
 
-def train(name, env, config=None, hyper=HYPER, iterations=60):
+def train(env, config=CONFIG, hyper=HYPER, iterations=60):
     """-> learner, state, metrics of every iteration."""
-    learner, params = LEARNERS[name](env, config or CONFIGS[name]), env.default_params
+    learner, params = sac(env, config), env.default_params
     state = jax.jit(learner.init)(jax.random.key(0), hyper, params)
     run = jax.jit(
         lambda s: jax.lax.scan(lambda s, _: learner.step(s, params), s, length=iterations)
@@ -61,14 +57,14 @@ def values(config, state, num_actions, *observations):
 
 
 def test_both_critics_discount_a_delayed_reward():
-    _, state, _ = train("sac", DelayedReward())
-    learned = values(CONFIGS["sac"], state, 2, [1, 0], [1, 1])
+    _, state, _ = train(DelayedReward())
+    learned = values(CONFIG, state, 2, [1, 0], [1, 1])
     assert np.allclose(learned, [[[GAMMA] * 2, [1] * 2]] * 2, atol=0.1)
 
 
 def test_three_steps_at_once_give_the_same_values_and_a_truncation_is_no_end():
     config = SACConfig(**SIZES, hidden=(16,), n_step=3)
-    _, state, _ = train("sac", EndlessReward(), config, HYPER.replace(gamma=0.75))
+    _, state, _ = train(EndlessReward(), config, HYPER.replace(gamma=0.75))
     # A truncation taken for an end would give at most 2.7.
     assert np.allclose(values(config, state, 2, [1, 0]).max(), 4, atol=0.3)
 
@@ -77,17 +73,10 @@ def test_the_right_legal_action_is_found_and_a_learned_temperature_keeps_entropy
     config = SACConfig(**SIZES, hidden=(16,), learn_temperature=True)
     hyper = HYPER.replace(temperature_rate=3e-2, target_entropy=0.3, anneal=0.0)
     env = ForbiddenJackpot()
-    learner, state, metrics = train("sac", env, config, hyper)
+    learner, state, metrics = train(env, config, hyper)
     # Two of the three actions are legal.
     assert np.isclose(metrics["entropy"][-20:].mean(), 0.3 * np.log(2), atol=0.1)
     assert metrics["temperature"][-1] > 2 * metrics["temperature"][0]
-    assert returns(learner, state, env) == [1.0] * 32
-
-
-def test_the_diffusion_actor_finds_the_right_legal_action():
-    env = ForbiddenJackpot()
-    learner, state, metrics = train("d2sac", env)
-    assert np.allclose(metrics["temperature"], 0.01)
     assert returns(learner, state, env) == [1.0] * 32
 
 

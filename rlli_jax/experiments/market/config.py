@@ -5,9 +5,9 @@ The numbers of the market itself are checked by ``make_params``, which knows the
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rlli_jax.experiments.config import (
     UNKNOWN_TRAITS,
@@ -22,17 +22,13 @@ from rlli_jax.experiments.config import (
     StudyConfig,
     Whole,
     beside_file,
+    by_learner,
     exactly_one,
     parse_as,
     parse_config,
     read_yaml,
     require_file_name,
 )
-from rlli_jax.learners.dqn import DQNConfig, DQNHyperparams
-from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams
-from rlli_jax.learners.reinforce import ReinforceConfig, ReinforceHyperparams
-from rlli_jax.learners.sac import D2SACConfig, SACConfig, SACHyperparams
-from rlli_jax.learners.vine import VineConfig, VineHyperparams
 from rlli_jax.names import MarketObservationPart
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -148,108 +144,10 @@ class MarketLearned(Learned):
     rlli_jax.envs.edge_market.regret). It is evaluated by what was paid."""
 
 
-class MarketPPO(MarketLearned):
-    """Keys as in :mod:`rlli_jax.learners.ppo`."""
-
-    learner: Literal["ppo"]
-    """Which learner, or which policy that does not learn."""
-    config: PPOConfig = PPOConfig()
-    """What decides shapes; a change compiles anew."""
-    hyperparams: PPOHyperparams = PPOHyperparams()
-    """What a sweep may vary within one compilation."""
-
-
-class MarketDQN(MarketLearned):
-    """Keys as in :mod:`rlli_jax.learners.dqn`."""
-
-    learner: Literal["dqn"]
-    """Which learner, or which policy that does not learn."""
-    config: DQNConfig = DQNConfig()
-    """What decides shapes; a change compiles anew."""
-    hyperparams: DQNHyperparams = DQNHyperparams()
-    """What a sweep may vary within one compilation."""
-
-
-class MarketReinforce(MarketLearned):
-    """Keys as in :mod:`rlli_jax.learners.reinforce`."""
-
-    learner: Literal["reinforce"]
-    """Which learner, or which policy that does not learn."""
-    config: ReinforceConfig = ReinforceConfig()
-    """What decides shapes; a change compiles anew."""
-    hyperparams: ReinforceHyperparams = ReinforceHyperparams()
-    """What a sweep may vary within one compilation."""
-
-
-class MarketSAC(MarketLearned):
-    """Keys as in :mod:`rlli_jax.learners.sac`."""
-
-    anneal: ClassVar[float] = 0.0
-
-    learner: Literal["sac"]
-    """Which learner, or which policy that does not learn."""
-    config: SACConfig = SACConfig()
-    """What decides shapes; a change compiles anew."""
-    hyperparams: SACHyperparams = SACHyperparams()
-    """What a sweep may vary within one compilation."""
-
-
-class MarketD2SAC(MarketLearned):
-    """Keys as in :mod:`rlli_jax.learners.sac`."""
-
-    anneal: ClassVar[float] = 0.0
-
-    learner: Literal["d2sac"]
-    """Which learner, or which policy that does not learn."""
-    config: D2SACConfig = D2SACConfig()
-    """What decides shapes; a change compiles anew."""
-    hyperparams: SACHyperparams = SACHyperparams()
-    """What a sweep may vary within one compilation."""
-
-
-class MarketVine(MarketLearned):
-    """Keys as in :mod:`rlli_jax.learners.vine`."""
-
-    anneal: ClassVar[float] = 0.95
-
-    learner: Literal["vine"]
-    """Which learner, or which policy that does not learn."""
-    config: VineConfig = VineConfig()
-    """What decides shapes; a change compiles anew."""
-    hyperparams: VineHyperparams = VineHyperparams()
-    """What a sweep may vary within one compilation."""
-
-
-_KINDS = (
-    MarketPPO, MarketDQN, MarketReinforce, MarketSAC, MarketD2SAC, MarketVine, Bandit, Rule,
-)  # fmt: skip
-_BY_LEARNER = {
-    learner: kind.__name__
-    for kind in _KINDS
-    for learner in get_args(kind.model_fields["learner"].annotation)
-}
-
-
-def _tag(block: Any) -> str | None:
-    learner = block.get("learner") if isinstance(block, dict) else getattr(block, "learner", None)
-    return _BY_LEARNER.get(learner) if isinstance(learner, str) else None
-
-
-AnyMarketPolicy = Annotated[
-    Annotated[MarketPPO, Tag("MarketPPO")]
-    | Annotated[MarketDQN, Tag("MarketDQN")]
-    | Annotated[MarketReinforce, Tag("MarketReinforce")]
-    | Annotated[MarketSAC, Tag("MarketSAC")]
-    | Annotated[MarketD2SAC, Tag("MarketD2SAC")]
-    | Annotated[MarketVine, Tag("MarketVine")]
-    | Annotated[Bandit, Tag("Bandit")]
-    | Annotated[Rule, Tag("Rule")],
-    Discriminator(
-        _tag,
-        custom_error_type="unknown_learner",
-        custom_error_message=f"learner must be one of {', '.join(_BY_LEARNER)}",
-    ),
-]
+if TYPE_CHECKING:
+    AnyMarketPolicy = MarketLearned | Bandit | Rule
+else:
+    AnyMarketPolicy = by_learner(MarketLearned, Bandit, Rule)
 
 
 class MarketEvaluation(Block):

@@ -44,37 +44,16 @@ from rlli_jax.experiments.config import Reference, StudyConfig
 from rlli_jax.experiments.market.config import (
     Bandit,
     MarketConfig,
-    MarketD2SAC,
-    MarketDQN,
     MarketLearned,
-    MarketPPO,
-    MarketReinforce,
-    MarketSAC,
-    MarketVine,
     Rule,
 )
 from rlli_jax.experiments.market.episodes import Episodes, as_policy, gather, play_all
 from rlli_jax.experiments.run_directory import write_json, write_npz
 from rlli_jax.experiments.tables import build_problem
 from rlli_jax.experiments.training import Checkpoints, policy_keys, train, training_progress
-from rlli_jax.learners.core import Learner
-from rlli_jax.learners.dqn import dqn
-from rlli_jax.learners.ppo import ppo
-from rlli_jax.learners.reinforce import reinforce
-from rlli_jax.learners.sac import d2sac, sac
-from rlli_jax.learners.vine import vine
 from rlli_jax.names import MarketObservationPart
 from rlli_jax.personas import Population
 from rlli_jax.qoe import QoETable
-
-_LEARNERS: dict[type[MarketLearned], Callable[..., Learner]] = {
-    MarketPPO: ppo,
-    MarketDQN: dqn,
-    MarketReinforce: reinforce,
-    MarketSAC: sac,
-    MarketD2SAC: d2sac,
-    MarketVine: vine,
-}
 
 
 @dataclass(frozen=True)
@@ -249,7 +228,7 @@ def _learn(
             market.params, mask=block.mask, queue=market.queue, observation=block.observation
         )
         shift = regret.mean_total(market.params)
-    learner = _LEARNERS[type(block)](training, block.config)
+    learner = block.make(training)
 
     def show(iteration: int, metrics: Mapping[str, np.ndarray]) -> None:
         recent = metrics["episode_return"][:, -10:] + shift
@@ -257,7 +236,7 @@ def _learn(
 
     trained = train(
         learner,
-        block.hyperparams.replace(total_iterations=block.iterations),
+        block.hyperparams,
         market.params,
         keys_train,
         block.iterations,

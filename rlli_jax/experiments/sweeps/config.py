@@ -5,7 +5,8 @@ command line.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -22,7 +23,6 @@ from rlli_jax.experiments.config import (
     NumpySeed,
     Positive,
     StudyConfig,
-    apply_override,
     exactly_one,
     parse_config,
     read_yaml,
@@ -162,9 +162,7 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
         InputError: one sentence that names the file, the key (and the point) and what to do.
     """
     path = Path(path)
-    content = _unshared(read_yaml(path))
-    for override in overrides:
-        apply_override(content, override)
+    content = read_yaml(path, overrides)
     given = content.pop("sweep", None)
     if not isinstance(given, dict):
         raise InputError(
@@ -194,17 +192,10 @@ def _studies(
     content: dict[str, Any], points: Sequence[Point], path: Path, folder: Path
 ) -> Iterator[StudyConfig]:
     for i, point in enumerate(points):
-        changed = _unshared(content)
+        changed = deepcopy(content)
         for key, value in point.items():
             set_key(changed, key, value, f"{path}: sweep")
         values = ", ".join(f"{key}={shown(value)}" for key, value in point.items())
         yield parse_config(
             changed, source=f"{path}, point {i + 1} of the sweep ({values})", folder=folder
         )
-
-
-def _unshared(tree: Any) -> Any:
-    """A copy without shared parts: YAML's anchors would change several places at once."""
-    if isinstance(tree, Mapping):
-        return {key: _unshared(value) for key, value in tree.items()}
-    return [_unshared(value) for value in tree] if isinstance(tree, list) else tree

@@ -25,16 +25,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rlli_jax.envs.provider_selection import EnvParams
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.config import PPO
 from rlli_jax.experiments.memory import free_bytes, tree_bytes
 from rlli_jax.experiments.run_directory import write_npz
 from rlli_jax.experiments.studies import expected_score
 from rlli_jax.experiments.sweeps.plan import Group, shared_leaves, stack
 from rlli_jax.experiments.training import Checkpoints
 from rlli_jax.learners.compiling import EVALUATE, START, TRAIN, compiler_options
-from rlli_jax.learners.core import Learner, PyTree, evaluate, side_by_side
-from rlli_jax.learners.dqn import dqn
-from rlli_jax.learners.ppo import ppo
+from rlli_jax.learners.core import PyTree, evaluate, side_by_side
 
 AXIS = "runs"
 CHECKPOINT_SECONDS = 60.0
@@ -82,17 +79,11 @@ def inputs(group: Group, runs: Sequence[int], common: Shared) -> Inputs:
     )
 
 
-def make_learner(group: Group) -> Learner:
-    """The learner of a group."""
-    make: Callable[..., Learner] = ppo if isinstance(group.block, PPO) else dqn
-    return make(group.env, group.block.config)
-
-
 class Program:
     """The compiled functions of one group on some devices; traced once, whatever the runs."""
 
     def __init__(self, group: Group, common: Shared, devices: Sequence[jax.Device]) -> None:
-        self.learner = make_learner(group)
+        self.learner = group.learner()
         self.iterations = group.block.iterations
         self.devices = devices
         self._common = common
@@ -254,7 +245,7 @@ def first_chunk(group: Group, chunk: int | None, bound: float) -> int:
     Raises:
         InputError: the state of a single run needs more than the bound.
     """
-    learner, hyperparams = make_learner(group), group.hyperparams[0]
+    learner, hyperparams = group.learner(), group.hyperparams[0]
     state = jax.eval_shape(
         learner.init, jax.random.key(0), hyperparams, jax.tree.map(jnp.asarray, group.train[0])
     )

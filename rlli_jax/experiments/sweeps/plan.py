@@ -14,11 +14,11 @@ import numpy as np
 
 from rlli_jax.envs.provider_selection import EnvParams, ProviderSelection, make_params
 from rlli_jax.errors import InputError, shown
-from rlli_jax.experiments.config import DQN, PPO, Learned, StudyConfig
+from rlli_jax.experiments.config import Learned, StudyConfig
 from rlli_jax.experiments.sweeps.config import Sweep
 from rlli_jax.experiments.tables import Problem, build_problem
 from rlli_jax.experiments.training import policy_keys
-from rlli_jax.learners.core import PyTree
+from rlli_jax.learners.core import Learner, PyTree
 from rlli_jax.names import owner
 
 
@@ -35,7 +35,7 @@ class Run:
 class Group:
     """Runs that one compiled program serves, side by side."""
 
-    block: PPO | DQN  # learner, its config and iterations; the same for all runs
+    block: Learned  # learner, its config and iterations; the same for all runs
     env: ProviderSelection
     episodes: int
     runs: list[Run] = field(default_factory=list)
@@ -48,6 +48,10 @@ class Group:
 
     def __len__(self) -> int:
         return len(self.runs)
+
+    def learner(self) -> Learner:
+        """What trains them all."""
+        return self.block.make(self.env)
 
     def chunks(self) -> list[range]:
         """The runs of each chunk; the last may be short."""
@@ -158,7 +162,7 @@ def _group(
         ProviderSelection.check_shared(train)
     shapes = tuple(x.shape for x in jax.tree.leaves((train, test)))
     signature = (
-        type(block), repr(block.config), block.iterations, block.observation,
+        block.learner, repr(block.config), block.iterations, block.observation,
         jax.tree.structure(block.hyperparams), study.environment.assignment,
         study.evaluation.episodes, shapes,
     )  # fmt: skip
@@ -180,10 +184,9 @@ def _add(
         np.asarray(jax.random.key_data(jax.random.split(k, study.seeds)))
         for k in policy_keys(study.seed, policy)
     )
-    hyperparams: Any = block.hyperparams
     for seed in range(study.seeds):
         group.runs.append(Run(point, policy, seed))
-        group.hyperparams.append(hyperparams.replace(total_iterations=block.iterations))
+        group.hyperparams.append(block.hyperparams)
         group.train.append(train)
         group.test.append(test)
         group.keys.append(training[seed])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from rlli_jax.experiments.sweeps.engine import Results, make_learner, read_chunk
+from rlli_jax.experiments.sweeps.engine import Results, read_chunk
 from rlli_jax.experiments.sweeps.plan import Group, Plan
 from rlli_jax.files import write_bytes
 from rlli_jax.statistics import stratified_bootstrap
@@ -55,7 +55,7 @@ def collect(plan: Plan, path: Path) -> xr.Dataset:
         for name, values in wide.items():
             part = groups[g][name][rows]
             values[p, t, :, : part.shape[1]] = part
-        steps[p, t] = make_learner(plan.groups[g]).env_steps
+        steps[p, t] = plan.groups[g].learner().env_steps
     references = [problem.worth.references() for problem in plan.problems]
     optimum = np.array([r["optimum"] for r in references], np.float32)
     ratio = objective / optimum[:, None]

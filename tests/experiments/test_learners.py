@@ -1,0 +1,237 @@
+"""Every registered learner, and one of a user's own, from YAML to run, sweep, report and choice."""
+
+import copy
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_study
+import xarray as xr
+import yaml
+from experiments.sweep_study import write_sweep
+from rich.console import Console
+from small_learners import SIZES, known
+
+from rlli_jax.errors import InputError
+from rlli_jax.experiments import studies
+from rlli_jax.experiments.config import load_config, parse_config
+from rlli_jax.experiments.market.config import parse_market_config
+from rlli_jax.experiments.run_directory import read_config
+from rlli_jax.experiments.serving import export_policy, load_policy, select
+from rlli_jax.experiments.sweeps.config import load_sweep
+from rlli_jax.experiments.sweeps.plan import make_plan
+from rlli_jax.experiments.sweeps.run import run_sweep
+from rlli_jax.learners import LEARNERS, learner_kind
+from rlli_jax.report import render
+
+PAPER = Path(__file__).parents[2] / "configs" / "paper.yaml"
+PERSONA = (4.2, 3.1, 2.5, 3.9, 2.0)
+OWN = "q_learning:kind"  # of docs/how-to
+OTHERS = [name for name in LEARNERS if name not in ("ppo", "dqn")]  # which all tests use
+Q = {
+    "learner": OWN,
+    "iterations": 4,
+    "observation": ["persona", "action"],
+    "config": {"num_envs": 4, "num_steps": 8},
+    "hyperparams": {"epsilon": 0.5},
+}
+
+
+def block(learner, **changes):
+    sizes = known(learner_kind(learner).config, SIZES)
+    return {"learner": learner, "iterations": 2, "config": json.loads(json.dumps(sizes))} | changes
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, compilations):
+    """A finished study of five users with personas, and of the learners of no other test."""
+    folder = tmp_path_factory.mktemp("learners")
+    policies = {name.upper(): block(name, observation=["persona"]) for name in OTHERS}
+    config = tiny_study.write_config(
+        folder,
+        population={"sample": {"size": 5, "seed": 3}},
+        catalog={"folder": str(tiny_study.write_pictures(folder / "pictures"))},
+        judge={"kind": "psychometric", "strength": 3.0},
+        policies=policies | {"Q": Q},
+    )
+    tiny_study.carry_out(config, folder / "run")
+    return folder / "run"
+
+
+@pytest.mark.parametrize("name", [*OTHERS, "q"])
+def test_every_learner_is_trained_reported_exported_and_asked(run, tmp_path, name):
+    policy = name.upper()
+    summary = json.loads((run / "policies" / policy / "summary.json").read_text())
+    assert summary["learner"] == (OWN if name == "q" else name)
+    selection = select(run, PERSONA, policy)
+    assert selection.policy == policy
+    assert selection.provider in tiny_study.PROVIDERS
+    assert export_policy(load_policy(run, policy), tmp_path / "policy.bin").stat().st_size > 0
+    if not (run / "report.html").exists():
+        render(run)
+    assert policy in (run / "report.html").read_text()
+
+
+def test_a_run_of_an_own_learner_that_stopped_ends_as_if_it_had_not(run, tmp_path, monkeypatch):
+    config = tmp_path / "study.yaml"
+    content = yaml.safe_load((run / "config.yaml").read_text())
+    content["policies"] = {"Q": content["policies"]["Q"]}
+    config.write_text(yaml.safe_dump(content))
+    save = studies.Checkpoints.save
+
+    def stop_after_first(self, iteration, kept):
+        save(self, iteration, kept)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(studies.Checkpoints, "save", stop_after_first)
+    with pytest.raises(KeyboardInterrupt):
+        tiny_study.carry_out(config, tmp_path / "run")
+    monkeypatch.undo()
+    assert not (tmp_path / "run" / "policies" / "Q" / "summary.json").exists()
+    tiny_study.carry_out(config, tmp_path / "run", "resume")
+    for file in ("curve.npz", "evaluation.npz"):
+        with (
+            np.load(run / "policies" / "Q" / file) as whole,
+            np.load(tmp_path / "run" / "policies" / "Q" / file) as resumed,
+        ):
+            assert set(whole.files) == set(resumed.files)
+            for key in whole.files:
+                np.testing.assert_array_equal(resumed[key], whole[key])
+    assert read_config(tmp_path / "run") == load_config(config)
+
+
+def test_an_own_learner_is_swept_beside_a_registered_one(tmp_path):
+    key = "policies.Q.hyperparams.learning_rate"
+    config = write_sweep(
+        tmp_path,
+        {"grid": {key: [0.0, 0.5]}},
+        policies={"Q": Q | {"observation": ["user"]}, "SAC": block("sac")},
+        population=None,
+    )
+    sweep = load_sweep(config)
+    plan = make_plan(sweep)
+    assert [(g.block.learner, len(g)) for g in plan.groups] == [(OWN, 4), ("sac", 2)]
+    path = run_sweep(sweep, tmp_path / "sweep", "refuse", Console(quiet=True))
+    objective = xr.load_dataset(path, engine="scipy")["objective"]
+    assert np.isfinite(objective).all()
+    # Who learns nothing takes the first provider for everyone: the three users' scores of it are
+    # 1, 3 and 5 of 1-5, so QoE 0, 1/2 and 1.
+    assert np.allclose(objective.sel(policy="Q")[0], 1.5)
+    assert (objective.sel(policy="Q")[1] > 1.5).all()
+    assert "learning_rate" in render(path.parent).read_text()
+    # As Ray hands it to a worker.
+    assert pickle.loads(pickle.dumps(plan.groups[0].block)) == plan.groups[0].block
+
+
+@pytest.mark.parametrize("learner", [*OTHERS, OWN])
+def test_any_learner_is_one_override_away(learner):
+    study = load_config(PAPER, [f"policies.X={{learner: '{learner}', iterations: 3}}"])
+    policy = study.policies["X"]
+    kind = learner_kind(learner)
+    assert type(policy.config) is kind.config
+    assert type(policy.hyperparams) is kind.hyperparams
+    assert policy.iterations == 3
+    assert parse_config(study.dump(), source="dump", folder=None) == study
+
+
+@pytest.mark.parametrize(
+    ("learner", "message"),
+    [
+        ("reinforce", "policies.PPO.config: lookahead = 64 must be below num_steps = 40"),
+        (
+            "sac",
+            "policies.PPO.hyperparams.learning_rate: unknown key; the keys here are ",
+        ),
+        (OWN, "policies.PPO.hyperparams.entropy_coefficient: unknown key; the keys here"),
+    ],
+)
+def test_an_override_of_the_learner_alone_names_the_key_that_is_not_its_own(learner, message):
+    with pytest.raises(InputError) as error:
+        load_config(PAPER, [f"policies.PPO.learner={learner}"])
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_override_of_the_learner_keeps_the_keys_that_fit():
+    overrides = ["policies.PPO.learner=reinforce", "policies.PPO.config.lookahead=20"]
+    policy = load_config(PAPER, overrides).policies["PPO"]
+    assert policy.config == learner_kind("reinforce").config(num_steps=40, lookahead=20)
+    assert policy.hyperparams.learning_rate == 2.5e-3
+
+
+def test_schedules_of_each_learner_span_the_training_as_its_kind_says(tmp_path):
+    policies = {name: block(name) for name in LEARNERS}
+    study = load_config(tiny_study.write_config(tmp_path, policies=policies))
+    found = {name: policy.hyperparams for name, policy in study.policies.items()}
+    assert {name: h.total_iterations for name, h in found.items()} == dict.fromkeys(LEARNERS, 2)
+    assert {name: h.anneal for name, h in found.items()} == {
+        "ppo": 1.0, "dqn": 1.0, "reinforce": 1.0, "sac": 0.0, "d2sac": 0.0, "vine": 0.95,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*LEARNERS, OWN])
+def test_several_choices_a_step_are_refused_where_a_learner_makes_one(tmp_path, name):
+    config = tiny_study.write_config(
+        tmp_path, policies={"X": block(name)}, environment={"assignment": "joint"}
+    )
+    if learner_kind(name).joint:
+        assert load_config(config).policies["X"].learner == name
+        return
+    with pytest.raises(
+        InputError, match=r"policies.X.learner: .* makes one choice a step.* use ppo"
+    ):
+        load_config(config)
+
+
+FAULTY = """
+from dataclasses import dataclass
+from q_learning import kind as correct
+
+@dataclass
+class Config:
+    size: int
+
+kind = correct._replace(config=Config)
+
+def __getattr__(name):
+    raise ValueError("a\\nbug")
+"""
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"learner": "no_such_module:kind"}, "cannot be imported (No module named 'no_such_modul"),
+        ({"learner": "q_learning:kin"}, "cannot be imported (module 'q_learning' has no attribute"),
+        (
+            {"learner": "q_learning:q_learning"},
+            "is a function; it must be a rlli_jax.learners.Ki",
+        ),
+        ({"learner": "faulty:raises"}, "cannot be imported (a bug)"),
+        ({"learner": "faulty:kind"}, "Config needs a default for each of its fields"),
+        ({"learner": OWN, "config": {"num_env": 3}}, "policies.X.config.num_env: unknown key, did"),
+        ({"learner": OWN, "hyperparams": {"anneal": 1}}, "hyperparams.anneal: unknown key; the ke"),
+        (
+            {"learner": OWN, "config": {"num_envs": "a"}},
+            "policies.X.config.num_envs: must be a",
+        ),
+    ],
+)
+def test_a_mistake_in_an_own_learner_is_one_sentence(tmp_path, monkeypatch, changes, message):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "faulty.py").write_text(FAULTY)
+    policies = {"X": {"iterations": 2} | changes}
+    for load, content in (
+        (parse_config, tiny_study.content(tmp_path, policies=policies)),
+        (
+            parse_market_config,
+            {"name": "m", "market": {"fleet": {"sample": {}}}, "policies": policies},
+        ),
+    ):
+        with pytest.raises(InputError) as error:
+            load(copy.deepcopy(content), source="study.yaml", folder=None)
+        assert message in str(error.value)
+        assert "\n" not in str(error.value)
+        assert str(error.value).startswith("study.yaml: policies.X")
