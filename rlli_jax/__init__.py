@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rlli_jax.envs.provider_selection import make_params
     from rlli_jax.errors import InputError
     from rlli_jax.feedback import Log, gain_of_personalising, interaction_test, value_policies
+    from rlli_jax.learners import LEARNERS, Kind
     from rlli_jax.learners.core import Learner, Policy, evaluate
     from rlli_jax.learners.dqn import DQNConfig, DQNHyperparams, dqn
     from rlli_jax.learners.hyperparams import Hyperparams
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "LEARNERS",
     "Catalog",
     "D2SACConfig",
     "DQNConfig",
@@ -40,6 +42,7 @@ __all__ = [
     "GoToRedBall",
     "Hyperparams",
     "InputError",
+    "Kind",
     "Learner",
     "Log",
     "PPOConfig",
@@ -79,6 +82,7 @@ _ROOMS = {
     ".envs.provider_selection": ("make_params",),
     ".errors": ("InputError",),
     ".feedback": ("Log", "gain_of_personalising", "interaction_test", "value_policies"),
+    ".learners": ("LEARNERS", "Kind"),
     ".learners.core": ("Learner", "Policy", "evaluate"),
     ".learners.dqn": ("DQNConfig", "DQNHyperparams", "dqn"),
     ".learners.hyperparams": ("Hyperparams",),
