@@ -17,6 +17,12 @@ class LoggedProgress(Progress):
         self._logged = time.monotonic()
         super().start()
 
+    def stop(self) -> None:
+        if self.live.transient and not self.console.is_terminal:
+            self.live.stop()  # rich would end a line that it has not begun
+        else:
+            super().stop()
+
     def advance(self, task_id: TaskID, advance: float = 1) -> None:
         super().advance(task_id, advance)
         self._log()

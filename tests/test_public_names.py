@@ -5,9 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import rlli_jax
+from rlli_jax.judges import named_scale
 
 
 def python(program):
@@ -56,3 +58,23 @@ def test_a_name_that_is_not_there_is_an_attribute_error():
 
 def test_the_package_says_that_it_is_typed():
     assert (Path(rlli_jax.__file__).parent / "py.typed").exists()
+
+
+def test_what_holds_many_things_shows_how_many_and_not_all_of_them():
+    users = rlli_jax.Population.sample(300, group="women 21-40", seed=0)
+    studio = rlli_jax.Catalog.studio()
+    questions = rlli_jax.build_questions(users, studio, named_scale("adjectives"), 2)
+    n = 1000
+    log = rlli_jax.Log(
+        ("a", "b"), np.zeros(n, int), np.full(n, 0.5), np.full(n, 0.5), np.zeros((n, 1)), ("x",),
+        np.arange(n) // 2, np.ones((n, 2), bool),
+    )  # fmt: skip
+    assert repr(users) == "Population(300 personas from 'User 1')"
+    assert repr(rlli_jax.Population.named(["ann"])) == (
+        "Population(1 personas from 'ann', traits unknown)"
+    )
+    assert repr(studio) == "Catalog(6 requests x 4 providers, 24 pictures)"
+    assert repr(questions) == (
+        "Questions(300 users x 24 pairs of request and provider x 2 samples, scale='adjectives')"
+    )
+    assert repr(log) == "Log(1000 rounds, 500 users, 2 providers)"

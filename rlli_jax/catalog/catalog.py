@@ -37,6 +37,12 @@ class Catalog:
     file_names: Mapping[str, str] = field(default_factory=dict, repr=False)
     """How names of files spell a request (city_night, city_night.png) -> the request."""
 
+    def __repr__(self) -> str:
+        return (
+            f"Catalog({len(self.requests)} requests x {len(self.providers)} providers, "
+            f"{len(self._offered)} pictures)"
+        )
+
     def picture(self, request: int, provider: int) -> Picture | None:
         """The picture for a request (0 to R-1) by a provider (0 to L-1); None for a hole."""
         return self.pictures.get((self.requests[request], self.providers[provider]))

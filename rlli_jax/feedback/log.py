@@ -71,6 +71,10 @@ class Log:
         chosen = self.offered[np.arange(n), self.action]
         _require(self.action, chosen, "the chosen provider", "one of those offered")
 
+    def __repr__(self) -> str:
+        users = len(np.unique(self.user))
+        return f"Log({len(self)} rounds, {users} users, {len(self.providers)} providers)"
+
     def __len__(self) -> int:
         return len(self.action)
 

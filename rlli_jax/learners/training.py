@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from rich.console import Console
 
 from rlli_jax.errors import InputError
 from rlli_jax.learners.compiling import START, TRAIN, compiler_options
@@ -74,7 +75,8 @@ def train(
     # Parts of equal length compile once; a last one of another length would compile again.
     equal = (iterations // n for n in range(PARTS, PARTS // 4, -1) if iterations % n == 0)
     length = next(equal, -(-iterations // PARTS))
-    with LoggedProgress(transient=True, disable=not progress) as bar:
+    console = Console(stderr=True)  # what a script prints stays its own
+    with LoggedProgress(console=console, transient=True, disable=not progress) as bar:
         task = bar.add_task(f"{runs} run{'s' if runs > 1 else ''}", total=iterations)
         for done in range(0, iterations, length):
             part = min(length, iterations - done)

@@ -25,6 +25,12 @@ class Questions(Sequence[Question]):
     scale: Scale
     samples: int
 
+    def __repr__(self) -> str:
+        return (
+            f"Questions({len(self.personas)} users x {len(self.cells)} pairs of request and "
+            f"provider x {self.samples} samples, scale={self.scale.name!r})"
+        )
+
     def __len__(self) -> int:
         return len(self.personas) * len(self.cells) * self.samples
 

@@ -91,7 +91,8 @@ class Population:
         InputError: there is no persona, two have the same name, or traits are known of some only.
     """
 
-    personas: tuple[Persona, ...]  # K
+    personas: tuple[Persona, ...]
+    """K of them."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "personas", tuple(self.personas))
@@ -125,6 +126,10 @@ class Population:
 
     def __len__(self) -> int:
         return len(self.personas)
+
+    def __repr__(self) -> str:
+        unknown = "" if self.personas[0].traits is not None else ", traits unknown"
+        return f"Population({len(self)} personas from {self.names[0]!r}{unknown})"
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -95,11 +95,12 @@ def test_everything_compiles_once_where_parts_of_equal_length_exist(iterations, 
     assert sum(shown) == iterations
 
 
-def test_a_number_of_iterations_without_equal_parts_is_reached_all_the_same():
+def test_a_number_of_iterations_without_equal_parts_is_reached_all_the_same(capfd):
     learner, params = problem()
     state, metrics = train(learner, PPOHyperparams(), params, jax.random.key(0), 23)
     assert state.iteration == 23
     assert metrics["episodes"].shape == (23,)
+    assert capfd.readouterr() == ("", "")  # no bar where there is no terminal
 
 
 def test_other_learners_train_too():
