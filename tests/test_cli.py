@@ -163,9 +163,9 @@ BAD_SCORES = {
         scores("ann,oil,a cat", "ann,ink,a cat"),
         ("user 'ann' has a second score for request 'a cat' by provider 'ink'", "row 6"),
     ),
-    "NaN": (
-        scores("ann,ink,a boat,1.0", "ann,ink,a boat,nan"),
-        ("row 1 below the header", "'nan', which is not a finite number"),
+    "infinite": (
+        scores("ann,ink,a boat,1.0", "ann,ink,a boat,inf"),
+        ("row 1 below the header", "inf"),
     ),
     "out of scale": (
         scores("ann,ink,a boat,1.0", "ann,ink,a boat,5.1"),
@@ -175,7 +175,7 @@ BAD_SCORES = {
     "no file": (lambda folder: (folder / "scores.csv").unlink(), ("there is no such file",)),
     "no manifest": (
         lambda folder: (folder / "images.csv").unlink(),
-        ("manifest", "images.csv is missing"),
+        ("images.csv: there is no such file",),
     ),
 }
 
@@ -215,9 +215,9 @@ def escape(folder):
 BAD_PICTURES = {
     "missing": (
         manifest("ink,a cat,ink/a_dog.png"),
-        ("images.csv, line 2", "a_dog.png is missing"),
+        ("images.csv, row 1 below the header", "a_dog.png is missing"),
     ),
-    "escaping": (escape, ("images.csv, line 2", "'../secret.png' leads out of")),
+    "escaping": (escape, ("images.csv, row 1 below the header", "'../secret.png' leads out of")),
     "truncated": (truncate, ("a_cat.png",)),
     "enormous": (enlarge, ("a_cat.png",)),
 }
@@ -247,7 +247,7 @@ def test_a_persona_outside_the_scale_is_one_sentence(rlli, tmp_path):
         population={"csv": "users.csv"},
         judge={"kind": "psychometric"},
     )
-    sentence = ("users.csv, line 3, column 'N'", "'5.5'", "from 1 to 5")
+    sentence = ("users.csv, row 2 below the header: column 'N'", "'5.5'", "from 1 to 5")
     refused(rlli("judge", config, "--output", tmp_path / "run"), *sentence)
     refused(rlli("personas", "--csv", tmp_path / "users.csv"), *sentence)
 

@@ -231,8 +231,8 @@ def test_ctrl_c_is_one_sentence_and_loses_at_most_a_chunk(tmp_path, finished, co
     assert process.returncode == 130, errors
     sentences = [line for line in errors.splitlines() if line.strip()]
     assert sentences == [
-        f"rlli: stopped. {path} keeps everything up to the last checkpoint; go on with "
-        "rlli run --resume."
+        f"rlli: stopped. {path} keeps everything up to the last checkpoint; go on with:",
+        f"  rlli train {config} --output {path}",  # which always resumes
     ]
     assert any((path / "checkpoints" / "PPO").iterdir())
     assert not (path / "policies" / "PPO").exists()

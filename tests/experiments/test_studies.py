@@ -166,7 +166,7 @@ def test_absent_scores_are_one_sentence(tmp_path):
     (tmp_path / "configs").mkdir()
     config = tmp_path / "configs" / "agiqa3k.yaml"
     config.write_text(AGIQA3K.read_text())
-    with pytest.raises(InputError, match=r"^The manifest .*images\.csv is missing: check"):
+    with pytest.raises(InputError, match=r"images\.csv: there is no such file; give a table"):
         build_problem(load_config(config))
 
 

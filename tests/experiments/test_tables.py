@@ -233,7 +233,7 @@ def calibrated_study(folder, seed, requests=16, providers=5):
 def test_where_people_see_nothing_a_calibration_gains_nothing_on_held_out_requests(
     tmp_path, monkeypatch
 ):
-    from rlli_jax.oracle import calibration
+    from rlli_jax.qoe import calibration
 
     calibrate = calibration.calibrate
     few = lambda judges, human: calibrate(judges, human, resamples=2)  # noqa: E731

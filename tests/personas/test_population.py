@@ -120,7 +120,10 @@ def test_a_file_that_cannot_be_opened_is_refused(tmp_path, read, missing, folder
 def test_a_binary_file_is_refused(tmp_path, read):
     path = tmp_path / "picture.png"
     path.write_bytes(b"\x89PNG\xff\xfe")
-    assert re.search(r"picture.png(: the file cannot be parsed| is not a )", refusal(read, path))
+    assert re.search(
+        r"picture.png(: the file (cannot be parsed|is not in UTF-8)| is not a )",
+        refusal(read, path),
+    )
 
 
 def test_a_csv_that_cannot_be_written_is_refused(tmp_path):
