@@ -113,6 +113,21 @@ def write_config(folder: Path, **changes: Any) -> Path:
     return path
 
 
+def write_persona_config(folder: Path, iterations: int) -> Path:
+    """A study of five users with personas, and two policies, one of which observes them."""
+    return write_config(
+        folder,
+        population={"sample": {"size": 5, "seed": 3}},
+        catalog={"folder": str(write_pictures(folder / "pictures"))},
+        judge={"kind": "psychometric", "strength": 3.0},
+        policies={
+            "blind": LEARNED["PPO"] | {"iterations": 2},
+            "knowing": LEARNED["PPO"]
+            | {"iterations": iterations, "observation": ["action", "reward", "persona"]},
+        },
+    )
+
+
 def carry_out(config: Path, path: Path, existing: Existing = "refuse", *overrides: str) -> Problem:
     """What ``rlli train`` does, in this process and without its output."""
     study = load_config(config, overrides)

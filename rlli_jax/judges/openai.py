@@ -224,7 +224,7 @@ class OpenAIJudge:
 
     def _rate(self, question: Question, run: _Run) -> Answer:
         started = time.monotonic()
-        replies = []
+        replies: list[Any] = []
         usage = self.expected_usage(question)
         tokens = (usage.prompt_tokens or 0) + (usage.completion_tokens or 0)
         try:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from tiny_study import LEARNED, PROVIDERS, carry_out, write_config, write_pictures
+from tiny_study import PROVIDERS, carry_out, write_persona_config
 
 from rlli_jax.errors import InputError
 from rlli_jax.experiments import feedback, serving
@@ -17,16 +17,7 @@ PEOPLE = Path(__file__).parents[3] / "shared" / "data" / "personality2018" / "lo
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("feedback")
-    config = write_config(
-        folder,
-        population={"sample": {"size": 5, "seed": 3}},
-        catalog={"folder": str(write_pictures(folder / "pictures"))},
-        judge={"kind": "psychometric", "strength": 3.0},
-        policies={
-            "blind": LEARNED["PPO"] | {"iterations": 1},
-            "knowing": LEARNED["PPO"] | {"iterations": 1, "observation": ["persona"]},
-        },
-    )
+    config = write_persona_config(folder, iterations=1)
     carry_out(config, folder / "run")
     return folder / "run"
 

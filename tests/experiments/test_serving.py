@@ -7,7 +7,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from tiny_study import LEARNED, PROVIDERS, carry_out, write_config, write_pictures
+from tiny_study import LEARNED, PROVIDERS, carry_out, write_config, write_persona_config
 
 from rlli_jax.errors import InputError
 from rlli_jax.experiments import serving
@@ -22,17 +22,7 @@ PERSONA = (4.2, 3.1, 2.5, 3.9, 2.0)
 def run(tmp_path_factory):
     """A finished study of five users with personas, and two policies, one of which knows them."""
     folder = tmp_path_factory.mktemp("serving")
-    config = write_config(
-        folder,
-        population={"sample": {"size": 5, "seed": 3}},
-        catalog={"folder": str(write_pictures(folder / "pictures"))},
-        judge={"kind": "psychometric", "strength": 3.0},
-        policies={
-            "blind": LEARNED["PPO"] | {"iterations": 2},
-            "knowing": LEARNED["PPO"]
-            | {"iterations": 20, "observation": ["action", "reward", "persona"]},
-        },
-    )
+    config = write_persona_config(folder, iterations=20)
     carry_out(config, folder / "run")
     return folder / "run"
 
