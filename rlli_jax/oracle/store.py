@@ -605,10 +605,11 @@ class Store:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise self._explained(error) from error
-        self._run(self._prepare, writes=True)
+        self._run(self._make_tables, writes=True)
+        self._run(self._try_tables, writes=True)
 
-    def _prepare(self, connection: sa.Connection) -> None:
-        """Make the tables that are missing, and see that those that are there take an answer."""
+    def _make_tables(self, connection: sa.Connection) -> None:
+        """Make the tables and columns that are missing."""
         _schema.create_all(connection)
         for column in _lacking(connection):
             if column.nullable:
@@ -616,6 +617,9 @@ class Store:
                 connection.exec_driver_sql(
                     f"ALTER TABLE {column.table.name} ADD COLUMN {column.name} {kind}"
                 )
+
+    def _try_tables(self, connection: sa.Connection) -> None:
+        """See that the tables take an answer; nothing of it is kept, so no file changes."""
         digest = secrets.token_hex(32)
         parts = Parts(
             judge=digest, persona=digest, picture=digest, request="", sample=0, scale=digest
@@ -624,7 +628,8 @@ class Store:
             1.0, 1.0, "", Usage(prompt_tokens=1, completion_tokens=1, cost=1.0, seconds=1.0)
         )
         row = Row.of(parts, answer, seconds=1.0, now=1.0)
-        trial = connection.begin_nested()
+        trial = connection.get_transaction()
+        assert trial is not None  # actions run in one
         try:
             self._lease(connection, digest, [row.key], 1.0)
             self._write(connection, "", [row], {digest: ""})

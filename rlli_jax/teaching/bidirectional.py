@@ -357,7 +357,7 @@ def practice(task: Task, config: TeachingConfig = TeachingConfig()) -> Practice:
             in_text=jax.tree.map(lambda x: jnp.full(num_texts, x), said),
             heard=jnp.zeros((num_texts, 2), jnp.int32),
             choices=choices,
-            hyperparams=jax.tree.map(jnp.asarray, hyperparams),
+            hyperparams=core.traced(hyperparams),
         )
 
     def judge(choices: Choices, gain: jax.Array, coin: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -547,7 +547,7 @@ def lessons(
             adapted=adapted,
             optimizer=adam(1.0, 1.0).init(adapted),
             table=table,
-            hyperparams=jax.tree.map(jnp.asarray, hyperparams),
+            hyperparams=core.traced(hyperparams),
         )
 
     def run(state: TeacherState, params: PyTree, asked: Asked) -> TeacherState:
