@@ -24,6 +24,7 @@ from rlli_jax.feedback import (
     log_from_frame,
     value_policies,
 )
+from rlli_jax.feedback.evaluation import BY_CONTEXT, Estimate
 from rlli_jax.feedback.log import COLUMNS, Propensities
 from rlli_jax.judges import scale_of
 from rlli_jax.personas import TRAIT_NAMES, TRAITS
@@ -48,15 +49,23 @@ class Findings:
         """As plain values, for a JSON file; values are QoE from 0 to 1."""
         return {
             "rounds": len(self.log),
-            "users": len(np.unique(self.log.user)),
+            "users": self.log.users,
             "propensities": self.log.propensities,
             "notes": list(self.log.notes),
             "logging_policy": float(self.log.reward.mean()),
-            "policies": [asdict(valued) for valued in self.policies],
+            "policies": [_summary_of(valued) for valued in self.policies],
             "interaction": None if self.interaction is None else asdict(self.interaction),
             "gain_of_personalising": None if self.gain is None else asdict(self.gain),
             "left_out": dict(self.left_out),
         }
+
+
+def _summary_of(valued: Valued) -> dict[str, Any]:
+    def plain(estimate: Estimate) -> dict[str, float]:
+        return {name: float(value) for name, value in estimate._asdict().items()}
+
+    estimates = {name: plain(estimate) for name, estimate in valued.estimates.items()}
+    return asdict(valued) | {"estimates": estimates, "safe": plain(valued.safe)}
 
 
 def read_log(
@@ -115,9 +124,10 @@ def evaluate(log: Log, run: Path | None = None) -> Findings:
         InputError: the run cannot be read, or its providers are not those of the log.
     """
     q = cross_fitted(log)
+    knows_traits = set(TRAITS) <= set(log.context_names)
     policies, left_out = baselines(log, q), {}
-    if not set(TRAITS) <= set(log.context_names):
-        del policies["chosen by context"]
+    if not knows_traits:
+        del policies[BY_CONTEXT]
     if run is not None:
         for name, result in _policies_of(run, log).items():
             if isinstance(result, str):
@@ -125,7 +135,7 @@ def evaluate(log: Log, run: Path | None = None) -> Findings:
             else:
                 policies[name] = result
     interaction = gain = None
-    if set(TRAITS) <= set(log.context_names):
+    if knows_traits:
         gain = gain_of_personalising(log, q)
         try:
             interaction = interaction_test(log)

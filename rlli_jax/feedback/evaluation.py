@@ -25,22 +25,17 @@ from rlli_jax.feedback.estimators import (
 )
 from rlli_jax.feedback.log import Log
 from rlli_jax.feedback.reward_model import cross_fitted, folds
+from rlli_jax.statistics import Estimate
 
 DRAWS = 1_000
 LEVEL = 0.95
 ENOUGH_ROUNDS = 50.0  # effective sample below which a log cannot tell
 ENOUGH_SHARE = 0.1  # of the rounds, above which weights need no shrinking
 SUPPORT = 0.95  # share of a policy's choices that the log must have made too
+# Names of policies that a log alone suggests.
+SINGLE, BY_CONTEXT = "best single provider", "chosen by context"
+FOR_EACH_REQUEST = "best provider for each request"
 MANY = 5  # times that a provider must have been chosen to count as seen
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """One estimator's value of one policy, in [0, 1] QoE; the interval is over users of the log."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -49,8 +44,10 @@ class Valued:
 
     name: str
     estimates: Mapping[str, Estimate]
+    """Of every estimator, in [0, 1] QoE; intervals are over users of the log."""
     safe: Estimate
-    """IPS with an empirical Bernstein interval: wide, and valid at every size of a log."""
+    """IPS with an empirical Bernstein interval, users weighing alike: wide, and valid at every
+    size of a log."""
     effective_sample: float
     largest_weight: float
     mean_weight: float
@@ -87,8 +84,9 @@ def value_policies(
 
     Raises:
         InputError: probabilities have another shape, do not sum to 1, or use a provider that was
-            not offered.
+            not offered; or the log is of too few users.
     """
+    log.require_users()
     q = cross_fitted(log) if q is None else q
     rows = np.arange(len(log))
     for name, probability in policies.items():
@@ -129,7 +127,7 @@ def value_policies(
             Valued(
                 name=name,
                 estimates=estimates,
-                safe=Estimate(float(terms.mean()), max(low, 0.0), min(high, 1.0)),
+                safe=Estimate(*np.array([terms.mean(), max(low, 0.0), min(high, 1.0)])),
                 effective_sample=float(told.effective_sample[i]),
                 largest_weight=float(told.largest_weight[i]),
                 mean_weight=float(told.mean_weight[i]),
@@ -197,31 +195,45 @@ def _estimate(
 def _interval(value: float, samples: np.ndarray) -> Estimate:
     tail = 50 * (1 - LEVEL)
     low, high = np.percentile(samples, [tail, 100 - tail])
-    return Estimate(value, float(low), float(high))
+    return Estimate(*np.array([value, low, high]))
 
 
 def baselines(log: Log, q: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """Policies that a log alone suggests: probabilities [n, L] by name.
 
-    The best single provider and the choice by context are made on other folds than they are
-    valued on.
+    All but the random one are chosen on other folds than they are valued on. In a log of several
+    requests the best provider for each request is among them.
     """
     q = cross_fitted(log) if q is None else q
-    fold = folds(log)
-    offered = log.offered / log.offered.sum(1, keepdims=True)
-    single = np.zeros(log.offered.shape)
-    for i in np.unique(fold):
-        others = fold != i
-        weight = others / log.propensity
-        total = np.bincount(log.action, weight * log.reward, len(log.providers))
-        share = np.bincount(log.action, weight, len(log.providers))
-        mean = np.where(share > 0, total / np.where(share > 0, share, 1), -np.inf)
-        single[fold == i] = greedy(np.broadcast_to(mean, log.offered.shape), log.offered)[fold == i]
-    return {
-        "random": offered,
-        "best single provider": single,
-        "chosen by context": greedy(q, log.offered),
+    everything = np.zeros(len(log), int)
+    policies = {
+        "random": log.offered / log.offered.sum(1, keepdims=True),
+        SINGLE: _best_of_others(log, everything),
+        BY_CONTEXT: greedy(q, log.offered),
     }
+    if log.request is not None:
+        asked = np.unique(log.request, return_inverse=True)[1]
+        if asked.any():  # more than one
+            policies[FOR_EACH_REQUEST] = _best_of_others(log, asked)
+    return policies
+
+
+def _best_of_others(log: Log, group: np.ndarray) -> np.ndarray:
+    """The provider that did best in a round's group [n] on the other folds, as [n, L].
+
+    By self-normalised means; a provider that the others never met in the group is not chosen.
+    """
+    fold = folds(log)
+    shape = (group.max() + 1, len(log.providers))
+    chosen = np.zeros(log.offered.shape)
+    for i in range(fold.max() + 1):
+        weight = (fold != i) / log.propensity
+        total, share = np.zeros(shape), np.zeros(shape)
+        np.add.at(total, (group, log.action), weight * log.reward)
+        np.add.at(share, (group, log.action), weight)
+        mean = np.where(share > 0, total / np.where(share > 0, share, 1), -np.inf)
+        chosen[fold == i] = greedy(mean[group], log.offered)[fold == i]
+    return chosen
 
 
 def greedy(score: np.ndarray, offered: np.ndarray) -> np.ndarray:

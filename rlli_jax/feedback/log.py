@@ -45,7 +45,8 @@ class Log:
     context_names: tuple[str, ...]
     """d names."""
     user: np.ndarray
-    """[n] int from 0, who a round is about: rounds of one user are one piece of evidence."""
+    """[n] int, who a round is about: rounds of one user are one piece of evidence. Numbered from 0
+    without gaps when the log is made."""
     offered: np.ndarray
     """[n, L] bool, which providers could be chosen."""
     request: np.ndarray | None = None
@@ -65,18 +66,30 @@ class Log:
         for name in ("reward", "propensity", "context", "user", "offered"):
             if len(getattr(self, name)) != n:
                 raise InputError(f"{name} has {len(getattr(self, name))} rows, the log has {n}.")
-        _require(self.propensity, (self.propensity > 0) & (self.propensity <= 1),
-                 "propensity", "in (0, 1]: what was chosen had some probability")  # fmt: skip
+        _require_probability(self.propensity)
         _require(self.reward, (self.reward >= 0) & (self.reward <= 1), "QoE", "on the scale")
         chosen = self.offered[np.arange(n), self.action]
         _require(self.action, chosen, "the chosen provider", "one of those offered")
+        object.__setattr__(self, "user", np.unique(self.user, return_inverse=True)[1])
 
     def __repr__(self) -> str:
-        users = len(np.unique(self.user))
-        return f"Log({len(self)} rounds, {users} users, {len(self.providers)} providers)"
+        return f"Log({len(self)} rounds, {self.users} users, {len(self.providers)} providers)"
 
     def __len__(self) -> int:
         return len(self.action)
+
+    @property
+    def users(self) -> int:
+        """How many different users there are."""
+        return int(self.user.max()) + 1
+
+    def require_users(self) -> None:
+        """Raise InputError if there are too few users to say how sure a value is."""
+        if self.users < FOLDS:
+            raise InputError(
+                f"the log is of {self.users} user{'s' if self.users > 1 else ''}; values of "
+                f"policies need at least {FOLDS}, as each user is valued by what others said."
+            )
 
     @property
     def counts(self) -> np.ndarray:
@@ -84,9 +97,20 @@ class Log:
         return np.bincount(self.action, minlength=len(self.providers))
 
 
-def _require(values: np.ndarray, valid: np.ndarray, what: str, need: str) -> None:
-    for row in np.flatnonzero(~valid)[:1]:
-        raise InputError(f"row {row + 1} of the log: {what} is {values[row]}, it must be {need}.")
+def _require(
+    values: np.ndarray, valid: np.ndarray, what: str, need: str, rows: np.ndarray | None = None
+) -> None:
+    """Raise InputError for the first value that is not valid; ``rows``: numbers in the file."""
+    for place in np.flatnonzero(~valid)[:1]:
+        row = place + 1 if rows is None else rows[place]
+        raise InputError(f"row {row} of the log: {what} is {values[place]}, it must be {need}.")
+
+
+def _require_probability(propensity: np.ndarray, rows: np.ndarray | None = None) -> None:
+    valid = (propensity > 0) & (propensity <= 1)
+    _require(
+        propensity, valid, "propensity", "in (0, 1]: what was chosen had some probability", rows
+    )
 
 
 def log_from_frame(
@@ -122,21 +146,32 @@ def log_from_frame(
             raise InputError(
                 f"the log has no column {column!r}; it has {', '.join(map(str, frame.columns))}."
             )
+    frame = frame.reset_index(drop=True)
+    for known in ("provider", "user", "request"):
+        if name[known] in frame.columns:
+            cells = frame[name[known]]
+            blank = cells.isna() | (cells.astype(str).str.strip() == "")
+            for row in np.flatnonzero(blank)[:1]:
+                raise InputError(
+                    f"row {row + 1} of the log: column {name[known]!r} is empty; fill it in, or "
+                    "leave the row out."
+                )
     notes = []
     answered = pd.to_numeric(frame[qoe], errors="coerce").notna()
     if not answered.all():
         notes.append(
             f"{int((~answered).sum())} of {len(frame)} rounds have no {qoe} and are left out"
         )
-    frame = frame[answered].reset_index(drop=True)
+    frame = frame[answered]
     known = frame[list(context)].apply(pd.to_numeric, errors="coerce").notna().all(axis=1)
     if not known.all():
         notes.append(f"{int((~known).sum())} rounds lack {' or '.join(context)} and are left out")
-    frame = frame[known].reset_index(drop=True)
-    copies = frame.duplicated()
-    if copies.any() and name["user"] in frame.columns:
+    frame = frame[known]
+    # Without the time, equal rows may be a user who was served twice.
+    copies = frame.duplicated() & ({name["user"], name["time"]} <= set(frame.columns))
+    if copies.any():
         notes.append(f"{int(copies.sum())} rows stand there twice and count once")
-        frame = frame[~copies].reset_index(drop=True)
+        frame = frame[~copies]
     if len(frame) < 2:
         raise InputError(f"the log has {len(frame)} complete rounds; at least 2 are needed.")
 
@@ -171,11 +206,17 @@ def log_from_frame(
             "propensities shares (chance alone chose) or estimate (from the users' traits)."
         )
     low, high = scale
+    rows = frame.index.to_numpy() + 1
+    reward = (frame[qoe].to_numpy(np.float64) - low) / (high - low)
+    _require(reward, (reward >= 0) & (reward <= 1), "QoE",
+             f"on the scale from {low:g} to {high:g}, which is 0 to 1 here", rows)  # fmt: skip
+    propensity = _propensity(frame, name["propensity"], source, action, numbers, user, offered)
+    _require_probability(propensity, rows)
     return Log(
         providers=names,
         action=action,
-        reward=(frame[qoe].to_numpy(np.float64) - low) / (high - low),
-        propensity=_propensity(frame, name["propensity"], source, action, numbers, user, offered),
+        reward=reward,
+        propensity=propensity,
         context=numbers,
         context_names=labels,
         user=user,

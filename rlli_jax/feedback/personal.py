@@ -6,12 +6,13 @@ provider, both chosen on other people than they are valued on.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import linalg, stats
 
 from rlli_jax.errors import InputError
-from rlli_jax.feedback.evaluation import LEVEL, baselines
+from rlli_jax.feedback.evaluation import BY_CONTEXT, FOR_EACH_REQUEST, LEVEL, SINGLE, baselines
 from rlli_jax.feedback.log import Log
 from rlli_jax.feedback.reward_model import cross_fitted
 
@@ -37,7 +38,7 @@ class Interaction:
 
 @dataclass(frozen=True)
 class Gain:
-    """What choosing by context adds over the best single provider, in [0, 1] QoE."""
+    """What choosing by context adds over a policy that does not know the user, in [0, 1] QoE."""
 
     value: float
     low: float
@@ -45,20 +46,19 @@ class Gain:
     personal: float
     """Value of choosing by context."""
     single: float
-    """Value of the best single provider."""
+    """Value of the other policy."""
     users: int
+    over: str = SINGLE
+    """Which that is: in a log of several requests, the best provider for each request."""
 
     @property
     def advice(self) -> str:
         """One sentence."""
         if self.low > 0:
-            return "Choosing by persona pays: it adds to the best single provider."
+            return f"Choosing by persona pays: it adds to the {self.over}."
         if self.high < 0:
-            return "Choosing by persona loses to the best single provider; use that."
-        return (
-            "No gain from choosing by persona is shown; the best single provider is the simpler "
-            "choice."
-        )
+            return f"Choosing by persona loses to the {self.over}; use that."
+        return f"No gain from choosing by persona is shown; the {self.over} is the simpler choice."
 
 
 def interaction_test(
@@ -69,10 +69,11 @@ def interaction_test(
     simulations: int = SIMULATIONS,
     seed: int = 0,
 ) -> Interaction:
-    """Permutation test of provider x context, with its power.
+    """Permutation test of provider x trait, with its power.
 
-    The reward is first freed of what providers and contexts explain by themselves; contexts are
-    then permuted over users, whole users at a time. Power: the share of ``simulations`` in which
+    Traits are all of the context but requests. The reward is first freed of what traits and
+    providers, each for each request, explain by themselves; traits are then permuted over users,
+    whole users at a time. Power: the share of ``simulations`` in which
     the F test finds random interactions by which choosing gains ``gain``.
 
     Args:
@@ -85,43 +86,50 @@ def interaction_test(
     Raises:
         InputError: fewer users than the test has coefficients, or nothing to test.
     """
-    context = _standardised(log.context)
+    asked = np.zeros(len(log), str) if log.request is None else log.request
+    of_user = [name not in set(asked) for name in log.context_names]
+    context = _standardised(log.context[:, of_user])
     providers, action = np.unique(log.action, return_inverse=True)
-    first, place = np.unique(log.user, return_index=True, return_inverse=True)[1:]
-    users = len(first)
+    cell = np.unique(
+        [action, np.unique(asked, return_inverse=True)[1]], axis=1, return_inverse=True
+    )
+    terms = _Terms(action, np.asarray(cell[1]).reshape(-1))
     if context.shape[1] == 0 or len(providers) < 2:
         raise InputError("the test needs at least one trait that differs and two providers.")
-    coefficients = len(providers) * (1 + context.shape[1])
-    if users < 3 or np.bincount(action).min() < context.shape[1] + 2:
+    _, left = terms.degrees(context)
+    if log.users < 3 or left < 1 or np.bincount(action).min() < context.shape[1] + 2:
         raise InputError(
-            f"the test has {coefficients} coefficients, but the log has {len(log)} rounds of "
-            f"{users} users; give a longer log or fewer traits."
+            f"the test has {len(log) - left} coefficients, but the log has {len(log)} rounds of "
+            f"{log.users} users; give a longer log or fewer traits."
         )
-    fitted = _fit(_main_effects(context, action), log.reward)
+    fitted = _fit(terms.without_interactions(context), log.reward)
     residual = log.reward - fitted
-    observed = _f(residual, context, action)
+    observed = terms.f(residual, context)
     generator = np.random.default_rng(seed)
-    whole_users = np.array_equal(context[first][place], context)
+    first = np.unique(log.user, return_index=True)[1]
+    of_users = context[first]
+    whole_users = np.array_equal(of_users[log.user], context)
     larger = 0
     for _ in range(permutations):
         if whole_users:
-            shuffled = context[first][generator.permutation(users)][place]
+            shuffled = of_users[generator.permutation(log.users)][log.user]
         else:
             shuffled = context[generator.permutation(len(log))]
-        larger += _f(residual, shuffled, action) >= observed - 1e-12
+        larger += terms.f(residual, shuffled) >= observed - 1e-12
     return Interaction(
         f=observed,
         p=(1 + larger) / (1 + permutations),
-        power=_power(fitted, residual, context, action, gain, simulations, generator),
+        power=_power(terms, fitted, residual, context, gain, simulations, generator),
         gain=gain,
-        users=users,
+        users=log.users,
     )
 
 
 def gain_of_personalising(log: Log, q: np.ndarray | None = None) -> Gain:
-    """Doubly robust value of choosing by context less that of the best single provider.
+    """Doubly robust value of choosing by context less that of a policy that knows no user.
 
-    Both are chosen on other folds of users than they are valued on; the difference is taken round
+    That is the best single provider or, in a log of several requests, the best for each, so that
+    a gain is one of knowing the persona and not of knowing the request. Both are chosen on other folds of users than they are valued on; the difference is taken round
     by round, so that noise common to both cancels; the interval is over users (normal, clustered).
 
     Args:
@@ -137,11 +145,10 @@ def gain_of_personalising(log: Log, q: np.ndarray | None = None) -> Gain:
         weight = probability[rows, log.action] / log.propensity
         return (probability * q).sum(1) + weight * (log.reward - q[rows, log.action])
 
-    personal, single = terms(policies["chosen by context"]), terms(policies["best single provider"])
+    over = FOR_EACH_REQUEST if FOR_EACH_REQUEST in policies else SINGLE
+    personal, single = terms(policies[BY_CONTEXT]), terms(policies[over])
     value, low, high = _clustered(personal - single, log.user)
-    return Gain(
-        value, low, high, float(personal.mean()), float(single.mean()), len(np.unique(log.user))
-    )
+    return Gain(value, low, high, float(personal.mean()), float(single.mean()), log.users, over)
 
 
 def _clustered(terms: np.ndarray, user: np.ndarray) -> tuple[float, float, float]:
@@ -159,11 +166,6 @@ def _standardised(context: np.ndarray) -> np.ndarray:
     return (context[:, spread > 0] - context[:, spread > 0].mean(0)) / spread[spread > 0]
 
 
-def _main_effects(context: np.ndarray, action: np.ndarray) -> np.ndarray:
-    """A level for each provider and a slope for each trait, [n, L + d]."""
-    return np.hstack([np.eye(action.max() + 1)[action], context])
-
-
 def _fit(design: np.ndarray, y: np.ndarray) -> np.ndarray:
     # The normal equations: thousands of small fits. A hair of ridge lets columns that say the
     # same stand side by side.
@@ -172,31 +174,43 @@ def _fit(design: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.asarray(design @ linalg.solve(gram, design.T @ y, assume_a="pos"))
 
 
-def _f(y: np.ndarray, context: np.ndarray, action: np.ndarray) -> float:
-    """F of provider x context over provider + context.
+class _Terms(NamedTuple):
+    """The regression of the reward on provider, request and traits."""
 
-    With all interactions, every provider has a regression of its own.
-    """
-    base = _main_effects(context, action)
-    small = ((y - _fit(base, y)) ** 2).sum()
-    own = np.hstack([np.ones((len(y), 1)), context])
-    rows = [action == provider for provider in range(action.max() + 1)]
-    large = sum(((y[r] - _fit(own[r], y[r])) ** 2).sum() for r in rows)
-    extra, left = _degrees(context, action)
-    return float((small - large) / extra / max(large / left, 1e-300))
+    action: np.ndarray  # [n] int, which provider
+    cell: np.ndarray  # [n] int, which pair of provider and request
 
+    def without_interactions(self, context: np.ndarray) -> np.ndarray:
+        """A level for each provider and request, and a slope for each trait: [n, cells + d]."""
+        return np.hstack([np.eye(self.cell.max() + 1)[self.cell], context])
 
-def _degrees(context: np.ndarray, action: np.ndarray) -> tuple[int, int]:
-    """Degrees of freedom of that F: of the interactions, and of the noise."""
-    traits, providers = context.shape[1], int(action.max()) + 1
-    return (providers - 1) * traits, len(action) - providers * (1 + traits)
+    def f(self, y: np.ndarray, context: np.ndarray) -> float:
+        """F of provider x trait.
+
+        With these interactions, every provider has a regression of its own.
+        """
+        base = self.without_interactions(context)
+        small = ((y - _fit(base, y)) ** 2).sum()
+        large = 0.0
+        for provider in range(self.action.max() + 1):
+            rows = self.action == provider
+            own = base[rows][:, base[rows].any(0)]  # without the levels of other providers
+            large += ((y[rows] - _fit(own, y[rows])) ** 2).sum()
+        extra, left = self.degrees(context)
+        return float((small - large) / extra / max(large / left, 1e-300))
+
+    def degrees(self, context: np.ndarray) -> tuple[int, int]:
+        """Degrees of freedom of that F: of the interactions, and of the noise."""
+        traits, providers = context.shape[1], int(self.action.max()) + 1
+        cells = int(self.cell.max()) + 1
+        return (providers - 1) * traits, len(self.action) - cells - providers * traits
 
 
 def _power(
+    terms: _Terms,
     fitted: np.ndarray,
     residual: np.ndarray,
     context: np.ndarray,
-    action: np.ndarray,
     gain: float,
     simulations: int,
     generator: np.random.Generator,
@@ -204,12 +218,13 @@ def _power(
     """Share of simulated logs with that gain in which the F test rejects at level .05."""
     if simulations < 1:
         return float("nan")
-    critical = stats.f.ppf(1 - ALPHA, *_degrees(context, action))
+    critical = stats.f.ppf(1 - ALPHA, *terms.degrees(context))
+    action = terms.action
     found = 0
     for _ in range(simulations):
         slopes = generator.standard_normal((context.shape[1], action.max() + 1))
         effect = context @ (slopes - slopes.mean(1, keepdims=True))  # [n, L]
         scale = gain / (effect.max(1).mean() - effect.mean(0).max())
         y = fitted + scale * effect[np.arange(len(action)), action]
-        found += _f(y + generator.permutation(residual), context, action) > critical
+        found += terms.f(y + generator.permutation(residual), context) > critical
     return float(found / simulations)

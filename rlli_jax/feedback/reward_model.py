@@ -9,15 +9,15 @@ from rlli_jax.feedback.log import FOLDS, Log
 PENALTIES = np.logspace(-1, 5, 13)
 
 
-def folds(log: Log, number: int = FOLDS, seed: int = 0) -> np.ndarray:
-    """Which fold each round belongs to, [n] int; the rounds of a user share one.
+def folds(log: Log, seed: int = 0) -> np.ndarray:
+    """Which of ``FOLDS`` folds each round belongs to, [n] int; the rounds of a user share one.
 
-    Fewer folds where there are fewer users.
+    Raises:
+        InputError: there are fewer users than folds.
     """
-    users = len(np.unique(log.user))
-    number = min(number, users)
+    log.require_users()
     fold = np.zeros(len(log), int)
-    split = GroupKFold(number, shuffle=True, random_state=seed)
+    split = GroupKFold(FOLDS, shuffle=True, random_state=seed)
     for i, (_, test) in enumerate(split.split(log.context, groups=log.user)):
         fold[test] = i
     return fold

@@ -174,3 +174,34 @@ def test_models_of_the_reward_never_see_the_user_they_are_used_on():
     other = cross_fitted(Log(**{**log.__dict__, "reward": changed}))
     assert np.array_equal(q[log.user == 3], other[log.user == 3])
     assert not np.array_equal(q, other)
+
+
+def test_a_log_of_too_few_users_is_refused_in_one_sentence():
+    log, _ = made_log(n=60, users=1)
+    with pytest.raises(InputError, match="the log is of 1 user; values of policies need at least"):
+        cross_fitted(log)
+    with pytest.raises(InputError, match="the log is of 4 users"):
+        log, _ = made_log(n=60, users=4)
+        value_policies(log, {"random": log.offered / 3}, q=np.zeros((60, 3)))
+
+
+def test_cells_without_a_name_are_refused_with_their_row():
+    frame = pd.DataFrame({"user": [1, 2, 3], "provider": ["A", None, "B"], "qoe": [1, 2, 3]})
+    with pytest.raises(InputError, match="row 2 of the log: column 'provider' is empty"):
+        log_from_frame(frame, qoe="qoe", scale=(1, 5), context=[], propensities="shares")
+
+
+def test_rows_are_named_as_the_file_has_them_where_others_are_left_out():
+    frame = pd.DataFrame(
+        {"provider": list("ABAB"), "propensity": [0.5, 0.5, 0.5, 0], "qoe": [None, 2, 3, 4]}
+    )
+    with pytest.raises(InputError, match=r"row 4 of the log: propensity is 0\.0"):
+        log_from_frame(frame, qoe="qoe", scale=(1, 5), context=[])
+
+
+def test_equal_rows_are_copies_only_where_the_time_tells():
+    row = {"user": 1, "provider": "A", "qoe": 3}
+    frame = pd.DataFrame([row, row, row | {"provider": "B"}])
+    read = {"qoe": "qoe", "scale": (1, 5), "context": [], "propensities": "shares"}
+    assert len(log_from_frame(frame, **read)) == 3
+    assert len(log_from_frame(frame.assign(time="noon"), **read)) == 2

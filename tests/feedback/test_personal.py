@@ -74,3 +74,32 @@ def test_too_few_users_are_refused_in_one_sentence():
     log, _ = made_log(n=8)
     with pytest.raises(InputError, match="9 coefficients, but the log has 8 rounds of 8 users"):
         interaction_test(log)
+
+
+def with_requests(n, taste, seed=0):
+    """What pleases depends on the request and, by ``taste``, on the user's trait."""
+    rng = np.random.default_rng(seed)
+    trait = rng.standard_normal(n)
+    request = rng.choice(["cat", "dog"], n)
+    provider = rng.choice(["A", "B"], n)
+    right = (request == "cat") == (provider == "A")
+    liked = np.where(provider == "A", trait, -trait)
+    qoe = 0.5 + np.where(right, 0.2, -0.2) + taste * liked + 0.05 * rng.standard_normal(n)
+    frame = pd.DataFrame({"provider": provider, "request": request, "x": trait})
+    frame["qoe"] = qoe.clip(0, 1)
+    return log_from_frame(frame, qoe="qoe", scale=(0, 1), context=["x"], propensities="shares")
+
+
+def test_what_depends_on_the_request_alone_is_no_gain_of_knowing_the_persona():
+    log = with_requests(400, taste=0.0)
+    assert interaction_test(log, permutations=99, simulations=0).p > 0.05
+    gain = gain_of_personalising(log)
+    assert gain.over == "best provider for each request"
+    assert gain.low <= 0 <= gain.high + 1e-9
+    assert gain.single > 0.65  # it does choose by request
+
+
+def test_a_taste_is_found_beside_what_depends_on_the_request():
+    log = with_requests(400, taste=0.15)
+    assert interaction_test(log, permutations=99, simulations=0).p <= 0.01
+    assert interaction_test(log, permutations=1, simulations=30, gain=0.05).power > 0.9
