@@ -1,6 +1,7 @@
 """The one error that a user is meant to read."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -15,3 +16,9 @@ class InputError(ValueError):
 def shown(value: Any) -> str:
     """A value as a message shows it: as JSON has it (true, null, "text"), not as Python does."""
     return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

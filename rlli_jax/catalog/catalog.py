@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
 from rlli_jax.catalog import studio
 from rlli_jax.catalog.pictures import Picture
-from rlli_jax.errors import InputError
+from rlli_jax.errors import InputError, listed
 
 COLUMNS = ("provider", "request", "image")
 OF_THE_SYSTEM = ("Thumbs.db", "desktop.ini")
@@ -184,12 +184,6 @@ def near_misses(name: str, known: Iterable[str]) -> str:
     if close:
         return f"; did you mean {' or '.join(repr(folded[other]) for other in close)}?"
     return f"; it has {listed(known)}"
-
-
-def listed(names: Sequence[str], most: int = 5) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 @dataclass(frozen=True)

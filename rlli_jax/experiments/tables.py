@@ -13,8 +13,7 @@ import numpy as np
 from rich.console import Console
 
 from rlli_jax.catalog import Catalog
-from rlli_jax.catalog.catalog import listed
-from rlli_jax.errors import InputError
+from rlli_jax.errors import InputError, listed
 from rlli_jax.experiments.config import (
     CalibrateBlock,
     CatalogBlock,
@@ -153,12 +152,12 @@ def join(judged: Population, known: Population) -> Population:
     Raises:
         InputError: nobody is in both.
     """
-    personas = {persona.name: persona for persona in known.personas}
-    both = [name for name in judged.names if name in personas]
+    there = set(known.names)
+    both = [name for name in judged.names if name in there]
     unmatched = [
         f"{len(names)} with {what} only ({listed(names)})"
         for what, names in (
-            ("scores", [name for name in judged.names if name not in personas]),
+            ("scores", [name for name in judged.names if name not in there]),
             ("a personality", [name for name in known.names if name not in set(both)]),
         )
         if names
@@ -170,7 +169,7 @@ def join(judged: Population, known: Population) -> Population:
         )
     if unmatched:
         warnings.warn(f"left out people who are in one file: {'; '.join(unmatched)}.", stacklevel=2)
-    return Population(tuple(personas[name] for name in both))
+    return known.select(both)
 
 
 def language_model(block: LanguageModel) -> PaidJudge:

@@ -90,10 +90,8 @@ def interaction_test(
     of_user = [name not in set(asked) for name in log.context_names]
     context = _standardised(log.context[:, of_user])
     providers, action = np.unique(log.action, return_inverse=True)
-    cell = np.unique(
-        [action, np.unique(asked, return_inverse=True)[1]], axis=1, return_inverse=True
-    )
-    terms = _Terms(action, np.asarray(cell[1]).reshape(-1))
+    pairs = np.stack([action, np.unique(asked, return_inverse=True)[1]])
+    terms = _Terms(action, np.unique(pairs, axis=1, return_inverse=True)[1].reshape(-1))
     if context.shape[1] == 0 or len(providers) < 2:
         raise InputError("the test needs at least one trait that differs and two providers.")
     _, left = terms.degrees(context)
@@ -129,8 +127,9 @@ def gain_of_personalising(log: Log, q: np.ndarray | None = None) -> Gain:
     """Doubly robust value of choosing by context less that of a policy that knows no user.
 
     That is the best single provider or, in a log of several requests, the best for each, so that
-    a gain is one of knowing the persona and not of knowing the request. Both are chosen on other folds of users than they are valued on; the difference is taken round
-    by round, so that noise common to both cancels; the interval is over users (normal, clustered).
+    a gain is one of knowing the persona and not of knowing the request. Both are chosen on other
+    folds of users than they are valued on; the difference is taken round by round, so that noise
+    common to both cancels; the interval is over users (normal, clustered).
 
     Args:
         log: n rounds.

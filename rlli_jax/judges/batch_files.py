@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -182,7 +184,7 @@ def _lines(path: Path) -> Iterator[Any]:
             compressed = file.read(2) == b"\x1f\x8b"
         with gzip.open(path, "rb") if compressed else path.open("rb") as file:
             content = file.read().removeprefix(b"\xef\xbb\xbf")
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} cannot be read ({error}); name a file of results.") from None
     for value in _values(content):
         if isinstance(value, list):
@@ -211,11 +213,12 @@ def _values(content: bytes) -> Iterator[Any]:
 
 
 def _indented(text: str) -> Iterator[Any]:
-    decoder, text = json.JSONDecoder(), text.strip()
-    while text:
-        value, end = decoder.raw_decode(text)
-        yield value
-        text = text[end:].lstrip()
+    decoder = json.JSONDecoder()
+    value = re.compile(r"\s*(?=\S)")  # what stands before the next one
+    at = 0
+    while before := value.match(text, at):
+        found, at = decoder.raw_decode(text, before.end())
+        yield found
 
 
 def _failure(line: Mapping[str, Any]) -> Answer | None:

@@ -224,7 +224,7 @@ class Completions:
             )
         listed = listed_probabilities(scale, said.logprobs[start:], not said.cut_off)
         rated = expected_answer(
-            scale, listed.probabilities, self.min_valid_mass, said.answer, usage
+            scale, listed.probabilities, self.min_valid_mass, said.answer[:RAW_LIMIT], usage
         )
         unclear = listed.unclear(scale)
         if not unclear:

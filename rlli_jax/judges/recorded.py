@@ -21,14 +21,15 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
 from rlli_jax.catalog import Catalog
-from rlli_jax.catalog.catalog import listed, near_misses
-from rlli_jax.errors import InputError
+from rlli_jax.catalog.catalog import near_misses
+from rlli_jax.errors import InputError, listed
 from rlli_jax.judges import Answer, Invalid, JudgeIdentity, Question, Rated, Scale
 from rlli_jax.personas import Population
 from rlli_jax.tabular import BLANK, Table, column_names, number, read_table
@@ -162,10 +163,13 @@ def _long(
     for role, known in (("provider", catalog.providers), ("request", catalog.requests)):
         spellings = catalog.spellings(role)
         wide = column_names(table, list(spellings))
+        # Of names that differ in capitals alone, a column is that of the one it is spelled as.
+        wide = {name: c for name, c in wide.items() if name == c or c not in wide}
         if wide and role not in columns and table.find(role) is None:
             renamed = table.frame.rename(columns={column: name for name, column in wide.items()})
             kept = [name for name in renamed if name not in wide]
-            used = {*column_names(table, ROLES).values(), *columns.values()}
+            mapped = [(c,) if isinstance(c, str) else c for c in columns.values()]
+            used = {*column_names(table, ROLES).values(), *chain.from_iterable(mapped)}
             others = [str(name) for name in kept if name not in used]
             lacking = sorted({*known} - {spellings[name] for name in wide})
             if others and lacking:
@@ -181,9 +185,13 @@ def _long(
     return table, columns
 
 
+def _labels(scale: Scale) -> set[str]:
+    return {label.strip().casefold() for label in scale.labels}
+
+
 def _with_scores(table: Table, roles: Mapping[str, tuple[str, ...]], scale: Scale) -> Table:
     """The rows that hold a score; a blank one is no score, unless blank is a label's name."""
-    labels = {label.casefold() for label in scale.labels}
+    labels = _labels(scale)
     names = roles.get("logits") or roles["score"]
     blank = table.frame[list(names)].map(
         lambda cell: cell.casefold() in BLANK and cell.casefold() not in labels
@@ -282,11 +290,15 @@ def _ratings(table: Table, roles: Mapping[str, tuple[str, ...]], scale: Scale) -
     """The rating of each row, on the scale: float64 [rows]."""
     if "logits" in roles:
         return scale.expected_rating(np.stack([table.numbers(n) for n in roles["logits"]], 1))
-    columns = []
+    labels, columns = _labels(scale), []
     for name in roles["score"]:
         cells = table.frame[name].tolist()
+        # A label is one however it is written as a number: "1" beside "0 (bad)" is no 1.0.
         ratings = scale.ratings(
-            [cell if np.isnan(number(cell)) else str(number(cell)) for cell in cells]
+            [
+                cell if cell.casefold() in labels or np.isnan(number(cell)) else str(number(cell))
+                for cell in cells
+            ]
         )
         for row in np.flatnonzero(np.isnan(ratings)):
             what = (

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlli_jax.errors import InputError
+from rlli_jax.errors import InputError, listed
 from rlli_jax.personas.norms import load_data
 from rlli_jax.personas.population import HIGH, LOW, MISSING, TRAITS, Persona, Population
 
@@ -72,8 +72,8 @@ def population_from_answers(
     absent = [item for item in key.items if item not in columns]
     if absent:
         table.fail(
-            f"{len(absent)} of the {len(key.items)} items have no column ({', '.join(absent[:5])}"
-            f"{', ...' if len(absent) > 5 else ''}); the file has {', '.join(table.columns[:8])}, "
+            f"{len(absent)} of the {len(key.items)} items have no column ({listed(absent)}); "
+            f"the file has {', '.join(table.columns[:8])}, "
             "...: name the items E1 to O10"
         )
     answers = np.stack([table.numbers(columns[item]) for item in key.items], 1)
@@ -92,7 +92,7 @@ def population_from_answers(
     if short:
         raise InputError(
             f"{path}: {len(short)} of {len(names)} people left out more than {max_missing:.0%} of "
-            f"the items of a trait ({', '.join(short[:5])}{', ...' if len(short) > 5 else ''}); "
+            f"the items of a trait ({listed(short)}); "
             "remove them, or raise max_missing."
         )
     people = zip(names, traits.tolist(), strict=True)

@@ -180,8 +180,8 @@ def test_a_log_of_too_few_users_is_refused_in_one_sentence():
     log, _ = made_log(n=60, users=1)
     with pytest.raises(InputError, match="the log is of 1 user; values of policies need at least"):
         cross_fitted(log)
+    log, _ = made_log(n=60, users=4)
     with pytest.raises(InputError, match="the log is of 4 users"):
-        log, _ = made_log(n=60, users=4)
         value_policies(log, {"random": log.offered / 3}, q=np.zeros((60, 3)))
 
 

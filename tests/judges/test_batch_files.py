@@ -180,6 +180,15 @@ def test_a_compressed_file_that_is_cut_off_is_refused(tmp_path, questions):
         read_batch(path, TEXT, questions)
 
 
+def test_a_compressed_file_with_wrong_bytes_is_refused(tmp_path, questions):
+    path = tmp_path / "out.jsonl.gz"
+    content = bytearray(gzip.compress(b'{"text": "some words"}\n' * 50))
+    content[12:16] = b"\xff\xff\xff\xff"  # of the stream itself, which zlib finds
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"out\.jsonl\.gz cannot be read"):
+        read_batch(path, TEXT, questions)
+
+
 def test_reasons_of_failed_lines_are_shown_the_most_frequent_first(tmp_path, questions):
     def error(message):
         return {"error": {"message": message, "code": None}}

@@ -8,7 +8,7 @@ import pytest
 
 from rlli_jax.catalog import Catalog
 from rlli_jax.errors import InputError
-from rlli_jax.judges import Invalid, Question, Rated, Scale, named_scale
+from rlli_jax.judges import Invalid, Question, Rated, Scale, named_scale, scale_of
 from rlli_jax.judges.recorded import RecordedJudge
 from rlli_jax.personas import Persona
 
@@ -234,3 +234,24 @@ def test_a_wide_table_says_which_columns_are_left_out_where_a_provider_has_none(
 def test_a_name_that_is_nearly_right_ends_the_sentence_with_one_mark(tmp_path):
     with pytest.raises(InputError, match=r"is not in the catalog; did you mean 'a cat'\?$"):
         read(tmp_path, "user,request,provider,score\nann,a catt,p0,1\n")
+
+
+def test_a_label_that_is_a_number_keeps_its_place_beside_others(tmp_path):
+    scale = scale_of(["0 (bad)", "1", "2", "3", "4 (best)"])  # rated 1 to 5
+    text = "user,request,provider,score\nann,a cat,p0,1\nann,a dog,NA,0 (bad)\n"
+    judge = read(tmp_path, text, scale=scale)
+    assert list(judge.scores.values()) == [2.0, 1.0]
+
+
+def test_a_mapped_column_of_a_wide_table_is_not_called_left_out(tmp_path, recwarn):
+    judge = read(tmp_path, "rater,request,p0\nann,a cat,5\n", columns={"user": ["rater"]})
+    assert judge.users == ("ann",)
+    assert not [w for w in recwarn if "rater" in str(w.message)]
+
+
+def test_names_that_differ_in_capitals_alone_share_no_column(tmp_path):
+    catalog = Catalog(providers=("sd", "SD"), requests=("a cat",), pictures={}, images={})
+    path = tmp_path / "scores.csv"
+    path.write_text("user,request,SD\nann,a cat,5\n")
+    judge = RecordedJudge.from_file(path, catalog, scale=SCALE)
+    assert judge.scores == {("ann", "a cat", "SD", 0): 5.0}

@@ -126,6 +126,11 @@ def test_import_of_missing_and_broken_files(tmp_path):
     (tmp_path / "broken.gz").write_bytes(gzip.compress(b'{"text": "x"}\n' * 1000)[:-20])
     with pytest.raises(InputError, match="cannot be read"):
         housekeeping.import_answers(store, tmp_path / "broken.gz")
+    content = bytearray(gzip.compress(b'{"text": "some words"}\n' * 50))
+    content[12:16] = b"\xff\xff\xff\xff"  # of the stream itself, which zlib finds
+    (tmp_path / "broken.gz").write_bytes(content)
+    with pytest.raises(InputError, match="cannot be read"):
+        housekeeping.import_answers(store, tmp_path / "broken.gz")
     with pytest.raises(InputError, match="cannot be written"):
         housekeeping.export_answers(store, tmp_path / "broken.gz" / "a.jsonl")
     store.close()
