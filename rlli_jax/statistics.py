@@ -36,13 +36,12 @@ def interquartile_mean(scores: ArrayLike, axis: int | None = None) -> NDArray[np
     return np.asarray(stats.trim_mean(np.asarray(scores, np.float64), 0.25, axis=axis))
 
 
-def stratified_bootstrap(
-    scores: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0
-) -> Estimate:
+def bootstrap_iqm(scores: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
     """Interquartile mean of all scores, with its bootstrap-t interval.
 
-    ``scores``: [runs] or [runs, strata]. Each stratum (a task) is resampled over its own runs,
-    independently of the other strata. The interval is symmetric: the standard error of the
+    ``scores``: [runs] or [runs, tasks]. Whole runs are resampled, with what they scored in every
+    task: run i may have the same seed in all of them, and what seeds share does not average out
+    over tasks. The interval is symmetric: the standard error of the
     resampled means, corrected for the small number of runs (Efron and Tibshirani 1993, Section
     5.3), times Student's quantile at Welch's degrees of freedom. NaN below ``MIN_RUNS`` runs.
     """
@@ -55,7 +54,7 @@ def bootstrap_difference(
 ) -> Estimate:
     """Difference of two interquartile means, first minus second, with its bootstrap-t interval.
 
-    The two sets of runs are resampled independently, each as in :func:`stratified_bootstrap`.
+    The two sets of runs are resampled independently, each as in :func:`bootstrap_iqm`.
     """
     value = interquartile_mean(first) - interquartile_mean(second)
     tables = [_table(first), _table(second)]
@@ -162,9 +161,9 @@ def _table(scores: ArrayLike) -> NDArray[np.float64]:
 def _resample(
     table: NDArray[np.float64], resamples: int, generator: np.random.Generator
 ) -> NDArray[np.float64]:
-    """[resamples, runs * strata]: every stratum redrawn with replacement over its runs."""
-    rows = generator.integers(len(table), size=(resamples, *table.shape))
-    return table[rows, np.arange(table.shape[1])].reshape(resamples, -1)
+    """[resamples, runs * tasks]: whole runs redrawn with replacement."""
+    rows = generator.integers(len(table), size=(resamples, len(table)))
+    return table[rows].reshape(resamples, -1)
 
 
 def _t_estimate(
@@ -181,10 +180,10 @@ def _t_estimate(
         * (len(table) / (len(table) - 1))
         for table in tables
     )
-    # Welch and Satterthwaite: each stratum of each table is a mean with n - 1 degrees of freedom.
-    parts = [(t.var(0, ddof=1) / (len(t) * t.shape[1] ** 2), len(t) - 1) for t in tables]
-    total = sum(float(part.sum()) for part, _ in parts)
-    squares = sum(float((part**2).sum()) / freedom for part, freedom in parts)
+    # Welch and Satterthwaite: each table is a mean over runs with n - 1 degrees of freedom.
+    parts = [(float(t.mean(1).var(ddof=1)) / len(t), len(t) - 1) for t in tables]
+    total = sum(part for part, _ in parts)
+    squares = sum(part**2 / freedom for part, freedom in parts)
     freedom = total**2 / squares if squares > 0 else 1.0  # without spread any will do
     half = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * np.sqrt(variance)
     return Estimate(value, value - half, value + half)

@@ -6,12 +6,12 @@ from scipy import stats
 
 from rlli_jax.statistics import (
     bootstrap_difference,
+    bootstrap_iqm,
     interquartile_mean,
     jain_index,
     performance_profile,
     probability_of_improvement,
     smooth,
-    stratified_bootstrap,
     t_interval,
 )
 
@@ -21,25 +21,25 @@ def test_interquartile_mean_cuts_a_quarter_from_each_end():
     np.testing.assert_array_equal(interquartile_mean([[0, 2, 4, 99], [1, 1, 1, 1]], 1), [3, 1])
 
 
-def test_bootstrap_resamples_within_strata_only():
-    # Each stratum is constant, so that no stratified resample can differ from the data.
+def test_bootstrap_resamples_within_tasks_only():
+    # Each task's scores are constant, so that no resample of runs can differ from the data.
     scores = np.tile([0.0, 1.0], (6, 1))
-    assert tuple(map(float, stratified_bootstrap(scores))) == (0.5, 0.5, 0.5)
+    assert tuple(map(float, bootstrap_iqm(scores))) == (0.5, 0.5, 0.5)
 
 
 def test_bootstrap_repeats_with_its_seed_and_covers_the_value():
     scores = np.random.default_rng(0).normal(size=(10, 3))
-    first, again = stratified_bootstrap(scores, seed=1), stratified_bootstrap(scores, seed=1)
+    first, again = bootstrap_iqm(scores, seed=1), bootstrap_iqm(scores, seed=1)
     assert first == again
     assert first.low < first.value < first.high
     assert first.value == interquartile_mean(scores)
-    assert stratified_bootstrap(scores, seed=2).low != first.low
+    assert bootstrap_iqm(scores, seed=2).low != first.low
 
 
 def test_the_interval_of_many_runs_is_that_of_the_theory():
     # The 25 % trimmed mean of n normal values has variance 1.1947 / n (Staudte and Sheather 1990).
     scores = stats.norm.ppf((np.arange(400) + 0.5) / 400)
-    low, high = stratified_bootstrap(scores, resamples=20_000)[1:]
+    low, high = bootstrap_iqm(scores, resamples=20_000)[1:]
     np.testing.assert_allclose([low, high], [-0.1074, 0.1074], rtol=0.05)
 
 
@@ -61,7 +61,7 @@ def test_intervals_of_few_runs_cover_what_they_claim(kind, runs):
     for i in range(len(covered)):
         first, second = draw(generator, (2, runs))
         estimates = (
-            (stratified_bootstrap(first, resamples=200, seed=i), truth),
+            (bootstrap_iqm(first, resamples=200, seed=i), truth),
             (bootstrap_difference(first, second, resamples=200, seed=i), 0),
             (t_interval(first), mean),
         )
@@ -72,6 +72,17 @@ def test_intervals_of_few_runs_cover_what_they_claim(kind, runs):
     assert (covered.mean(0) < 0.998).all(), covered.mean(0)
 
 
+def test_what_seeds_share_at_all_points_is_in_the_interval():
+    """A correlation of .2 between points: redrawn point by point, .68 would be covered."""
+    generator = np.random.default_rng(0)
+    covered = 0
+    for i in range(200):
+        own, shared = generator.normal(size=(10, 20)), generator.normal(size=(10, 1))
+        estimate = bootstrap_iqm(0.8**0.5 * own + 0.2**0.5 * shared, resamples=200, seed=i)
+        covered += estimate.low <= 0 <= estimate.high
+    assert 0.9 * 200 <= covered < 200
+
+
 def test_the_interval_over_several_points_covers_what_it_claims():
     """Points that differ far more than their runs do, as in a sweep."""
     generator = np.random.default_rng(0)
@@ -79,7 +90,7 @@ def test_the_interval_over_several_points_covers_what_it_claims():
     covered = []
     for i in range(250):
         scores = levels + 0.02 * generator.normal(size=(5, len(levels)))
-        estimate = stratified_bootstrap(scores, resamples=200, seed=i)
+        estimate = bootstrap_iqm(scores, resamples=200, seed=i)
         covered.append(estimate.low <= 0.5 <= estimate.high)
     assert 0.92 <= np.mean(covered) < 0.998
 
@@ -108,8 +119,8 @@ def test_the_interval_of_a_profile_covers_what_it_claims(share):
 def test_fewer_than_five_runs_have_no_interval(runs):
     scores, enough = np.arange(runs, dtype=float), np.arange(5.0)
     for estimate in (
-        stratified_bootstrap(scores),
-        stratified_bootstrap(np.tile(scores[:, None], (1, 30))),
+        bootstrap_iqm(scores),
+        bootstrap_iqm(np.tile(scores[:, None], (1, 30))),
         bootstrap_difference(scores, enough),
         bootstrap_difference(enough, scores),
         probability_of_improvement(scores, enough),
@@ -119,7 +130,7 @@ def test_fewer_than_five_runs_have_no_interval(runs):
     ):
         assert np.isfinite(estimate.value).all()
         assert np.isnan([estimate.low, estimate.high]).all()
-    assert np.isfinite(stratified_bootstrap(enough).low)
+    assert np.isfinite(bootstrap_iqm(enough).low)
 
 
 def test_difference_is_first_minus_second():

@@ -15,7 +15,7 @@ from rlli_jax.report.labels import (
     settings,
     too_few,
 )
-from rlli_jax.statistics import Estimate, bootstrap_difference, stratified_bootstrap
+from rlli_jax.statistics import Estimate, bootstrap_difference, bootstrap_iqm
 
 # Differences below what the report prints (0.1 percentage points) are no differences.
 RESOLUTION = 0.0005
@@ -31,7 +31,7 @@ class Findings:
 
 def share(run: Run, policy: Policy) -> Estimate:
     """Interquartile mean over seeds of the objective as a share of the optimum of Eq. (2)."""
-    return stratified_bootstrap(policy.objective / run.reference.optimum)
+    return bootstrap_iqm(policy.objective / run.reference.optimum)
 
 
 def difference(run: Run, first: Policy, second: Policy) -> Estimate:

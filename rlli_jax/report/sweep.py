@@ -38,9 +38,9 @@ from rlli_jax.report.page import on_page, templates, write_report
 from rlli_jax.statistics import (
     MIN_RUNS,
     Estimate,
+    bootstrap_iqm,
     performance_profile,
     probability_of_improvement,
-    stratified_bootstrap,
 )
 
 COLOURS = (BLUE, "#d55e00", *OTHER_COLOURS)
@@ -123,8 +123,8 @@ class SweepRun:
         return values[self.distinct(policy, points)].T
 
     def estimate(self, policy: str, points: Iterable[int] | None = None) -> Estimate:
-        """Interquartile mean over seeds and points that differ; each point is a stratum."""
-        return stratified_bootstrap(self.ratio(policy, points), resamples=RESAMPLES)
+        """Interquartile mean over seeds and points that differ; the interval is over seeds."""
+        return bootstrap_iqm(self.ratio(policy, points), resamples=RESAMPLES)
 
     def concerns(self, policy: str) -> list[Key]:
         """The keys that can matter to a policy: all but those of other policies."""

@@ -15,7 +15,7 @@ import xarray as xr
 from rlli_jax.experiments.sweeps.engine import Results, read_chunk
 from rlli_jax.experiments.sweeps.plan import Group, Plan
 from rlli_jax.files import write_bytes
-from rlli_jax.statistics import stratified_bootstrap
+from rlli_jax.statistics import bootstrap_iqm
 
 RESAMPLES = 1000  # of the standard error of each point
 _DIMS = {"curve": "iteration", "returns": "episode", "qoe": "user"}
@@ -59,9 +59,7 @@ def collect(plan: Plan, path: Path) -> xr.Dataset:
     references = [problem.worth.references() for problem in plan.problems]
     optimum = np.array([r["optimum"] for r in references], np.float32)
     ratio = objective / optimum[:, None]
-    estimates = [
-        stratified_bootstrap(ratio[p, t], resamples=RESAMPLES) for p, t in np.ndindex(shape[:2])
-    ]
+    estimates = [bootstrap_iqm(ratio[p, t], resamples=RESAMPLES) for p, t in np.ndindex(shape[:2])]
     iqm, low, high = (
         np.array([float(part) for part in parts], np.float32).reshape(shape[:2])
         for parts in zip(*estimates, strict=True)
