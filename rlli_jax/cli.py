@@ -97,8 +97,8 @@ def judge(
         return
     _require("judge", config, overrides, ("selection", "market"))
     from rlli_jax.experiments.config import StudyConfig
-    from rlli_jax.experiments.market.config import load_study
     from rlli_jax.experiments.questions import export_missing, import_answers, plan_questions
+    from rlli_jax.experiments.study import load_study
 
     study = load_study(config, overrides)
     if not isinstance(study, StudyConfig):

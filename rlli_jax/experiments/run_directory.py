@@ -55,10 +55,10 @@ def read_config(path: Path) -> StudyConfig | MarketConfig:
     return parse_study(read_values(path), source=str(path / "config.yaml"), folder=None)
 
 
-def read_values(path: Path) -> Any:
-    """The plain values of an earlier run's config. Raises InputError if they cannot be read."""
+def read_values(path: Path, name: str = "config.yaml") -> Any:
+    """The plain values of a YAML file of an earlier run. Raises InputError if it has none."""
     try:
-        return from_yaml((path / "config.yaml").read_text(encoding="utf-8"))
+        return from_yaml((path / name).read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path} is not a run directory that can be read ({error}); give the folder that "

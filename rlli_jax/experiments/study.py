@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from rich.console import Console
 
-from rlli_jax.experiments.config import StudyConfig, kind_of, load_config, read_yaml
-from rlli_jax.experiments.market.config import MarketConfig, load_market_config
+from rlli_jax.experiments.config import StudyConfig, kind_of, read_yaml
+from rlli_jax.experiments.market.config import MarketConfig, parse_study
 from rlli_jax.experiments.run_directory import Existing, open_run
 
 if TYPE_CHECKING:  # each kind is imported when a study is of it
@@ -33,16 +33,17 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
         InputError: one sentence that names the file, the key's path and what to do.
     """
     path = Path(path)
-    kind = kind_of(read_yaml(path, overrides))
+    content = read_yaml(path, overrides)
+    kind = kind_of(content)
     if kind == "sweep":
-        from rlli_jax.experiments.sweeps.config import load_sweep
+        from rlli_jax.experiments.sweeps.config import parse_sweep
 
-        return load_sweep(path, overrides)
+        return parse_sweep(content, path)
     if kind == "teaching":
         from rlli_jax.experiments.teaching import config
 
-        return config.load_study(path, overrides)
-    return (load_market_config if kind == "market" else load_config)(path, overrides)
+        return config.parse_study(content, source=str(path), folder=path.resolve().parent)
+    return parse_study(content, source=str(path), folder=path.resolve().parent)
 
 
 def directory_of(study: Study) -> Path:

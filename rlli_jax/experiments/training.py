@@ -318,6 +318,18 @@ def train(
     return Trained(state, metrics, float(seconds[0]), float(seconds[1]))
 
 
+def sound_parameters(state: PyTree) -> jax.Array:
+    """Which runs have parameters that are numbers, bool [runs]; ``state``: [runs, ...].
+
+    A state without ``params`` is sound.
+    """
+    sound = jnp.ones(len(jax.tree.leaves(state)[0]), bool)
+    for x in jax.tree.leaves(getattr(state, "params", ())):
+        if jnp.issubdtype(x.dtype, jnp.floating):
+            sound &= jnp.isfinite(x).all(tuple(range(1, x.ndim)))
+    return sound
+
+
 def _require_numbers(checkpoints: Checkpoints, done: int, state: PyTree, new: Metrics) -> None:
     """See that what a chunk gave are numbers.
 
@@ -334,15 +346,10 @@ def _require_numbers(checkpoints: Checkpoints, done: int, state: PyTree, new: Me
     wrong = {name: ~np.isfinite(x) for name, x in new.items()}
     if "episode_return" in wrong:
         wrong["episode_return"] &= np.asarray(new.get("episodes", 0)) > 0
-    params = [
-        np.asarray(jnp.isfinite(x).all(tuple(range(1, x.ndim))))
-        for x in jax.tree.leaves(getattr(state, "params", ()))
-        if jnp.issubdtype(x.dtype, jnp.floating)
-    ]
     length = next(iter(new.values())).shape[1]
-    ends = np.zeros((len(jax.tree.leaves(state)[0]), length), bool)
-    for sound in params:
-        ends[:, -1] |= ~sound
+    sound = np.asarray(sound_parameters(state))
+    ends = np.zeros((len(sound), length), bool)
+    ends[:, -1] = ~sound
     wrong["parameters"] = ends
     bad = np.stack(list(wrong.values()))  # [metrics, seeds, length]
     if not bad.any():

@@ -7,7 +7,7 @@ Reads the files of a sweep's directory; ``sweep.nc`` is told in
 import json
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rlli_jax.errors import InputError
+from rlli_jax.errors import InputError, listed
 from rlli_jax.names import owner
 from rlli_jax.report.data import Array, read, read_config, read_versions, require
 from rlli_jax.report.figures import (
@@ -93,6 +93,7 @@ class SweepRun:
     versions: dict[str, str]
     data: xr.Dataset
     keys: tuple[Key, ...]
+    _known: dict[Any, Estimate] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -124,7 +125,10 @@ class SweepRun:
 
     def estimate(self, policy: str, points: Iterable[int] | None = None) -> Estimate:
         """Interquartile mean over seeds and points that differ; the interval is over seeds."""
-        return bootstrap_iqm(self.ratio(policy, points), resamples=RESAMPLES)
+        at = policy, tuple(self.distinct(policy, points))
+        if at not in self._known:  # several parts of the page show the same ones
+            self._known[at] = bootstrap_iqm(self.ratio(*at), resamples=RESAMPLES)
+        return self._known[at]
 
     def concerns(self, policy: str) -> list[Key]:
         """The keys that can matter to a policy: all but those of other policies."""
@@ -280,11 +284,27 @@ def _lead(run: SweepRun) -> str:
     return " ".join(sentences)
 
 
+def _diverged(run: SweepRun, policy: str) -> list[str]:
+    """At which points parameters of a policy are no numbers any more."""
+    if "diverged" not in run.data:  # of an earlier version
+        return []
+    runs = run.data["diverged"].sel(policy=policy).sum("seed").values
+    points = [point for point in run.distinct(policy) if runs[point]]
+    if not points:
+        return []
+    where = listed([f"{run.setting(policy, point)}: {int(runs[point])}" for point in points])
+    return [
+        f"{policy}: parameters are no numbers at the end of some runs, whose choices mean nothing "
+        f"({where}); rewards or observations are no numbers there, or a learning rate is too high."
+    ]
+
+
 def _details(run: SweepRun) -> list[str]:
     """For each policy and key: its best and its worst value."""
     few = too_few(run.seeds)
     sentences = [f"{few}."] if few else []
     for policy in run.policies:
+        sentences += _diverged(run, policy)
         for key in run.concerns(policy):
             if len(key.levels) < 2:
                 continue

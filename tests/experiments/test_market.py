@@ -13,8 +13,9 @@ from rich.console import Console
 from rlli_jax.envs.edge_market import load_fleet, sample_fleet, sample_tasks
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.market import study
-from rlli_jax.experiments.market.config import load_market_config, load_study, parse_market_config
+from rlli_jax.experiments.market.config import load_market_config, parse_market_config
 from rlli_jax.experiments.run_directory import open_run, read_config
+from rlli_jax.experiments.study import load_study
 from rlli_jax.report import render
 from rlli_jax.report.market import load_market_run, steps_to
 

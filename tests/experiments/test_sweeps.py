@@ -20,6 +20,7 @@ from rlli_jax.experiments.sweeps.plan import make_plan
 from rlli_jax.experiments.sweeps.run import run_sweep
 from rlli_jax.experiments.training import Checkpoints, train
 from rlli_jax.learners import LEARNERS
+from rlli_jax.report import render
 
 CHUNKS = {"grid": {f"{PPO}.gamma": [0.5, 0.9], f"{PPO}.learning_rate": [1e-3, 1e-2]}, "chunk": 2}
 
@@ -142,6 +143,32 @@ def test_a_thousand_runs_compile_once(tmp_path, monkeypatch):
     first, last = (len(np.unique(dataset["curve"][..., i])) for i in (0, -1))
     assert first <= 4 < last  # at first only seeds tell the runs apart, then hyperparameters do
     np.testing.assert_allclose(dataset[f"{PPO}.gamma"], [p[f"{PPO}.gamma"] for p in sweep.points])
+
+
+def test_runs_whose_parameters_are_no_numbers_are_told(tmp_path):
+    config = write_sweep(tmp_path, {"grid": {f"{PPO}.learning_rate": [1e-3, 1e38]}})
+    run_sweep(load_sweep(config), tmp_path / "runs", "refuse", Console(quiet=True))
+    dataset = xr.load_dataset(tmp_path / "runs" / "sweep.nc", engine="scipy")
+    np.testing.assert_array_equal(dataset["diverged"], [[[0, 0], [1, 1]]])
+    page = render(tmp_path / "runs").read_text()
+    assert "parameters are no numbers at the end of some runs" in page
+    assert "(learning_rate 1e+38: 2)" in page
+
+
+def test_seeds_wider_than_32_bits_keep_their_digits(tmp_path):
+    config = write_sweep(tmp_path, {"grid": {"seed": [1, 3_000_000_000]}})
+    run_sweep(load_sweep(config), tmp_path / "runs", "refuse", Console(quiet=True))
+    dataset = xr.load_dataset(tmp_path / "runs" / "sweep.nc", engine="scipy")
+    assert dataset["study.seed"].values.tolist() == ["1", "3000000000"]
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"groups": [{"runs": []}]}', "no json"])
+def test_a_damaged_plan_is_one_sentence(finished, tmp_path, content):
+    config, one = finished
+    shutil.copytree(one, tmp_path / "run")
+    (tmp_path / "run" / "plan.json").write_text(content)
+    with pytest.raises(InputError, match=r"plan\.json cannot be read .*--overwrite"):
+        run_sweep(load_sweep(config), tmp_path / "run", "resume", Console(quiet=True))
 
 
 def test_chunks_keep_to_the_memory_bound(tmp_path):

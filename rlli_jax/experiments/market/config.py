@@ -258,13 +258,6 @@ def load_market_config(path: str | Path, overrides: Sequence[str] = ()) -> Marke
     )
 
 
-def load_study(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig | MarketConfig:
-    """Read a study of either kind; the key ``market`` tells. Raises InputError as above."""
-    path = Path(path)
-    content = read_yaml(path, overrides)
-    return parse_study(content, source=str(path), folder=path.resolve().parent)
-
-
 def parse_study(content: Any, *, source: str, folder: Path | None) -> StudyConfig | MarketConfig:
     """Check plain values of a study of either kind. Raises InputError as above."""
     of_a_market = isinstance(content, dict) and "market" in content

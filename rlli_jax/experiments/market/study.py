@@ -122,7 +122,12 @@ def _split(config: MarketConfig, path: Path) -> str:
     file = path / "references.json"
     if not file.exists():
         return config.evaluation.split
-    return str(json.loads(file.read_text()).get("split", "tuning"))
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8")).get("split", "tuning"))
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{file} cannot be read ({error}); start afresh with --overwrite."
+        ) from None
 
 
 def _fleet(config: MarketConfig, path: Path) -> Fleet:

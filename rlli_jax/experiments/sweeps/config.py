@@ -162,7 +162,12 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
         InputError: one sentence that names the file, the key (and the point) and what to do.
     """
     path = Path(path)
-    content = read_yaml(path, overrides)
+    return parse_sweep(read_yaml(path, overrides), path)
+
+
+def parse_sweep(content: dict[str, Any], path: Path) -> Sweep:
+    """Check the plain values of the file ``path``. Raises InputError as above."""
+    content = dict(content)
     given = content.pop("sweep", None)
     if not isinstance(given, dict):
         raise InputError(

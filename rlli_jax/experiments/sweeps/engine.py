@@ -29,7 +29,7 @@ from rlli_jax.experiments.memory import free_bytes, tree_bytes
 from rlli_jax.experiments.run_directory import write_npz
 from rlli_jax.experiments.studies import expected_score
 from rlli_jax.experiments.sweeps.plan import Group, shared_leaves, stack
-from rlli_jax.experiments.training import Checkpoints
+from rlli_jax.experiments.training import Checkpoints, sound_parameters
 from rlli_jax.learners.compiling import EVALUATE, START, TRAIN, compiler_options
 from rlli_jax.learners.core import PyTree, evaluate, side_by_side
 
@@ -200,6 +200,7 @@ class Program:
             "returns": returns,
             "qoe": qoe.astype(np.float32),
             "objective": qoe.sum(-1).astype(np.float32),
+            "diverged": ~to_host(sound_parameters(state)),
         }
 
 

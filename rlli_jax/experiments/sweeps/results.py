@@ -44,6 +44,7 @@ def collect(plan: Plan, path: Path) -> xr.Dataset:
     dims = ("policy", "point", "seed")
     shape = plan.place.shape[:3]
     objective = np.full(shape, np.nan, np.float32)
+    diverged = np.zeros(shape, np.int8)
     wide = {
         name: np.full((*shape, max(g[name].shape[1] for g in groups)), np.nan, np.float32)
         for name in _DIMS
@@ -52,6 +53,8 @@ def collect(plan: Plan, path: Path) -> xr.Dataset:
     for p, t in np.ndindex(shape[:2]):
         g, rows = plan.place[p, t, 0, 0], plan.place[p, t, :, 1]
         objective[p, t] = groups[g]["objective"][rows]
+        if "diverged" in groups[g]:
+            diverged[p, t] = groups[g]["diverged"][rows]
         for name, values in wide.items():
             part = groups[g][name][rows]
             values[p, t, :, : part.shape[1]] = part
@@ -70,6 +73,7 @@ def collect(plan: Plan, path: Path) -> xr.Dataset:
         "ratio_iqm": (dims[:2], iqm, {"long_name": "interquartile mean of ratio over seeds"}),
         "ratio_low": (dims[:2], low, {"long_name": "lower end of its 95 % bootstrap interval"}),
         "ratio_high": (dims[:2], high, {"long_name": "upper end of its 95 % bootstrap interval"}),
+        "diverged": (dims, diverged, {"long_name": "1 where parameters are no numbers"}),
         "env_steps": (dims[:2], steps, {"long_name": "environment steps in one iteration"}),
         "optimum": ("point", optimum),
         "optimum_per_request": (
@@ -97,7 +101,8 @@ def collect(plan: Plan, path: Path) -> xr.Dataset:
 def _whole(group: Group, index: int, path: Path) -> Results:
     """All chunks of a group, end to end."""
     parts = [read_chunk(path, index, c) for c in range(len(group.chunks()))]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    names = set.intersection(*map(set, parts))  # chunks of earlier versions lack some
+    return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
 
 def _judge(plan: Plan) -> str:
@@ -110,7 +115,9 @@ def _judge(plan: Plan) -> str:
 def _labels(values: list[Any]) -> np.ndarray:
     """Numbers as numbers; all else (lists, words, mixtures) as text."""
     if all(isinstance(v, int) and not isinstance(v, bool) for v in values):
-        return np.array(values, np.int32)
+        # netCDF 3 has no wider integers; as text they keep their digits.
+        narrow = all(-(2**31) <= v < 2**31 for v in values)
+        return np.array(values, np.int32) if narrow else np.array([str(v) for v in values])
     if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
         return np.array(values, np.float64)
     return np.array([v if isinstance(v, str) else json.dumps(v) for v in values])

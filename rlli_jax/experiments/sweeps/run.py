@@ -24,8 +24,13 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 from rich.table import Table
 
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.config import from_yaml
-from rlli_jax.experiments.run_directory import Existing, open_run, write_json, write_yaml
+from rlli_jax.experiments.run_directory import (
+    Existing,
+    open_run,
+    read_values,
+    write_json,
+    write_yaml,
+)
 from rlli_jax.experiments.sweeps import engine
 from rlli_jax.experiments.sweeps.config import Sweep
 from rlli_jax.experiments.sweeps.plan import Plan, make_plan
@@ -88,7 +93,7 @@ def _directory(path: Path, sweep: Sweep, existing: Existing) -> Iterator[Path]:
         block = sweep.block.model_dump(mode="json", exclude_none=True)
         kept = opened / "sweep.yaml"
         if first and kept.exists():
-            if from_yaml(kept.read_text(encoding="utf-8")) != block:
+            if read_values(opened, kept.name) != block:
                 raise InputError(
                     f"{opened} holds another sweep (its block sweep differs); resume it with its "
                     "own config, or give another directory with --output."
@@ -130,19 +135,20 @@ def _restore_chunks(plan: Plan, path: Path) -> None:
     if not (path / "plan.json").exists():
         return
     try:
-        earlier = json.loads((path / "plan.json").read_text(encoding="utf-8"))["groups"]
-    except (ValueError, KeyError, OSError) as error:
+        groups = json.loads((path / "plan.json").read_text(encoding="utf-8"))["groups"]
+        earlier = [(group["runs"], int(group["chunk"])) for group in groups]
+    except (ValueError, KeyError, TypeError, OSError) as error:
         raise InputError(
             f"{path / 'plan.json'} cannot be read ({error}); start afresh with --overwrite."
         ) from None
     now = describe(plan)["groups"]
-    if [group["runs"] for group in earlier] != [group["runs"] for group in now]:
+    if [runs for runs, _ in earlier] != [group["runs"] for group in now]:
         raise InputError(
             f"{path} holds a sweep whose runs were other ones: a file that the study reads has "
             "changed; start afresh with --overwrite, or give another directory with --output."
         )
-    for group, kept in zip(plan.groups, earlier, strict=True):
-        group.chunk = kept["chunk"]
+    for group, (_, chunk) in zip(plan.groups, earlier, strict=True):
+        group.chunk = chunk
 
 
 def _prepare(plan: Plan, path: Path, console: Console) -> dict[int, engine.Prepared]:
