@@ -66,6 +66,11 @@ def read_values(path: Path, name: str = "config.yaml") -> Any:
         ) from None
 
 
+def resuming(path: Path) -> str:
+    """The command that goes on with the run in a directory."""
+    return shlex.join(["rlli", "run", str(path / "config.yaml"), "--output", str(path), "--resume"])
+
+
 @contextmanager
 def open_run(
     path: Path,

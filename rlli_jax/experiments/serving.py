@@ -18,7 +18,7 @@ from scipy.spatial import KDTree
 from rlli_jax.envs.provider_selection import EnvParams, ProviderSelection, make_params
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.config import Learned, StudyConfig
-from rlli_jax.experiments.run_directory import read_config, write_json
+from rlli_jax.experiments.run_directory import read_config, resuming, write_json
 from rlli_jax.experiments.training import Checkpoints, checkpoint_content
 from rlli_jax.files import write_bytes
 from rlli_jax.learners.core import Learner, Policy, PyTree, Situation, situation
@@ -99,7 +99,7 @@ def _objectives(path: Path, name: str) -> np.ndarray:
             return np.asarray(evaluation["objective"])
     except (OSError, ValueError, KeyError):
         raise InputError(
-            f"{file} cannot be read: the run is not finished; go on with `rlli run --resume`."
+            f"{file} cannot be read: the run is not finished; go on with: {resuming(path)}."
         ) from None
 
 
@@ -113,7 +113,7 @@ def _final_state(
     if last is None or last != block.iterations:
         raise InputError(
             f"{folder} holds no checkpoint of iteration {block.iterations}, the last one; train "
-            "the policy to its end with `rlli run --resume`."
+            f"the policy to its end with: {resuming(path)}."
         )
     init = jax.vmap(learner.init, (0, None, None))
     keys = jax.random.split(jax.random.key(0), seeds)

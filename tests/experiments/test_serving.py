@@ -1,6 +1,8 @@
 """A trained policy serves without this package, and names a provider for a persona."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 
@@ -179,3 +181,15 @@ def test_no_provider_is_named_for_a_persona_where_users_are_known_by_name_only(t
     )
     with pytest.raises(InputError, match="known by name only"):
         select(tmp_path / "run", PERSONA)
+
+
+def test_an_unfinished_run_names_the_whole_command_that_goes_on(run, tmp_path):
+    copy = tmp_path / "a run"
+    shutil.copytree(run, copy)
+    shutil.rmtree(copy / "checkpoints" / "knowing" / "20")
+    command = f"rlli run '{copy}/config.yaml' --output '{copy}' --resume"
+    with pytest.raises(InputError, match=re.escape(f"to its end with: {command}.")):
+        load_policy(copy, "knowing")
+    (copy / "policies" / "knowing" / "evaluation.npz").unlink()
+    with pytest.raises(InputError, match=re.escape(f"go on with: {command}.")):
+        load_policy(copy, "knowing")
