@@ -24,6 +24,7 @@ from rlli_jax.experiments.versions import differences, require_settings, version
 from rlli_jax.files import clear_partial, whole, write_text
 
 MARKS = ("config.yaml", "versions.json")  # by these a folder is known to hold a run
+SWEEP = "sweep.yaml"  # and by this one that it is a sweep
 Existing = Literal["refuse", "resume", "overwrite"]
 
 
@@ -77,6 +78,7 @@ def open_run(
     config: Study,
     existing: Existing,
     earlier: Callable[[Path], Study] = read_config,
+    sweep: Mapping[str, Any] | None = None,
 ) -> Iterator[Path]:
     """Make or reopen a run directory and hold it for this process alone.
 
@@ -84,6 +86,8 @@ def open_run(
     ``versions.json``.
 
     ``earlier``: reads the config of a run of the same kind, to be compared with ``config``.
+    ``sweep``: the block ``sweep`` as plain values, kept beside the config and compared alike; None
+    if this is no sweep.
 
     Raises:
         InputError: it is in use; it exists and ``existing`` is "refuse"; it holds no run, or
@@ -106,7 +110,7 @@ def open_run(
                 "another directory with --output."
             ) from None
         try:
-            _prepare(path, config, existing, earlier)
+            _prepare(path, config, existing, earlier, sweep)
         except OSError as error:
             raise _unusable(path, error) from None
         yield path
@@ -120,12 +124,16 @@ def _unusable(path: Path, error: OSError) -> InputError:
 
 
 def _prepare(
-    path: Path, config: Study, existing: Existing, earlier: Callable[[Path], Study]
+    path: Path,
+    config: Study,
+    existing: Existing,
+    earlier: Callable[[Path], Study],
+    sweep: Mapping[str, Any] | None,
 ) -> None:
     resolved = config.dump()
     names = {file.name for file in path.iterdir()} if path.exists() else set()
     # A run that ended before it had any result, by a mistake in its input say, is no loss.
-    occupied = names not in (set(), set(MARKS))
+    occupied = names not in (set(), set(MARKS), {*MARKS, SWEEP})
     if occupied and not names.issuperset(MARKS):
         raise InputError(
             f"{path} is not empty and holds no run; it is left as it is, give another directory "
@@ -139,8 +147,11 @@ def _prepare(
         try:
             write_json(path / "versions.json", versions() | {"command": _command()})
             write_yaml(path / "config.yaml", resolved)
+            (path / SWEEP).unlink(missing_ok=True)
+            if sweep is not None:
+                write_yaml(path / SWEEP, sweep)
         except InputError:
-            for name in MARKS:  # one alone would look like a folder of somebody else's
+            for name in (*MARKS, SWEEP):  # one alone would look like a folder of somebody else's
                 (path / name).unlink(missing_ok=True)
             raise
         return
@@ -155,6 +166,13 @@ def _prepare(
         raise InputError(
             f"{path} holds a run with another config ({key} differs); resume it with its own "
             "config, or give another directory with --output."
+        )
+    kept = read_values(path, SWEEP) if SWEEP in names else None
+    if kept != sweep:
+        held = "a run" if kept is None else "another sweep" if sweep else "a sweep"
+        raise InputError(
+            f"{path} holds {held} (its block sweep differs); resume it with its own config, or "
+            "give another directory with --output."
         )
     _compare_versions(path)
     clear_partial(path)

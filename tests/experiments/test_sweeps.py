@@ -238,3 +238,17 @@ def test_the_time_of_training_is_told_without_that_of_starting(monkeypatch):
     assert engine.seconds_an_iteration(train, 1000) == pytest.approx(0.21 / 16)  # 16 at once
     assert clock.now < 3
     assert engine.seconds_an_iteration(train, 4) == pytest.approx(0.0225)  # no more are to come
+
+
+def test_a_run_and_a_sweep_of_one_study_are_not_mixed(finished, tmp_path, rlli):
+    config, one = finished
+    shutil.copytree(one, tmp_path / "sweep")
+    before = sorted(p.name for p in (tmp_path / "sweep").iterdir())
+    plain = one / "config.yaml"
+    status, _, errors = rlli("run", plain, "--output", tmp_path / "sweep", "--resume")
+    assert status == 2
+    assert "holds a sweep (its block sweep differs)" in errors
+    assert sorted(p.name for p in (tmp_path / "sweep").iterdir()) == before
+    (tmp_path / "sweep" / "sweep.yaml").unlink()
+    with pytest.raises(InputError, match=r"holds a run \(its block sweep differs\)"):
+        run_sweep(load_sweep(config), tmp_path / "sweep", "resume", Console(quiet=True))

@@ -27,9 +27,7 @@ from rlli_jax.errors import InputError
 from rlli_jax.experiments.run_directory import (
     Existing,
     open_run,
-    read_values,
     write_json,
-    write_yaml,
 )
 from rlli_jax.experiments.sweeps import engine
 from rlli_jax.experiments.sweeps.config import Sweep
@@ -89,17 +87,11 @@ def _directory(path: Path, sweep: Sweep, existing: Existing) -> Iterator[Path]:
     """The directory, held by the first process; it must hold this sweep if it holds one."""
     first = jax.process_index() == 0
     # All look before the first writes, or they would find what it has just made.
-    with open_run(path, sweep.study, existing) if first else nullcontext(path.resolve()) as opened:
-        block = sweep.block.model_dump(mode="json", exclude_none=True)
-        kept = opened / "sweep.yaml"
-        if first and kept.exists():
-            if read_values(opened, kept.name) != block:
-                raise InputError(
-                    f"{opened} holds another sweep (its block sweep differs); resume it with its "
-                    "own config, or give another directory with --output."
-                )
-        elif first:
-            write_yaml(kept, block)
+    block = sweep.block.model_dump(mode="json", exclude_none=True)
+    held = (
+        open_run(path, sweep.study, existing, sweep=block) if first else nullcontext(path.resolve())
+    )
+    with held as opened:
         _barrier("directory")
         yield opened
 
