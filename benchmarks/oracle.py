@@ -323,8 +323,9 @@ def measure_prefix(small: bool) -> None:
     """The judge against one prompt at a time with ``generate``, in both wordings of personas."""
     import torch
 
+    from rlli_jax.judges.prefix_cache import common_length
     from rlli_jax.judges.prompting import messages
-    from rlli_jax.judges.transformers import TransformersJudge, _common
+    from rlli_jax.judges.transformers import TransformersJudge
 
     sys.path.insert(0, str(ROOT / "tests"))
     import tiny_llava
@@ -399,7 +400,7 @@ def measure_prefix(small: bool) -> None:
                     for q in questions
                 ]
                 whole = sum(map(len, prompts))
-                common = _common(prompts)
+                common = common_length(prompts)
                 least = common + sum(len(prompt) - common for prompt in prompts)
                 print(
                     f"prefix: {people} personas, {wording} wording, hidden size {hidden}: prompts "

@@ -3,10 +3,8 @@
 Any ``AutoModelForImageTextToText`` with a chat template: LLaVA, Qwen-VL, Gemma and others, by name
 or folder. Nothing is generated: one pass over a prompt gives the probabilities of all labels.
 
-All personas who look at one picture share the beginning of their prompts, so that is passed once,
-and its keys and values are repeated under a batch of endings. Whether that gives what whole prompts
-give depends on how a model counts positions. It is checked on the first batch; a model that fails
-is asked whole prompts from then on, with one warning.
+All personas who look at one picture share the beginning of their prompts, which is passed once
+where the model allows it: :mod:`rlli_jax.judges.prefix_cache`.
 
 Only :meth:`TransformersJudge.rate` loads the model, so that a study whose answers are all stored
 never does.
@@ -14,14 +12,11 @@ never does.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,10 +37,15 @@ from rlli_jax.judges import (
     Scale,
     Usage,
 )
+from rlli_jax.judges.prefix_cache import (
+    TOLERANCE,
+    NextTokens,
+    PromptScorer,
+    common_length,
+)
 from rlli_jax.judges.prompting import Messages, label_orders, messages, template_digest
 from rlli_jax.judges.scoring import (
     MIN_VALID_MASS,
-    Context,
     LabelTokens,
     averaged,
     expected_answer,
@@ -56,35 +56,7 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "bfloat16", "float16")
 
-# How far log-probabilities from a shared prefix may be from those of whole prompts. Half precision
-# rounds differently from kernel to kernel; a wrong count of positions is off by far more.
-TOLERANCE = {"float32": 1e-3, "bfloat16": 0.2, "float16": 0.1}
-LEAST_COMPARED = -10.0  # log-probabilities below this are rounding in half precision
-COMPARED_ROWS = 4
-
-NEGLIGIBLE = 1e-7  # probability; less than this moves no rating by 1e-5
-
 TOO_LARGE = Failed("the device's memory is too small for one prompt")
-
-
-@dataclass(frozen=True)
-class _Said:
-    """What the model makes of one prompt."""
-
-    # Behind which tokens of an answer -> log-probabilities of the next token, float64 [vocabulary
-    # of the label tokens]. Contexts that are too unlikely to matter are not there.
-    tables: dict[Context, np.ndarray]
-    likeliest: int  # the first token that it would say
-
-
-@dataclass(frozen=True)
-class _Prefix:
-    """The keys and values of what the rows of a batch share."""
-
-    length: int
-    cache: Any
-    shift: int  # what the model adds to the positions behind the picture (M-RoPE), or 0
-    device: torch.device
 
 
 class TransformersJudge:
@@ -148,7 +120,6 @@ class TransformersJudge:
         self._longest_side = longest_side
         self._min_valid_mass = min_valid_mass
         self._batch_size = batch_size
-        self._shares: bool | None = None  # whether prefixes may be shared; None: not yet known
         self._label_tokens: dict[Scale, LabelTokens] = {}
         self._image_tokens: dict[tuple[int, ...], int] = {}  # by the shape of the pixels
 
@@ -266,6 +237,10 @@ class TransformersJudge:
             ) from error
 
     @cached_property
+    def _scorer(self) -> PromptScorer:
+        return PromptScorer(self._name, TOLERANCE[self._checkpoint[1]], self._batch_size)
+
+    @cached_property
     def _device(self) -> torch.device:
         import torch
 
@@ -318,7 +293,7 @@ class TransformersJudge:
         if len(chats) == 1:
             return [whole]
         texts = [self._encode(self._render(chat)) for chat in chats]
-        common = min(_common(texts), min(map(len, texts)) - 1)
+        common = min(common_length(texts), min(map(len, texts)) - 1)
         tail = len(texts[0]) - common
         if whole[-tail:] != texts[0][common:]:
             return None
@@ -367,7 +342,7 @@ class TransformersJudge:
         return answers
 
     def _answer(
-        self, scale: Scale, tokens: LabelTokens, said: _Said | Failed, usage: Usage
+        self, scale: Scale, tokens: LabelTokens, said: NextTokens | Failed, usage: Usage
     ) -> Answer:
         if isinstance(said, Failed):
             return Failed(said.reason, usage)
@@ -378,250 +353,16 @@ class TransformersJudge:
 
     def _ask(
         self, picture: Picture, chats: Sequence[Messages], tokens: LabelTokens
-    ) -> list[tuple[int, _Said | Failed]]:
-        """The length in tokens of each prompt, and what the model makes of it."""
+    ) -> list[tuple[int, NextTokens | Failed]]:
+        """The length in tokens of each prompt, and what the model would say after it."""
         inputs = self._inputs(picture, chats[0])
         prompts = self._prompts(chats, inputs["input_ids"][0].tolist())
         if prompts is None:
             return [self._ask(picture, [chat], tokens)[0] for chat in chats]
-        run = self._runner(prompts, inputs, tokens)
-        return list(zip(map(len, prompts), run(prompts), strict=True))
-
-    def _runner(
-        self, prompts: Sequence[list[int]], inputs: dict[str, torch.Tensor], tokens: LabelTokens
-    ) -> Callable[[Sequence[list[int]]], list[_Said | Failed]]:
-        """What passes these prompts through the model: behind a shared prefix, if that is right
-        for this model, else whole."""
-        import torch
-
-        assert self._model is not None  # loaded before its device is used, which may not be there
-        common = min(_common(prompts), min(map(len, prompts)) - 1)
+        model = self._model  # loaded before its device is used, which may not be there
         inputs = {name: tensor.to(self._device) for name, tensor in inputs.items()}
-
-        def whole(batch: Sequence[list[int]]) -> list[_Said]:
-            return self._say(batch, tokens, _Whole(self._model, inputs, common))
-
-        if len(prompts) == 1 or self._shares is False:
-            return lambda prompts: self._in_batches(prompts, whole)
-        try:
-            with torch.inference_mode():
-                prefix = self._prefix(inputs, common)
-
-            def ending(batch: Sequence[list[int]]) -> list[_Said]:
-                return self._say(batch, tokens, _Ending(self._model, prefix))
-
-            if self._shares is None:
-                compared = prompts[:COMPARED_ROWS]
-                self._shares = self._agree(ending(compared), whole(compared))
-        except Exception as error:
-            if _is_out_of_memory(error):
-                return lambda prompts: [TOO_LARGE] * len(prompts)
-            if self._shares:
-                raise
-            self._shares = False  # a model that cannot take a prefix at all
-        if not self._shares:
-            warnings.warn(
-                f"{self._name}: with a shared prefix the probabilities are not those of whole "
-                "prompts, so every prompt is passed whole, which is slower.",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-            return lambda prompts: self._in_batches(prompts, whole)
-        return lambda prompts: self._in_batches(prompts, ending)
-
-    def _say(
-        self, batch: Sequence[list[int]], tokens: LabelTokens, passes: _Whole | _Ending
-    ) -> list[_Said]:
-        """What the model makes of each prompt: one pass over the prompts, and one over each path
-        of label tokens that matters for one of them."""
-        import torch
-
-        vocabulary = list(tokens.vocabulary)
-        column = {token: i for i, token in enumerate(vocabulary)}
-
-        def read(logits: torch.Tensor) -> np.ndarray:
-            return logits.float().log_softmax(-1)[..., vocabulary].double().cpu().numpy()
-
-        with torch.inference_mode():
-            logits = passes.prompts(batch)
-            first = read(logits)
-            likeliest = logits.argmax(-1).tolist()
-            tables: list[dict[Context, np.ndarray]] = [{(): row} for row in first]
-            paths = [
-                path
-                for path in tokens.paths
-                if path and (first[:, column[path[0]]] > np.log(NEGLIGIBLE)).any()
-            ]
-            for path in paths:
-                behind = read(passes.path(batch, path, is_last=path is paths[-1]))
-                for table, rows in zip(tables, behind, strict=True):
-                    table |= {path[: i + 1]: row for i, row in enumerate(rows)}
-        return [_Said(*pair) for pair in zip(tables, likeliest, strict=True)]
-
-    def _agree(self, shared: Sequence[_Said], whole: Sequence[_Said]) -> bool:
-        pairs = [
-            (one.tables[context], other.tables[context])
-            for one, other in zip(shared, whole, strict=True)
-            for context in one.tables.keys() & other.tables.keys()
-        ]
-        a, b = np.array(pairs).swapaxes(0, 1)
-        seen = ~(np.maximum(a, b) < LEAST_COMPARED)
-        return bool(np.all(np.abs(a - b)[seen] <= TOLERANCE[self._checkpoint[1]]))
-
-    def _in_batches(
-        self, prompts: Sequence[list[int]], forward: Callable[[Sequence[list[int]]], list[_Said]]
-    ) -> list[_Said | Failed]:
-        """All prompts, as many at a time as fit into memory."""
-        import torch
-
-        done: list[_Said | Failed] = []
-        while len(done) < len(prompts):
-            batch = prompts[len(done) : len(done) + self._batch_size]
-            try:
-                done += forward(batch)
-                continue
-            except Exception as error:
-                if not _is_out_of_memory(error):
-                    raise
-            # Only here are the failed pass's tensors let go of.
-            if self._device.type == "cuda":
-                torch.cuda.empty_cache()
-            if len(batch) == 1:
-                done.append(TOO_LARGE)
-            self._batch_size = max(1, len(batch) // 2)
-        return done
-
-    # ---- passes through the model
-
-    def _prefix(self, inputs: dict[str, torch.Tensor], length: int) -> _Prefix:
-        from transformers import DynamicCache
-
-        cache = DynamicCache(config=self._model.config)
-        shape = inputs["input_ids"].shape
-        cut = {n: t[:, :length] if t.shape == shape else t for n, t in inputs.items()}
-        self._model(**cut, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        # Qwen-VL counts a picture's tokens by its sides: text behind it has smaller positions.
-        shift = getattr(getattr(self._model, "model", None), "rope_deltas", None)
-        shift = 0 if shift is None else int(shift.flatten()[0])
-        return _Prefix(length, cache, shift, self._device)
-
-
-class _Whole:
-    """Passes prompts whole, padded on the right."""
-
-    def __init__(self, model: Any, inputs: dict[str, torch.Tensor], common: int) -> None:
-        self._model, self._inputs, self._common = model, inputs, common
-
-    def prompts(self, batch: Sequence[list[int]]) -> torch.Tensor:
-        """Logits of the token behind each prompt: [prompts, vocabulary]."""
-        return self._behind(batch, batch)[:, 0]
-
-    def path(self, batch: Sequence[list[int]], path: Context, is_last: bool) -> torch.Tensor:
-        """Logits behind each token of a path that follows a prompt: [prompts, path, vocabulary]."""
-        return self._behind(batch, [[*ids, *path] for ids in batch])[:, 1:]
-
-    def _behind(self, batch: Sequence[list[int]], rows: Sequence[list[int]]) -> torch.Tensor:
-        """Logits behind the last token of the prompt and all that follow it in the row."""
-        import torch
-
-        token_like = self._inputs["input_ids"]
-        ids, mask = _padded(rows, token_like.device)
-        arguments: dict[str, Any] = {}
-        for name, tensor in self._inputs.items():
-            if tensor.shape == token_like.shape:  # something of each token
-                arguments[name] = torch.zeros_like(ids, dtype=tensor.dtype)
-                arguments[name][:, : self._common] = tensor[:, : self._common]
-            else:  # something of the picture
-                arguments[name] = torch.cat([tensor] * len(rows))
-        arguments |= {"input_ids": ids, "attention_mask": mask, "use_cache": False}
-        lengths = [len(ids) for ids in batch]
-        return _logits(self._model, arguments, lengths, len(rows[0]) - lengths[0] + 1)
-
-
-class _Ending:
-    """Passes what stands behind a prefix whose keys and values are there."""
-
-    def __init__(self, model: Any, prefix: _Prefix) -> None:
-        self._model, self._prefix = model, prefix
-
-    def prompts(self, batch: Sequence[list[int]]) -> torch.Tensor:
-        """As :meth:`_Whole.prompts`; keeps the keys and values of the batch for paths."""
-        import torch
-
-        start = self._prefix.length
-        self._cache = copy.deepcopy(self._prefix.cache)
-        self._cache.batch_repeat_interleave(len(batch))
-        ids, self._mask = _padded([row[start:] for row in batch], self._prefix.device)
-        positions = torch.arange(start, start + ids.shape[1], device=ids.device)
-        # No mask: padding is on the right, where a causal model does not look.
-        arguments = {
-            "input_ids": ids,
-            "position_ids": (positions + self._prefix.shift).expand(len(batch), -1),
-            "past_key_values": self._cache,
-            "use_cache": True,
-        }
-        return _logits(self._model, arguments, [len(row) - start for row in batch], 1)[:, 0]
-
-    def path(self, batch: Sequence[list[int]], path: Context, is_last: bool) -> torch.Tensor:
-        """As :meth:`_Whole.path`: a few tokens behind the prompts' keys and values."""
-        import torch
-
-        ids = torch.tensor(path, device=self._mask.device).expand(len(batch), -1)
-        prefix = self._mask.new_ones(len(batch), self._prefix.length)
-        lengths = torch.tensor([[len(row)] for row in batch], device=ids.device)
-        positions = lengths + torch.arange(len(path), device=ids.device) + self._prefix.shift
-        arguments = {
-            "input_ids": ids,
-            "attention_mask": torch.cat([prefix, self._mask, torch.ones_like(ids)], 1),
-            "position_ids": positions,
-            "past_key_values": self._cache if is_last else copy.deepcopy(self._cache),
-            "use_cache": True,
-        }
-        return _logits(self._model, arguments, [1] * len(batch), len(path))
-
-
-def _logits(
-    model: Any, arguments: dict[str, Any], lengths: Sequence[int], count: int
-) -> torch.Tensor:
-    """Logits behind token ``lengths[row]`` (from 1) of each row and the next: [rows, count, V]."""
-    import torch
-
-    kept = sorted({length - 1 + i for length in lengths for i in range(count)})
-    device = arguments["input_ids"].device
-    logits = model(**arguments, logits_to_keep=torch.tensor(kept, device=device)).logits
-    place = {position: i for i, position in enumerate(kept)}
-    wanted = [[place[length - 1 + i] for i in range(count)] for length in lengths]
-    rows = torch.arange(len(lengths), device=logits.device)[:, None]
-    return logits[rows, torch.tensor(wanted, device=logits.device)]
-
-
-def _padded(rows: Sequence[Sequence[int]], device: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and mask, int64 [rows, longest]. Padding is on the right, where a causal model
-    does not look, so that its id does not matter and positions stay what they are."""
-    import torch
-
-    width = max(map(len, rows))
-    ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
-    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
-    return ids, mask
-
-
-def _common(rows: Sequence[list[int]]) -> int:
-    """Length of the longest common prefix."""
-    least, most = min(rows), max(rows)  # all others are between them, in the order of lists
-    for i, (a, b) in enumerate(zip(least, most, strict=False)):
-        if a != b:
-            return i
-    return min(len(least), len(most))
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError)
-        and any(words in str(error) for words in ("out of memory", "can't allocate memory"))
-    )
+        heard = self._scorer.score(model, prompts, inputs, tokens)
+        return [(len(ids), said or TOO_LARGE) for ids, said in zip(prompts, heard, strict=True)]
 
 
 @lru_cache(maxsize=65536)

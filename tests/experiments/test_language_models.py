@@ -13,7 +13,7 @@ from chat_server import LocalServer, completion
 pytest.importorskip("openai", reason="needs the extra llm")
 
 from rlli_jax.experiments.run_directory import read_config
-from rlli_jax.judges import named_scale, openai
+from rlli_jax.judges import named_scale
 from rlli_jax.qoe import QoETable
 
 LABELS = named_scale("adjectives").labels
@@ -27,7 +27,7 @@ def opinion(body, n=0):
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(openai, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr("rlli_jax.judges.server.FIRST_WAIT", 0.001)
     with closing(LocalServer()) as server:
         server.respond = opinion
         yield server

@@ -21,7 +21,8 @@ from rlli_jax.catalog import Picture
 from rlli_jax.errors import InputError
 from rlli_jax.judges import Failed, Invalid, Rated, Usage, openai, scale_of
 from rlli_jax.judges.completions import Completions
-from rlli_jax.judges.openai import Limits, OpenAIJudge, Pace, retry_after
+from rlli_jax.judges.openai import Limits, OpenAIJudge
+from rlli_jax.judges.server import Pace, retry_after
 
 KEY = "sk-very-secret"
 GOOD = [("good", {"good": 0.75, "fair": 0.25})]
@@ -32,7 +33,7 @@ CLOSED = "http://127.0.0.1:9/v1"  # nothing listens on the discard port
 def quick(monkeypatch):
     """A key, and no long waits between tries."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setattr(openai, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr("rlli_jax.judges.server.FIRST_WAIT", 0.001)
 
 
 @pytest.fixture

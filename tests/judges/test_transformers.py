@@ -21,7 +21,7 @@ import transformers
 from rlli_jax.catalog import Picture
 from rlli_jax.catalog.pictures import shrink
 from rlli_jax.errors import InputError
-from rlli_jax.judges import Failed, Invalid, Rated, named_scale
+from rlli_jax.judges import Failed, Invalid, Rated, named_scale, prefix_cache
 from rlli_jax.judges import transformers as transformers_judge
 from rlli_jax.judges.prompting import ORDERS, messages
 from rlli_jax.judges.transformers import TransformersJudge
@@ -89,7 +89,7 @@ def test_ratings_are_those_of_one_pass_for_each_token(judge, question, scale):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         answers = judge.rate(questions)
-    assert judge._shares is True
+    assert judge._scorer.shares is True
     for ask, answer in zip(questions, answers, strict=True):
         assert isinstance(answer, Rated)
         p = spelled_out(judge, ask)
@@ -182,7 +182,7 @@ def test_a_picture_is_looked_at_once_for_all_personas(judge, llava, question):
 
 def test_behind_a_label_only_its_tokens_are_passed(judge, llava, question):
     other, widths = fresh(llava, judge), []
-    other._shares = True
+    other._scorer.shares = True
     other._model = counting(judge._model, widths, of=lambda ids: ids.shape[1])
     other.rate([question(i, scale="adjectives") for i in range(4)])
     prefix, ending, *paths = (width for width, _ in widths)
@@ -195,9 +195,9 @@ def test_behind_a_label_only_its_tokens_are_passed(judge, llava, question):
 def test_only_spellings_that_are_likely_enough_are_followed(
     judge, llava, question, monkeypatch, negligible, follows
 ):
-    monkeypatch.setattr(transformers_judge, "NEGLIGIBLE", negligible)
+    monkeypatch.setattr(prefix_cache, "NEGLIGIBLE", negligible)
     other, seen = fresh(llava, judge), []
-    other._shares = True
+    other._scorer.shares = True
     other._model = counting(judge._model, seen)
     answers = other.rate([question(i) for i in range(4)])
     assert all(isinstance(answer, Rated) for answer in answers)
@@ -225,21 +225,21 @@ def test_out_of_memory_halves_the_batch_and_goes_on(judge, llava, question):
     questions = [question(i) for i in range(6)]
     expected = judge.rate(questions)
     other, seen = fresh(llava, judge), []
-    other._shares = True
+    other._scorer.shares = True
     other._model = counting(judge._model, seen, lambda rows, shared: rows > 3)
     answers = other.rate(questions)
     for a, b in zip(answers, expected, strict=True):
         assert a.rating == pytest.approx(b.rating, abs=1e-5)
-    assert other._batch_size <= 3
+    assert other._scorer.batch_size <= 3
     sizes = [rows for rows, shared in seen if shared]
     assert max(sizes) > 3
-    assert all(rows <= 3 for rows in sizes[sizes.index(other._batch_size) :])
+    assert all(rows <= 3 for rows in sizes[sizes.index(other._scorer.batch_size) :])
 
 
 def test_a_prompt_that_never_fits_fails(judge, llava, question):
     for shared in (True, False):
         other = fresh(llava, judge)
-        other._shares = shared
+        other._scorer.shares = shared
         other._model = counting(judge._model, [], lambda rows, shared: True)
         (one, two) = other.rate([question(0), question(1)])
         assert one == Failed("the device's memory is too small for one prompt")
@@ -248,7 +248,7 @@ def test_a_prompt_that_never_fits_fails(judge, llava, question):
 
 def test_other_errors_of_a_model_are_not_hidden(judge, llava, question):
     other = fresh(llava, judge)
-    other._shares = True
+    other._scorer.shares = True
 
     def broken(rows, shared):
         raise RuntimeError("a mistake")
@@ -262,12 +262,12 @@ def test_a_model_that_fails_the_check_is_asked_whole_prompts(judge, llava, quest
     questions = [question(i, p) for i in range(3) for p in range(2)]
     expected = judge.rate(questions)
     other = fresh(llava, judge)
-    right = TransformersJudge._prefix
+    right = prefix_cache.make_prefix
 
-    def wrong_positions(self, inputs, length):
-        return replace(right(self, inputs, length), shift=-9)
+    def wrong_positions(model, inputs, length):
+        return replace(right(model, inputs, length), shift=-9)
 
-    monkeypatch.setattr(TransformersJudge, "_prefix", wrong_positions)
+    monkeypatch.setattr(prefix_cache, "make_prefix", wrong_positions)
     with pytest.warns(RuntimeWarning, match="every prompt is passed whole") as caught:
         answers = other.rate([*questions, question(9), question(8)])
     assert len([w for w in caught if w.category is RuntimeWarning]) == 1
@@ -377,12 +377,12 @@ def test_qwen_shares_prefixes_too(llava, qwen, question):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         answers = judge.rate(questions)
-    assert judge._shares is True
+    assert judge._scorer.shares is True
     for ask, answer in zip(questions, answers, strict=True):
         assert answer.valid_mass > 0
         alone = TransformersJudge(llava, device="cpu", min_valid_mass=0.0)
         alone._model, alone._processor = qwen
-        alone._shares = False
+        alone._scorer.shares = False
         (whole,) = alone.rate([ask])
         assert answer.rating == pytest.approx(whole.rating, abs=1e-4)
 
