@@ -45,7 +45,7 @@ from rlli_jax.judges.completions import Completions
 from rlli_jax.judges.openai import Limits, OpenAIJudge
 from rlli_jax.oracle import ask, build_questions, open_store
 from rlli_jax.oracle.keys import Keys
-from rlli_jax.oracle.store import Row
+from rlli_jax.oracle.schema import Row
 from rlli_jax.personas import Population, Wording
 from rlli_jax.qoe import QoETable
 

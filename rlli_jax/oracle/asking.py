@@ -20,56 +20,37 @@ import tempfile
 import threading
 import time
 import uuid
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
 from rlli_jax.errors import InputError
 from rlli_jax.judges import Answer, Failed, Invalid, Judge, Question, Rated, Usage
+from rlli_jax.oracle.budget import (
+    LARGEST_BATCH,
+    Advance,
+    Budget,
+    Tally,
+    expected_usage,
+    progress,
+    tokens_of,
+)
 from rlli_jax.oracle.housekeeping import write_answers
 from rlli_jax.oracle.keys import Keys
 from rlli_jax.oracle.store import Row, Store, Waiting
-from rlli_jax.progress import LoggedProgress
 from rlli_jax.qoe.answers import Answers
 
 FIRST_BATCH = 32
 BATCH_SECONDS = 2.0  # what a batch should take: little is lost with it, little time goes to commits
-LARGEST_BATCH = 4096
 LEASE_SECONDS = 60.0  # renewed four times as often; a dead process's questions come back after it
 POLL_SECONDS = 0.25  # how often to look for what other processes have asked
 GUESSES = 1000  # questions of which a judge is asked what they may cost
-GIVE_UP = 64  # questions that fail one after another
 
 NO_PICTURE = Invalid("no picture")
-
-
-@dataclass(frozen=True)
-class Budget:
-    """The most that one call of :func:`ask` may use up; None is no limit.
-
-    Questions are never exceeded; tokens and money by at most what one batch costs beyond what
-    was expected of it. Raises :class:`InputError` for a negative limit.
-    """
-
-    questions: int | None = None
-    tokens: int | None = None
-    money: float | None = None  # in the currency of the judge's prices
-
-    def __post_init__(self) -> None:
-        for name, limit in vars(self).items():
-            if limit is not None and not limit >= 0:
-                raise InputError(f"budget.{name} is {limit}; give a number from 0.")
 
 
 @dataclass(frozen=True)
@@ -171,7 +152,7 @@ def plan(judge: Judge, questions: Sequence[Question], store: Store) -> Plan:
 
     def total(mean: float | None, guess: Callable[[Usage], float | None]) -> float | None:
         if mean is None and some:
-            guesses = [guess(_expected(judge, question)) for question in some]
+            guesses = [guess(expected_usage(judge, question)) for question in some]
             sure = [value for value in guesses if value is not None]
             mean = sum(sure) / len(sure) if len(sure) == len(some) else None
         return None if mean is None and missing else (mean or 0.0) * len(missing)
@@ -182,7 +163,7 @@ def plan(judge: Judge, questions: Sequence[Question], store: Store) -> Plan:
         unique=len(found.places),
         cached=len(found.places) - len(missing),
         to_ask=len(missing),
-        tokens=total(known.tokens, _tokens),
+        tokens=total(known.tokens, tokens_of),
         cost=total(known.cost, lambda usage: usage.cost),
         seconds=total(known.seconds, lambda usage: None),
     )
@@ -222,10 +203,10 @@ def ask(
         if console is not None:
             console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    tally = _Tally(budget or Budget())
+    tally = Tally(budget or Budget())
     if missing:
         name = judge.identity.name
-        with _progress(console, name, len(missing), tally) as advance:
+        with progress(console, name, len(missing), tally) as advance:
             asked = _ask_missing(judge, missing, found.keys, store, tally, advance, say)
         for question, answer in asked.items():
             answers.put(found.places[question], answer)
@@ -264,8 +245,8 @@ def _ask_missing(
     missing: Mapping[bytes, Question],
     keys: Keys,
     store: Store,
-    tally: _Tally,
-    advance: _Advance,
+    tally: Tally,
+    advance: Advance,
     say: Callable[[str], None],
 ) -> dict[bytes, Answer]:
     answers: dict[bytes, Answer] = {}
@@ -275,7 +256,7 @@ def _ask_missing(
     told = -math.inf  # when it was last said what is waited for
     with _leases(store) as owner:
         while pending:
-            expected = _expected(judge, missing[pending[0]])
+            expected = expected_usage(judge, missing[pending[0]])
             allowed = tally.allowed(expected)
             if tally.stopped:
                 break
@@ -364,124 +345,3 @@ def _leases(store: Store) -> Iterator[str]:
         thread.join()
         with suppress(InputError):  # or it would hide why we stop; the leases run out anyway
             store.release(owner)
-
-
-def _expected(judge: Judge, question: Question) -> Usage:
-    expect = getattr(judge, "expected_usage", None)
-    return Usage() if expect is None else expect(question)
-
-
-def _tokens(usage: Usage) -> int | None:
-    """Prompt and completion together, None if one is unknown."""
-    if usage.prompt_tokens is None or usage.completion_tokens is None:
-        return None
-    return usage.prompt_tokens + usage.completion_tokens
-
-
-@dataclass
-class _Tally:
-    """What was used up so far, and why to stop."""
-
-    budget: Budget
-    asked: int = 0
-    tokens: float = 0
-    cost: float = 0
-    counted: bool = True  # every answer told its tokens; else some are as expected
-    priced: bool = True  # every cost is known, at least as an expectation
-    kinds: Counter[str] = field(default_factory=Counter)
-    failures: int = 0  # in a row, up to now
-    stopped: str = ""
-    started: float = field(default_factory=time.perf_counter)
-
-    def allowed(self, expected: Usage) -> int:
-        """How many questions may be asked now; none sets ``stopped``."""
-        allowed = LARGEST_BATCH
-        for name, limit, spent, each in (
-            ("questions", self.budget.questions, self.asked, 1),
-            ("tokens", self.budget.tokens, self.tokens, _tokens(expected)),
-            ("money", self.budget.money, self.cost, expected.cost),
-        ):
-            if limit is None:
-                continue
-            if each is None:
-                raise InputError(
-                    f"budget.{name}: the judge cannot tell what a question costs; give it its "
-                    "prices, or limit budget.questions instead."
-                )
-            # What answers cost up to now says more than what was expected.
-            mean = spent / self.asked if self.asked else each
-            if spent >= limit or mean > limit - spent:
-                self.stopped = f"the budget of {limit:,} {name} is used up"
-            elif mean > 0:
-                allowed = min(allowed, math.floor((limit - spent) / mean))
-        return allowed
-
-    def add(self, answers: Sequence[Answer], expected: Usage) -> None:
-        """Count a batch; where an answer does not say what it cost, take what was expected."""
-        self.asked += len(answers)
-        for answer in answers:
-            usage = answer.usage or Usage()
-            tokens = _tokens(usage)
-            self.tokens += (_tokens(expected) or 0) if tokens is None else tokens
-            self.counted &= tokens is not None or not _tokens(expected)
-            cost = expected.cost if usage.cost is None else usage.cost
-            self.cost += cost or 0
-            self.priced &= cost is not None
-            self.kinds[type(answer).__name__.lower()] += 1
-            self.failures = self.failures + 1 if isinstance(answer, Failed) else 0
-            if self.failures == GIVE_UP and isinstance(answer, Failed):
-                self.stopped = f"{GIVE_UP} questions failed one after another ({answer.reason})"
-
-    @property
-    def rate(self) -> float:
-        """Questions asked in a second."""
-        return self.asked / max(time.perf_counter() - self.started, 1e-9)
-
-    @property
-    def cost_text(self) -> str:
-        """What was spent; a cost that nobody knows is not 0."""
-        return f"cost {self.cost:,.2f}" if self.priced else "cost unknown"
-
-    def summary(self, questions: int, cached: int) -> str:
-        """One line for people, two if the end was not reached."""
-        line = (
-            f"{questions:,} questions: {cached:,} answers were stored, {self.asked:,} asked "
-            f"({self.rate:,.1f}/s): {self.kinds['rated']:,} rated, "
-            f"{self.kinds['invalid']:,} invalid, {self.kinds['failed']:,} failed; "
-            f"{'' if self.counted else 'about '}{self.tokens:,.0f} tokens, {self.cost_text}"
-        )
-        return f"{line}\nstopped: {self.stopped}; run again to go on" if self.stopped else line
-
-
-class _Advance:
-    """Moves a progress bar on."""
-
-    def __init__(self, progress: Progress, name: str, total: int, tally: _Tally) -> None:
-        self._progress, self._tally = progress, tally
-        self._task = progress.add_task(name, total=total, rate="", cost="", failed="")
-
-    def __call__(self, count: int) -> None:
-        tally = self._tally
-        self._progress.update(
-            self._task,
-            advance=count,
-            rate=f"{tally.rate:,.1f}/s",
-            cost=tally.cost_text,
-            failed=f"{tally.kinds['failed']:,} failed",
-        )
-
-
-@contextmanager
-def _progress(console: Console | None, name: str, total: int, tally: _Tally) -> Iterator[_Advance]:
-    fields = (TextColumn(f"{{task.fields[{key}]}}") for key in ("rate", "cost", "failed"))
-    with LoggedProgress(
-        TextColumn("asking {task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        *fields,
-        console=console,
-        transient=True,
-        disable=console is None,
-    ) as progress:
-        yield _Advance(progress, name, total, tally)

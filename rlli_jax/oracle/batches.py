@@ -14,7 +14,8 @@ from rlli_jax.judges import Question
 from rlli_jax.judges.batch_files import BatchSummary, read_batch, require_settled, write_batch
 from rlli_jax.judges.openai import OpenAIJudge
 from rlli_jax.oracle.asking import look_up, on_scale
-from rlli_jax.oracle.store import Row, Store
+from rlli_jax.oracle.schema import Row
+from rlli_jax.oracle.store import Store
 
 
 def export_batch(

@@ -16,7 +16,8 @@ import sqlalchemy as sa
 from rlli_jax.errors import InputError
 from rlli_jax.files import whole
 from rlli_jax.oracle.keys import sha256
-from rlli_jax.oracle.store import ANSWERS, Row, Store, checked
+from rlli_jax.oracle.schema import ANSWERS, Row, checked
+from rlli_jax.oracle.store import Store
 
 DIGESTS = ("judge", "persona", "picture", "scale")  # columns of bytes, written in hexadecimal
 
@@ -56,7 +57,7 @@ class Verification:
 
 def verify(store: Store) -> Verification:
     """Check the database's file and, if that is whole, the key and checksum of every row."""
-    problems = tuple(store.problems())
+    problems = tuple(store.database.problems())
     sound = [] if problems else [row is not None for row in store.rows()]
     return Verification(len(sound), sound.count(False), problems)
 

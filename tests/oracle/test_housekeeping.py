@@ -14,7 +14,7 @@ from rlli_jax.judges.completions import Completions
 from rlli_jax.judges.openai import OpenAIJudge
 from rlli_jax.oracle import Budget, ask, housekeeping, open_store
 from rlli_jax.oracle.batches import export_batch, import_batch
-from rlli_jax.oracle.store import ANSWERS
+from rlli_jax.oracle.schema import ANSWERS
 from rlli_jax.personas import Persona
 
 PICTURE = Picture("grey", lambda: np.full((2, 2, 3), 128, np.uint8))
@@ -57,7 +57,7 @@ def test_describe(filled):
 
 def test_verify(filled):
     assert housekeeping.verify(filled).sound
-    with filled._engine.begin() as connection:
+    with filled.database.engine.begin() as connection:
         change = sa.update(ANSWERS).where(ANSWERS.c.kind == "rated", ANSWERS.c.rating == 5.0)
         connection.execute(change.values(rating=4.0))
     found = housekeeping.verify(filled)

@@ -13,15 +13,8 @@ import sqlalchemy as sa
 from rlli_jax.errors import InputError
 from rlli_jax.judges import Failed, Invalid, Rated, Usage
 from rlli_jax.oracle.keys import Parts, sha256
-from rlli_jax.oracle.store import (
-    ANSWERS,
-    LEASES,
-    Experience,
-    Row,
-    checked,
-    default_path,
-    open_store,
-)
+from rlli_jax.oracle.schema import ANSWERS, LEASES, Row, checked
+from rlli_jax.oracle.store import Experience, default_path, open_store
 from rlli_jax.qoe.answers import Answers
 
 JUDGE = sha256("judge")
@@ -283,7 +276,7 @@ def test_a_damaged_file_is_set_aside_and_the_readable_is_salvaged(full, length, 
     assert aside.read_bytes() == before
     assert aside.name in message
     assert f"{len(found):,} answers" in message
-    assert not store.problems()
+    assert not store.database.problems()
     record(store, {i: Rated(i / SIZE, 1.0, f"raw {i}") for i in range(SIZE)})
     assert len(store.lookup(keys(*range(SIZE)))) == SIZE
     store.close()
@@ -363,7 +356,7 @@ def test_reading_changes_nothing(full):
         assert len(store.lookup(keys(*range(SIZE)))) == SIZE
         assert store.stats()[0].rated == SIZE
         assert sum(1 for row in store.rows() if row is not None) == SIZE
-        assert store.problems() == []
+        assert store.database.problems() == []
         with pytest.raises(InputError, match="readonly"):
             record(store, {SIZE: Rated(1.0)})
     assert snapshot(full.parent) == before
@@ -407,7 +400,7 @@ def test_reading_what_is_damaged_is_one_sentence_and_changes_nothing(full):
             store.lookup(keys(*range(SIZE)))
         with pytest.raises(InputError):
             list(store.rows())
-        assert store.problems()
+        assert store.database.problems()
     assert snapshot(full.parent) == before
 
 
@@ -489,7 +482,7 @@ def test_tables_that_do_not_fit_are_found_when_the_store_is_opened(older, statem
 def test_opening_leaves_no_trace_of_its_trial(store):
     assert list(store.rows()) == []
     assert store.texts() == {}
-    with store._engine.connect() as connection:
+    with store.database.engine.connect() as connection:
         assert connection.execute(sa.select(LEASES)).all() == []
 
 
@@ -531,7 +524,7 @@ def test_a_truncated_file(full):
 def test_another_process_that_holds_the_file_follows(full):
     ours, theirs = (open_store(full, message=lambda text: None) for _ in range(2))
     assert len(theirs.lookup(keys(*range(SIZE)))) == SIZE
-    ours.repair()
+    ours.database.repair()
     record(theirs, {SIZE: Rated(1.0)})
     assert len(ours.lookup(keys(*range(SIZE + 1)))) == SIZE + 1
     theirs.close()
@@ -541,7 +534,7 @@ def test_another_process_that_holds_the_file_follows(full):
 @pytest.mark.parametrize("address", ["postgresql"], indirect=True)
 def test_a_damaged_row_of_a_server_is_an_error(store):
     record(store, {0: Rated(1.0)})
-    with store._engine.begin() as connection:
+    with store.database.engine.begin() as connection:
         connection.execute(sa.update(ANSWERS).values(rating=2.0))
     with pytest.raises(InputError, match="damaged"):
         store.lookup(keys(0))
