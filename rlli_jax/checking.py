@@ -3,7 +3,7 @@
 import difflib
 import functools
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -59,13 +59,10 @@ def one_sentence(
     error: ValidationError,
     content: dict[str, Any],
     kind: type,
-    kinds: Mapping[str, Sequence[str]] | None = None,
-    other_kinds: Sequence[str] = (),
 ) -> str:
     """The first problem as one sentence with the path of the key in the file.
 
-    ``kind``: the class of the whole file. ``kinds``: what the key ``kind`` of a block may be, by
-    block; ``other_kinds``: what it may be in all other blocks.
+    ``kind``: the class of the whole file.
     """
     problems = error.errors()
     # An unknown key is the likeliest cause of whatever else is wrong with its block.
@@ -83,14 +80,15 @@ def one_sentence(
             keys.append(str(part))
     where = ".".join(keys)
     if problem["type"] in UNKNOWN_KEY:
-        return f"{where}: unknown key{_suggestion(keys, _known_keys(kind, content, keys[:-1]))}."
+        known = list(_keys(*_block_at(kind, content, keys[:-1])))
+        return f"{where}: unknown key{_suggestion(keys, known)}."
     if problem["type"] == "missing":
         return f"{where}: this key is missing; add it."
     message = problem["msg"].removeprefix("Value error, ").rstrip(".")
     given = problem["input"]
     if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        known = (kinds or {}).get(where, other_kinds)
-        where, message = f"{where}.kind", f"must be one of {', '.join(known)}"
+        tags = _tags(_block_at(kind, content, keys)[0])
+        where, message = f"{where}.kind", f"must be one of {', '.join(tags)}"
         given = given.get("kind") if isinstance(given, dict) else given
     message = message.replace("Input should be", "must be", 1)
     plain = isinstance(given, str | int | float | None)
@@ -109,17 +107,27 @@ def _suggestion(keys: Sequence[str], known: Sequence[str]) -> str:
     return f"{meant}he keys here are {', '.join(known)}"
 
 
-def _known_keys(kind: Any, content: Any, path: Sequence[str]) -> list[str]:
-    """The keys that the block at ``path`` of a file may have.
+def _block_at(kind: Any, content: Any, path: Sequence[str]) -> tuple[Any, Any]:
+    """Type and content of the block at ``path``; ``kind``: the type of ``content``."""
+    for key in path:
+        kind, content = _inner(kind, content, key), _at(content, key)
+    return kind, content
+
+
+def _inner(kind: Any, content: Any, key: str) -> Any:
+    """The type of a key of ``content``."""
+    mappings = [member for member in _members(kind) if get_origin(member) is dict]
+    return get_args(mappings[0])[1] if mappings else _keys(kind, content).get(key)
+
+
+def _keys(kind: Any, content: Any) -> dict[str, Any]:
+    """The keys that ``content`` may have, with their types.
 
     ``kind``: the type of ``content``; of a union the members that fit, by keys like ``learner``.
     """
     known: dict[str, Any] = {}
     for member in _members(kind):
-        if get_origin(member) is dict:
-            if path:
-                return _known_keys(get_args(member)[1], _at(content, path[0]), path[1:])
-        elif isinstance(member, type) and issubclass(member, BaseModel):
+        if isinstance(member, type) and issubclass(member, BaseModel):
             if hasattr(member, "for_content"):  # its keys depend on what else is in the block
                 member = member.for_content(content)
                 if member is None:
@@ -131,9 +139,13 @@ def _known_keys(kind: Any, content: Any, path: Sequence[str]) -> list[str]:
         elif is_dataclass(member):
             hints = get_type_hints(member)
             known |= {field.name: hints[field.name] for field in fields(member) if field.init}
-    if not path:
-        return list(known)
-    return _known_keys(known.get(path[0]), _at(content, path[0]), path[1:])
+    return known
+
+
+def _tags(kind: Any) -> list[str]:
+    """What the key ``kind`` of a block may be, which tells the members of a union apart."""
+    blocks = [m for m in _members(kind) if isinstance(m, type) and issubclass(m, BaseModel)]
+    return [tag for m in blocks for tag in get_args(m.model_fields["kind"].annotation)]
 
 
 def _members(kind: Any) -> list[Any]:

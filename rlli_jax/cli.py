@@ -96,8 +96,12 @@ def judge(
         _study("judge", config, overrides, output, resume, overwrite, train=False, reported=False)
         return
     _require("judge", config, overrides, ("selection", "market"))
-    from rlli_jax.experiments.config import StudyConfig
-    from rlli_jax.experiments.questions import export_missing, import_answers, plan_questions
+    from rlli_jax.experiments.selection.config import StudyConfig
+    from rlli_jax.experiments.selection.questions import (
+        export_missing,
+        import_answers,
+        plan_questions,
+    )
     from rlli_jax.experiments.study import load_study
 
     study = load_study(config, overrides)
@@ -571,7 +575,8 @@ KINDS = {
 
 
 def _kind(config: Path, overrides: Sequence[str]) -> str:
-    from rlli_jax.experiments.config import kind_of, read_yaml
+    from rlli_jax.experiments.study import kind_of
+    from rlli_jax.experiments.yaml_blocks import read_yaml
 
     return kind_of(read_yaml(config, overrides))
 

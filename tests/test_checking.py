@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.config import load_config
+from rlli_jax.experiments.selection.config import load_config
 from rlli_jax.learners.dqn import DQNConfig, DQNHyperparams
 from rlli_jax.learners.hyperparams import Hyperparams
 from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams

@@ -421,7 +421,7 @@ def test_ctrl_c_names_the_whole_command_that_goes_on(rlli, monkeypatch, tmp_path
     def stopped(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("rlli_jax.experiments.judging.judge", stopped)
+    monkeypatch.setattr("rlli_jax.experiments.selection.judging.judge", stopped)
     status, _, errors = rlli("run", config, "description=a b", "--output", folder, "seeds=3")
     assert status == 130
     line = errors.splitlines()[-1].strip()

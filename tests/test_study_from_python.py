@@ -6,8 +6,8 @@ import pytest
 import tiny_study
 
 from rlli_jax import InputError, load_study, run_study
-from rlli_jax.experiments.config import StudyConfig
 from rlli_jax.experiments.market.config import MarketConfig
+from rlli_jax.experiments.selection.config import StudyConfig
 from rlli_jax.experiments.sweeps.config import Sweep
 from rlli_jax.experiments.teaching.config import TeachingStudy
 

@@ -10,10 +10,11 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
-from rlli_jax.experiments import judging, studies
-from rlli_jax.experiments.config import load_config
 from rlli_jax.experiments.run_directory import Existing, open_run
-from rlli_jax.experiments.tables import Problem
+from rlli_jax.experiments.selection import judging
+from rlli_jax.experiments.selection import study as studies
+from rlli_jax.experiments.selection.config import load_config
+from rlli_jax.experiments.selection.tables import Problem
 
 PROVIDERS = ("ink", "oil", "wax")
 REQUESTS = ("a boat", "a cat", "a tree", "an owl")

@@ -10,8 +10,9 @@ import pandas as pd
 
 from rlli_jax.errors import InputError
 from rlli_jax.experiments import serving
-from rlli_jax.experiments.config import Learned, StudyConfig
+from rlli_jax.experiments.policies import Learned
 from rlli_jax.experiments.run_directory import read_config
+from rlli_jax.experiments.selection.config import StudyConfig
 from rlli_jax.feedback import (
     Gain,
     Interaction,

@@ -18,9 +18,10 @@ import numpy as np
 import yaml
 
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.config import StudyConfig, from_yaml, to_yaml
 from rlli_jax.experiments.market.config import MarketConfig, parse_study
+from rlli_jax.experiments.selection.config import StudyConfig
 from rlli_jax.experiments.versions import differences, require_settings, versions
+from rlli_jax.experiments.yaml_blocks import from_yaml, to_yaml
 from rlli_jax.files import clear_partial, whole, write_text
 
 MARKS = ("config.yaml", "versions.json")  # by these a folder is known to hold a run

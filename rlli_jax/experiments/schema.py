@@ -4,9 +4,10 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from rlli_jax.experiments.config import Block, StudyConfig
 from rlli_jax.experiments.market.config import MarketConfig
+from rlli_jax.experiments.selection.config import StudyConfig
 from rlli_jax.experiments.teaching.config import TeachingStudy
+from rlli_jax.experiments.yaml_blocks import Block
 from rlli_jax.learners.sac import D2SACConfig, SACConfig
 
 SCHEMAS: dict[str, type[Block]] = {

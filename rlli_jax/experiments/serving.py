@@ -17,8 +17,9 @@ from scipy.spatial import KDTree
 
 from rlli_jax.envs.provider_selection import EnvParams, ProviderSelection, make_params
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.config import Learned, StudyConfig
+from rlli_jax.experiments.policies import Learned
 from rlli_jax.experiments.run_directory import read_config, resuming, write_json
+from rlli_jax.experiments.selection.config import StudyConfig
 from rlli_jax.experiments.training import Checkpoints, checkpoint_content
 from rlli_jax.files import write_bytes
 from rlli_jax.learners.core import Learner, Policy, PyTree, Situation, situation

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from rich.console import Console
 
-from rlli_jax.experiments.config import StudyConfig, kind_of, read_yaml
 from rlli_jax.experiments.market.config import MarketConfig, parse_study
 from rlli_jax.experiments.run_directory import Existing, open_run
+from rlli_jax.experiments.selection.config import StudyConfig
+from rlli_jax.experiments.yaml_blocks import read_yaml
 
 if TYPE_CHECKING:  # each kind is imported when a study is of it
     from rlli_jax.experiments.sweeps.config import Sweep
     from rlli_jax.experiments.teaching.config import TeachingStudy
 
     Study: TypeAlias = StudyConfig | MarketConfig | TeachingStudy | Sweep
+
+
+def kind_of(content: Mapping[str, Any]) -> Literal["selection", "market", "teaching", "sweep"]:
+    """Which kind of study a file holds, by the block that only that kind has."""
+    if "sweep" in content:
+        return "sweep"
+    return "teaching" if "methods" in content else "market" if "market" in content else "selection"
 
 
 def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
@@ -74,12 +82,12 @@ def carry_out(
         InputError: whatever the study asks for cannot be had; what is finished is kept.
     """
     if isinstance(study, StudyConfig):
-        from rlli_jax.experiments import judging
+        from rlli_jax.experiments.selection import judging
 
         with open_run(path, study, existing):
             problem = judging.judge(study, path, console)
             if train:
-                from rlli_jax.experiments import studies
+                from rlli_jax.experiments.selection import study as studies
 
                 studies.train_all(study, path, problem, console)
                 studies.human_opinion(study, path, problem)

@@ -7,14 +7,9 @@ import tiny_study
 import yaml
 
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.config import (
-    Learned,
-    from_yaml,
-    load_config,
-    parse_config,
-    read_yaml,
-    to_yaml,
-)
+from rlli_jax.experiments.policies import Learned
+from rlli_jax.experiments.selection.config import load_config, parse_config
+from rlli_jax.experiments.yaml_blocks import from_yaml, read_yaml, to_yaml
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

@@ -15,10 +15,10 @@ from rich.console import Console
 from small_learners import SIZES, known
 
 from rlli_jax.errors import InputError
-from rlli_jax.experiments import studies
-from rlli_jax.experiments.config import load_config, parse_config
 from rlli_jax.experiments.market.config import parse_market_config
 from rlli_jax.experiments.run_directory import read_config
+from rlli_jax.experiments.selection import study as studies
+from rlli_jax.experiments.selection.config import load_config, parse_config
 from rlli_jax.experiments.serving import export_policy, load_policy, select
 from rlli_jax.experiments.sweeps.config import load_sweep
 from rlli_jax.experiments.sweeps.plan import make_plan

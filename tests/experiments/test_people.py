@@ -10,8 +10,9 @@ from PIL import Image
 from rich.console import Console
 
 from rlli_jax.errors import InputError
-from rlli_jax.experiments import tables
-from rlli_jax.experiments.config import load_config
+from rlli_jax.experiments.selection.config import load_config
+from rlli_jax.experiments.selection.tables import build_problem
+from rlli_jax.experiments.sources import join
 from rlli_jax.personas import Persona, Population
 from rlli_jax.personas.questionnaire import ipip50
 from rlli_jax.qoe import QoETable
@@ -50,7 +51,7 @@ def write_files(folder: Path) -> Path:
 def test_people_are_joined_to_their_ratings_with_gaps(tmp_path):
     config = load_config(write_files(tmp_path))
     with pytest.warns(UserWarning, match="left out") as warned:
-        problem = tables.build_problem(config, Console(file=StringIO()))
+        problem = build_problem(config, Console(file=StringIO()))
     said = " ".join(str(warning.message) for warning in warned)
     assert "files that are no .png, .jpg, .jpeg, .webp (1): oil/a cow.heic" in said
     assert "1 with scores only (Eve); 1 with a personality only (Dee)" in said
@@ -91,4 +92,4 @@ def test_a_study_from_peoples_files_alone_is_judged_learned_and_reported(tmp_pat
 
 def test_people_whose_names_never_meet_are_refused():
     with pytest.raises(InputError, match=r"no name is in both.*scores only \(ann\).*\(Ann\)"):
-        tables.join(Population.named(["ann"]), Population((Persona("Ann", (3.0,) * 5),)))
+        join(Population.named(["ann"]), Population((Persona("Ann", (3.0,) * 5),)))

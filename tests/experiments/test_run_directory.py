@@ -13,8 +13,8 @@ import tiny_study
 import yaml
 
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.config import load_config
 from rlli_jax.experiments.run_directory import open_run, read_config, write_json
+from rlli_jax.experiments.selection.config import load_config
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import tiny_study
 from PIL import Image
 
 from rlli_jax.errors import InputError
-from rlli_jax.experiments import studies
-from rlli_jax.experiments.config import load_config
-from rlli_jax.experiments.tables import build_problem
+from rlli_jax.experiments.selection import study as studies
+from rlli_jax.experiments.selection.config import load_config
+from rlli_jax.experiments.selection.tables import build_problem
 from rlli_jax.personas import Population
 from rlli_jax.qoe import QoETable
 from rlli_jax.report import render

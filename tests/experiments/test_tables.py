@@ -9,8 +9,10 @@ import pytest
 import tiny_study
 
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.config import OpenAI, TableBlock, Transformers, load_config
-from rlli_jax.experiments.tables import build_problem, impute, inquire, prepare, split
+from rlli_jax.experiments.judge_blocks import OpenAI, Transformers
+from rlli_jax.experiments.selection.config import TableBlock, load_config
+from rlli_jax.experiments.selection.tables import build_problem, impute, prepare, split
+from rlli_jax.experiments.sources import inquire
 from rlli_jax.qoe import QoETable
 from rlli_jax.qoe.reliability import shrink
 
@@ -326,4 +328,7 @@ def test_a_judge_that_does_not_draw_is_asked_once(tmp_path):
             judge=openai | more,
             population={"sample": {"size": 2}},
         )
-        assert inquire(load_config(study)).samples == (3 if draws else 1)
+        config = load_config(study)
+        assert inquire(config.population, config.catalog, config.judge).samples == (
+            3 if draws else 1
+        )

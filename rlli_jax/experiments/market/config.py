@@ -7,25 +7,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from rlli_jax.experiments.config import (
+from rlli_jax.experiments.judge_blocks import AnyJudge
+from rlli_jax.experiments.policies import Learned, by_learner, each_once
+from rlli_jax.experiments.selection.config import StudyConfig, parse_config
+from rlli_jax.experiments.sources import CatalogBlock, PopulationBlock
+from rlli_jax.experiments.yaml_blocks import (
     UNKNOWN_TRAITS,
-    AnyJudge,
     Block,
-    CatalogBlock,
-    Learned,
     NumpySeed,
-    PopulationBlock,
     Positive,
     Seed,
-    StudyConfig,
+    StudyBlock,
     Whole,
     beside_file,
-    by_learner,
     exactly_one,
     parse_as,
-    parse_config,
     read_yaml,
     require_file_name,
 )
@@ -132,10 +130,9 @@ class Bandit(Block):
 class MarketLearned(Learned):
     """A policy that learns for a number of iterations (collect, update)."""
 
-    observation: Annotated[tuple[MarketObservationPart, ...], Field(min_length=1)] = (  # type: ignore[assignment]
-        "providers",
-        "task",
-    )
+    observation: Annotated[
+        tuple[MarketObservationPart, ...], Field(min_length=1), AfterValidator(each_once)
+    ] = ("providers", "task")
     """Parts of the observation, in this order."""
     mask: bool = False
     """Whether providers without room are ruled out."""
@@ -166,15 +163,9 @@ class MarketEvaluation(Block):
     """Whether the offline optimum of each episode is found (seconds each)."""
 
 
-class MarketConfig(Block):
+class MarketConfig(StudyBlock):
     """A whole study of the edge market."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    """Of the study; its run directory is runs/<name> if none is given."""
-    description: str = ""
-    """One or two sentences that the report shows."""
-    seed: Seed = 0
-    """All random numbers of the study follow from it."""
     seeds: Positive = 8
     """Runs of every policy, side by side."""
     checkpoint_every: Positive = 50
@@ -186,7 +177,7 @@ class MarketConfig(Block):
     with as many providers as the fleet has. Without them a picture is worth its utility."""
     catalog: CatalogBlock | None = None
     """What they are shown."""
-    judge: Annotated[AnyJudge, Field(discriminator="kind")] | None = None
+    judge: AnyJudge | None = None
     """Who rates a picture as a persona."""
     policies: Annotated[dict[str, AnyMarketPolicy], Field(min_length=1)]
     """Every policy by a name of your own; each is trained (if it learns) and evaluated."""
@@ -240,10 +231,6 @@ class MarketConfig(Block):
                         "remove the part"
                     )
         return self
-
-    def dump(self) -> dict[str, Any]:
-        """The resolved config as plain values, as ``config.yaml`` holds it."""
-        return self.model_dump(mode="json", exclude_none=True)
 
 
 def load_market_config(path: str | Path, overrides: Sequence[str] = ()) -> MarketConfig:

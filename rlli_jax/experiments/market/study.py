@@ -40,7 +40,6 @@ from rlli_jax.envs.edge_market import (
 from rlli_jax.envs.edge_market.optimum import offline_optimum
 from rlli_jax.envs.edge_market.regret import RegretMarket
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.config import Reference, StudyConfig
 from rlli_jax.experiments.market.config import (
     Bandit,
     MarketConfig,
@@ -49,7 +48,7 @@ from rlli_jax.experiments.market.config import (
 )
 from rlli_jax.experiments.market.episodes import Episodes, as_policy, gather, play_all
 from rlli_jax.experiments.run_directory import write_json, write_npz
-from rlli_jax.experiments.tables import build_problem
+from rlli_jax.experiments.sources import judged
 from rlli_jax.experiments.training import Checkpoints, policy_keys, train, training_progress
 from rlli_jax.names import MarketObservationPart
 from rlli_jax.personas import Population
@@ -145,17 +144,11 @@ def _users(config: MarketConfig, path: Path, fleet: Fleet, console: Console) -> 
     if not (path / "table.npz").exists():
         assert config.catalog is not None
         assert config.judge is not None
-        # The oracle's part of another study with the same blocks.
-        study = StudyConfig(
-            name=config.name,
-            population=config.population,
-            catalog=config.catalog,
-            judge=config.judge,
-            policies={"random": Reference(learner="random")},
-        )
-        problem = build_problem(study, console)
-        problem.population.to_csv(path / "population.csv")
-        problem.table.save(path / "table.npz")
+        inquiry, table = judged(config.population, config.catalog, config.judge, console)
+        if config.judge.on_missing == "impute":
+            table = table.imputed()
+        inquiry.population.select(table.users).to_csv(path / "population.csv")
+        table.save(path / "table.npz")
     table = QoETable.load(path / "table.npz")
     if len(table.providers) != len(fleet):
         raise InputError(

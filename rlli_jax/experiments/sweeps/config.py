@@ -17,14 +17,13 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from rlli_jax.checking import one_sentence
 from rlli_jax.errors import InputError, shown
-from rlli_jax.experiments.config import (
+from rlli_jax.experiments.policies import Learned
+from rlli_jax.experiments.selection.config import StudyConfig, parse_config
+from rlli_jax.experiments.yaml_blocks import (
     Block,
-    Learned,
     NumpySeed,
     Positive,
-    StudyConfig,
     exactly_one,
-    parse_config,
     read_yaml,
     set_key,
 )

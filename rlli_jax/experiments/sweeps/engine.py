@@ -27,7 +27,7 @@ from rlli_jax.envs.provider_selection import EnvParams
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.memory import free_bytes, tree_bytes
 from rlli_jax.experiments.run_directory import write_npz
-from rlli_jax.experiments.studies import expected_score
+from rlli_jax.experiments.selection.study import expected_score
 from rlli_jax.experiments.sweeps.plan import Group, shared_leaves, stack
 from rlli_jax.experiments.training import Checkpoints, sound_parameters
 from rlli_jax.learners.compiling import EVALUATE, START, TRAIN, compiler_options

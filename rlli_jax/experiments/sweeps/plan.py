@@ -14,9 +14,10 @@ import numpy as np
 
 from rlli_jax.envs.provider_selection import EnvParams, ProviderSelection, make_params
 from rlli_jax.errors import InputError, shown
-from rlli_jax.experiments.config import Learned, StudyConfig
+from rlli_jax.experiments.policies import Learned
+from rlli_jax.experiments.selection.config import StudyConfig
+from rlli_jax.experiments.selection.tables import Problem, build_problem
 from rlli_jax.experiments.sweeps.config import Sweep
-from rlli_jax.experiments.tables import Problem, build_problem
 from rlli_jax.experiments.training import policy_keys
 from rlli_jax.learners.core import Learner, PyTree
 from rlli_jax.names import owner

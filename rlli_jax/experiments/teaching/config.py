@@ -7,17 +7,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from rlli_jax.experiments.config import (
+from rlli_jax.experiments.run_directory import read_values
+from rlli_jax.experiments.yaml_blocks import (
     Block,
     Positive,
-    Seed,
+    StudyBlock,
     Whole,
     beside_file,
     parse_as,
     read_yaml,
     require_file_name,
 )
-from rlli_jax.experiments.run_directory import read_values
 from rlli_jax.language.t5.model import ComputeDtype
 from rlli_jax.learners.ppo import PPOHyperparams
 from rlli_jax.teaching.bidirectional import Method, TeachingConfig, TeachingHyperparams
@@ -66,9 +66,6 @@ class Loaded(Block):
     """Of the model's matrix products; bfloat16 is what accelerators are fast at."""
 
 
-KINDS = {"task": ("go_to_red_ball", "provider_selection"), "teacher": ("stand_in", "t5")}
-
-
 class CaseBlock(Block):
     """One length of training; the paper has two, of 40 and of 2,100 iterations."""
 
@@ -107,15 +104,9 @@ class LanguagePolicyBlock(Block):
         return {"anneal": 1.0} | given if isinstance(given, dict) else given
 
 
-class TeachingStudy(Block):
-    """A whole study."""
+class TeachingStudy(StudyBlock):
+    """A whole study of teaching."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    """Of the study; its run directory is runs/<name> if none is given."""
-    description: str = ""
-    """One or two sentences that the report shows."""
-    seed: Seed = 0
-    """All random numbers of the study follow from it."""
     seeds: Annotated[Whole, Field(gt=1)] = 10
     """Runs of every method, side by side."""
     task: Annotated[Ball | Providers, Field(discriminator="kind")]
@@ -171,10 +162,6 @@ class TeachingStudy(Block):
         """The block ``config`` as a case has it."""
         return replace(self.config, num_envs=case.num_envs or self.config.num_envs)
 
-    def dump(self) -> dict[str, Any]:
-        """The resolved config as plain values, as ``config.yaml`` holds it."""
-        return self.model_dump(mode="json", exclude_none=True)
-
 
 def load_study(path: str | Path, overrides: Sequence[str] = ()) -> TeachingStudy:
     """Read a study from YAML, with overrides ``key.path=value`` on top.
@@ -189,7 +176,7 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> TeachingStudy
 
 def parse_study(content: Any, *, source: str, folder: Path | None) -> TeachingStudy:
     """Check plain values; paths are relative to ``folder``. Raises InputError as above."""
-    return parse_as(TeachingStudy, content, source=source, folder=folder, kinds=KINDS)
+    return parse_as(TeachingStudy, content, source=source, folder=folder)
 
 
 def read_study(path: Path) -> TeachingStudy:

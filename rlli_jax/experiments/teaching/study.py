@@ -22,9 +22,9 @@ import numpy as np
 from rich.console import Console
 
 from rlli_jax.envs.provider_selection import make_params
-from rlli_jax.experiments.config import load_config
 from rlli_jax.experiments.run_directory import write_json, write_npz
-from rlli_jax.experiments.tables import build_problem
+from rlli_jax.experiments.selection.config import load_config
+from rlli_jax.experiments.selection.tables import build_problem
 from rlli_jax.experiments.teaching.config import (
     Ball,
     CaseBlock,

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from rlli_jax.envs.provider_selection import EnvParams, ProviderSelection, make_params
-from rlli_jax.experiments.config import Learned, Reference, StudyConfig
 from rlli_jax.experiments.run_directory import write_json, write_npz
-from rlli_jax.experiments.tables import Problem
+from rlli_jax.experiments.selection.config import Reference, SelectionLearned, StudyConfig
+from rlli_jax.experiments.selection.tables import Problem
 from rlli_jax.experiments.training import (
     Checkpoints,
     evaluate_seeds,
@@ -36,7 +36,7 @@ def train_all(config: StudyConfig, path: Path, problem: Problem, console: Consol
 
 def _run_policy(
     name: str,
-    block: Learned | Reference,
+    block: SelectionLearned | Reference,
     config: StudyConfig,
     path: Path,
     problem: Problem,
@@ -65,7 +65,7 @@ def _run_policy(
         "steps_per_second": None,
     }
     episodes = config.evaluation.episodes
-    if isinstance(block, Learned):
+    if isinstance(block, SelectionLearned):
         learner = block.make(env)
         task = progress.add_task(name, total=block.iterations, note="compiling")
 

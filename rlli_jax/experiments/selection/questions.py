@@ -4,8 +4,9 @@ from contextlib import closing
 from pathlib import Path
 
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.config import LanguageModel, OpenAI, StudyConfig
-from rlli_jax.experiments.tables import asked_once, inquire
+from rlli_jax.experiments.judge_blocks import LanguageModel, OpenAI
+from rlli_jax.experiments.selection.config import StudyConfig
+from rlli_jax.experiments.sources import asked_once, inquire
 from rlli_jax.judges.batch_files import too_large
 from rlli_jax.judges.openai import OpenAIJudge
 from rlli_jax.oracle import open_store, plan
@@ -14,7 +15,7 @@ from rlli_jax.oracle.batches import export_batch, import_batch
 
 def plan_questions(config: StudyConfig) -> str:
     """What asking the judge would mean now, as lines for people."""
-    inquiry, block = inquire(config), config.judge
+    inquiry, block = inquire(config.population, config.catalog, config.judge), config.judge
     questions = inquiry.questions()
     if not isinstance(block, LanguageModel):
         return f"{len(questions):,} questions; the {block.kind} judge costs nothing"
@@ -37,7 +38,7 @@ def export_missing(config: StudyConfig, path: Path) -> str:
     Raises:
         InputError: the judge is no server's model, or the file cannot be written.
     """
-    inquiry, block = inquire(config), config.judge
+    inquiry, block = inquire(config.population, config.catalog, config.judge), config.judge
     judge = _server(inquiry.judge)
     assert isinstance(block, OpenAI)  # the only block that makes such a judge
     with closing(open_store(block.store, read_only=True)) as store:
@@ -52,7 +53,7 @@ def import_answers(config: StudyConfig, path: Path) -> str:
     Raises:
         InputError: the judge is no server's model, or the file cannot be read.
     """
-    inquiry, block = inquire(config), config.judge
+    inquiry, block = inquire(config.population, config.catalog, config.judge), config.judge
     judge = _server(inquiry.judge)
     assert isinstance(block, OpenAI)  # the only block that makes such a judge
     with closing(open_store(block.store)) as store:

@@ -1,36 +1,19 @@
-"""From a config to the table: who, what, judged by whom."""
+"""The tables of a study of provider selection: who, what, judged by whom; and what is held out."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import dataclass, fields, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
 
 from rlli_jax.catalog import Catalog
-from rlli_jax.errors import InputError, listed
-from rlli_jax.experiments.config import (
-    CalibrateBlock,
-    CatalogBlock,
-    LanguageModel,
-    PopulationBlock,
-    Psychometric,
-    Recorded,
-    RecordedScores,
-    StudyConfig,
-    TableBlock,
-    Transformers,
-)
-from rlli_jax.judges import Answer, Judge, PaidJudge, Scale, scale_of
-from rlli_jax.names import OnMissing
-from rlli_jax.oracle import Budget, Questions, ask, build_questions, open_store
+from rlli_jax.errors import InputError
+from rlli_jax.experiments.selection.config import CalibrateBlock, StudyConfig, TableBlock
+from rlli_jax.experiments.sources import judged, recorded
+from rlli_jax.oracle import ask
 from rlli_jax.personas import Population
-from rlli_jax.personas.questionnaire import population_from_answers
 from rlli_jax.qoe import QoETable
 from rlli_jax.qoe.reliability import Reliability, reliability, shrink
 
@@ -78,180 +61,15 @@ class Calibrated:
         }
 
 
-@dataclass(frozen=True)
-class Inquiry:
-    """Who is to be asked what, before anybody is asked."""
-
-    judge: Judge
-    population: Population
-    catalog: Catalog
-    scale: Scale
-    samples: int
-
-    def questions(self) -> Questions:
-        """All questions, in the order of the table [K, R, L, S]."""
-        return build_questions(self.population, self.catalog, self.scale, self.samples)
-
-    def table(self, answers: Sequence[Answer], on_missing: OnMissing = "mask") -> QoETable:
-        """Lay down the answers to :meth:`questions`."""
-        return QoETable.from_answers(
-            answers,
-            population=self.population,
-            catalog=self.catalog,
-            scale=self.scale,
-            judge=self.judge.identity,
-            samples=self.samples,
-            on_missing=on_missing,
-        )
-
-
-def load_catalog(block: CatalogBlock) -> Catalog:
-    """Open the catalog and check that every picture can be read."""
-    if block.studio:
-        return Catalog.studio()
-    if block.folder is not None:
-        catalog = Catalog.from_folder(block.folder)
-    else:
-        assert block.manifest is not None  # the config says that one of the three is given
-        catalog = Catalog.from_manifest(block.manifest, pictures=block.pictures)
-    catalog.check()
-    return catalog
-
-
-def load_population(block: PopulationBlock) -> Population:
-    """Read or draw the users."""
-    if block.sample is not None:
-        sample = block.sample
-        people = Population.sample(
-            sample.size, group=sample.group, seed=sample.seed, correlations=sample.correlations
-        )
-    elif block.csv is not None:
-        people = Population.from_csv(block.csv, scale=block.range)
-    elif block.questionnaire is not None:
-        people = population_from_answers(block.questionnaire, max_missing=block.max_missing)
-    else:
-        assert block.bigfive_test is not None  # the config says that one of the four is given
-        people = Population.from_bigfive_test(block.bigfive_test)
-    return people.worded(block.wording)
-
-
-def _recorded(block: RecordedScores, catalog: Catalog) -> Inquiry:
-    """A file of scores, which knows its users and its number of samples."""
-    from rlli_jax.judges.recorded import RecordedJudge  # and with it pandas
-
-    scale = scale_of(block.scale)
-    judge = RecordedJudge.from_file(
-        block.path, catalog, scale=scale, columns=block.columns or None, user=block.user
-    )
-    return Inquiry(judge, judge.population(), catalog, scale, judge.samples)
-
-
-def join(judged: Population, known: Population) -> Population:
-    """The people in both, in the order of ``judged``; warns of those who are in one only.
-
-    Raises:
-        InputError: nobody is in both.
-    """
-    there = set(known.names)
-    both = [name for name in judged.names if name in there]
-    unmatched = [
-        f"{len(names)} with {what} only ({listed(names)})"
-        for what, names in (
-            ("scores", [name for name in judged.names if name not in there]),
-            ("a personality", [name for name in known.names if name not in set(both)]),
-        )
-        if names
-    ]
-    if not both:
-        raise InputError(
-            f"population: no name is in both files, {' and '.join(unmatched)}; people are joined "
-            "by name, so spell them alike."
-        )
-    if unmatched:
-        warnings.warn(f"left out people who are in one file: {'; '.join(unmatched)}.", stacklevel=2)
-    return known.select(both)
-
-
-def language_model(block: LanguageModel) -> PaidJudge:
-    """The language model of a config; nothing is loaded or connected before it is asked."""
-    shared = {"model", "revision", "both_orders", "longest_side", "min_valid_mass"}
-    if isinstance(block, Transformers):
-        from rlli_jax.judges.transformers import TransformersJudge
-
-        return TransformersJudge(
-            **block.model_dump(include=shared | {"device", "dtype", "batch_size"})
-        )
-    from rlli_jax.judges.completions import Completions
-    from rlli_jax.judges.openai import Limits, OpenAIJudge
-
-    limits = {field.name for field in fields(Limits)}
-    own = {"base_url", "key_variable", "image_tokens"}
-    return OpenAIJudge(
-        Completions(**block.model_dump(include={field.name for field in fields(Completions)})),
-        limits=Limits(**block.model_dump(include=limits)),
-        **block.model_dump(include=own),
-    )
-
-
-def _stand_in(block: Psychometric, catalog: Catalog) -> Judge:
-    """The embedded judge."""
-    from rlli_jax.judges.psychometric import PsychometricJudge  # and with it image features
-
-    return PsychometricJudge(
-        catalog, preset=block.preset, strength=block.strength, noise=block.noise, seed=block.seed
-    )
-
-
-def inquire(config: StudyConfig) -> Inquiry:
-    """Who is to be asked what.
-
-    Raises:
-        InputError: anything that is wrong with the files that the config names.
-    """
-    catalog = load_catalog(config.catalog)
-    block = config.judge
-    if isinstance(block, Recorded):
-        inquiry = _recorded(block, catalog)
-        if config.population is None:
-            return inquiry
-        people = join(inquiry.population, load_population(config.population))
-        return replace(inquiry, population=people)
-    assert config.population is not None  # checked by the config
-    population = load_population(config.population)
-    judge = language_model(block) if isinstance(block, LanguageModel) else _stand_in(block, catalog)
-    samples = block.samples if not isinstance(block, LanguageModel) or block.draws else 1
-    return Inquiry(judge, population, catalog, scale_of(block.scale), samples)
-
-
-def asked_once(block: LanguageModel) -> str:
-    """Why a judge that does not draw is asked fewer times than ``judge.samples`` says."""
-    return (
-        f"judge.samples is {block.samples}, but this judge does not draw and its repeats would be "
-        "equal: each question is asked once"
-    )
-
-
 def build_problem(config: StudyConfig, console: Console | None = None) -> Problem:
     """Ask the judge everything and lay the answers down as tables.
 
     Raises:
         InputError: anything that is wrong with the files that the config names.
     """
-    inquiry, block = inquire(config), config.judge
-    # Imputing is learning from other answers: it waits until some are set aside.
-    on_missing: OnMissing = "mask" if block.on_missing == "impute" else block.on_missing
-    if isinstance(block, LanguageModel):
-        console = console or Console(stderr=True)
-        tell = partial(console.print, highlight=False, markup=False)
-        if inquiry.samples < block.samples:
-            tell(asked_once(block))
-        with closing(open_store(block.store, message=tell)) as store:
-            budget = Budget(**block.budget.model_dump())
-            answers = ask(inquiry.judge, inquiry.questions(), store, budget=budget, console=console)
-    else:
-        answers = ask(inquiry.judge, inquiry.questions())
-    given = _rated_in_both_parts(config.table, inquiry.table(answers, on_missing))
-    if block.on_missing == "impute":
+    inquiry, table = judged(config.population, config.catalog, config.judge, console)
+    given = _rated_in_both_parts(config.table, table)
+    if config.judge.on_missing == "impute":
         given = impute(config.table, given)
     if config.table.calibrate is None:
         calibrated, population = None, inquiry.population.select(given.users)
@@ -317,12 +135,9 @@ def _calibrated(
     are what a held-out choice is worth: by the calibration's prediction a provider whose offset
     is overestimated would be a good choice.
     """
-    from rlli_jax.judges.recorded import RecordedJudge
     from rlli_jax.qoe.calibration import calibrate, calibration_curve, human_scores
 
-    people = _recorded(block.human, catalog).judge
-    assert isinstance(people, RecordedJudge)
-    opinion = human_scores(people, given)
+    opinion = human_scores(block.human.make(catalog), given)
     table, held_out = _split(config, given)
     human = opinion[np.isin(given.requests, table.requests)]
     scored = np.flatnonzero(~np.isnan(human).all(1))
@@ -377,7 +192,7 @@ def split(
     human = None
     if config.evaluation.human is not None:
         block = config.evaluation.human
-        opinion = _recorded(block, catalog)
+        opinion = recorded(block, catalog)
         scores = opinion.table(ask(opinion.judge, opinion.questions()))
         if len(scores.users) != 1:
             raise InputError(

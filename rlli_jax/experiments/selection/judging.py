@@ -9,9 +9,10 @@ from rich.console import Console
 
 from rlli_jax.catalog import Catalog
 from rlli_jax.catalog.pictures import shrink
-from rlli_jax.experiments.config import LanguageModel, StudyConfig
+from rlli_jax.experiments.judge_blocks import LanguageModel
 from rlli_jax.experiments.run_directory import write_json
-from rlli_jax.experiments.tables import Problem, build_problem, load_catalog, split
+from rlli_jax.experiments.selection.config import StudyConfig
+from rlli_jax.experiments.selection.tables import Problem, build_problem, split
 from rlli_jax.files import whole
 from rlli_jax.personas import Population
 from rlli_jax.qoe import QoETable
@@ -55,7 +56,7 @@ def judge(config: StudyConfig, path: Path, console: Console) -> Problem:
 def _read_problem(config: StudyConfig, path: Path) -> Problem:
     table = QoETable.load(path / "table.npz")
     population = Population.from_csv(path / "population.csv", traits=config.knows_traits)
-    catalog = load_catalog(config.catalog)
+    catalog = config.catalog.load()
     # A run of before valued choices by the table that policies played.
     worth = QoETable.load(path / HELD_OUT) if (path / HELD_OUT).exists() else None
     return split(config, population, catalog, table, worth)

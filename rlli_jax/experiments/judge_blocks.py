@@ -1,0 +1,281 @@
+"""Who rates: one block for each kind of judge, which builds it."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import (
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
+
+from rlli_jax.catalog import Catalog
+from rlli_jax.errors import InputError
+from rlli_jax.experiments.yaml_blocks import Block, Positive, Whole, beside_file
+from rlli_jax.judges import Judge, PaidJudge, scale_of
+from rlli_jax.names import OnMissing
+
+if TYPE_CHECKING:  # pandas comes with it
+    from rlli_jax.judges.recorded import RecordedJudge
+
+SHARED = {"model", "revision", "both_orders", "longest_side", "min_valid_mass"}
+MOST_LABELS = 101  # of a language model's scale, which every prompt lists: 0-100
+
+
+class JudgeBlock(Block):
+    """What every judge has."""
+
+    scale: str | tuple[str, ...] = "adjectives"
+    """A name, a-b, or labels from worst to best."""
+
+    @field_validator("scale", mode="before")
+    @classmethod
+    def _texts(cls, scale: Any) -> Any:
+        if isinstance(scale, str):
+            return scale
+        if not isinstance(scale, list | tuple):
+            raise ValueError("write a name, two ends such as 1-7, or a list of labels")
+        for label in scale:
+            if isinstance(label, bool) or not isinstance(label, str | int | float):
+                raise ValueError(
+                    f"the label {str(label).lower()} is no text; put it into quotes "
+                    "(YAML reads yes, no, on and off as true and false)"
+                )
+        return tuple(str(label) for label in scale)
+
+    @field_validator("scale")
+    @classmethod
+    def _known(cls, scale: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        try:
+            return scale_of(scale).name if isinstance(scale, str) else scale_of(scale).labels
+        except InputError as error:
+            raise ValueError(str(error)) from None
+
+
+class Psychometric(JudgeBlock):
+    """The embedded linear model: a stand-in for a language model."""
+
+    kind: Literal["psychometric"]
+    """Which form of this block it is."""
+    samples: Positive = 1
+    """How often it is asked the same."""
+    preset: str = "replicated"
+    """Which published correlations it rests on."""
+    strength: Annotated[float, Field(ge=0)] = 1.0
+    """Factor of those correlations."""
+    noise: Annotated[float, Field(ge=0)] = 0.3
+    """Standard deviation of an answer, in units of the scores' own."""
+    seed: Whole = 0
+    """Of that noise."""
+    on_missing: OnMissing = "raise"
+    """What a picture without a rating does: raise an error, mask the choice out, or impute."""
+
+    @property
+    def times(self) -> int:
+        """How often each question is asked."""
+        return self.samples
+
+    def make(self, catalog: Catalog) -> Judge:
+        """The judge of these pictures."""
+        from rlli_jax.judges.psychometric import PsychometricJudge  # and with it image features
+
+        return PsychometricJudge(
+            catalog, preset=self.preset, strength=self.strength, noise=self.noise, seed=self.seed
+        )
+
+
+class RecordedScores(JudgeBlock):
+    """Scores from a table (CSV, TSV, Parquet, Excel), with as many samples as that has."""
+
+    kind: Literal["recorded"]
+    """Which form of this block it is."""
+    path: Path
+    """Of the scores: CSV, Parquet or Excel."""
+    columns: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
+    """Which columns hold what, where their names differ."""
+    user: str | None = None
+    """If all scores are one user's."""
+
+    _paths = field_validator("path")(beside_file)
+
+    def make(self, catalog: Catalog) -> "RecordedJudge":
+        """The judge of these pictures. Raises InputError for a mistake in the file."""
+        from rlli_jax.judges.recorded import RecordedJudge
+
+        return RecordedJudge.from_file(
+            self.path,
+            catalog,
+            scale=scale_of(self.scale),
+            columns=self.columns or None,
+            user=self.user,
+        )
+
+
+class Recorded(RecordedScores):
+    """The judge that replays such scores."""
+
+    on_missing: OnMissing = "mask"
+    """What a picture without a score does; masked by default, as people rate some, not all."""
+
+
+class BudgetBlock(Block):
+    """The most that one command may use up of a language model; what is left is asked later."""
+
+    questions: Annotated[int, Field(ge=0)] | None = None
+    """Questions asked."""
+    tokens: Annotated[int, Field(ge=0)] | None = None
+    """Tokens of prompts and answers."""
+    money: Annotated[float, Field(ge=0)] | None = None
+    """In the currency of the prices."""
+
+
+class LanguageModel(JudgeBlock):
+    """What the language models share. Their answers are kept in a store and never paid twice."""
+
+    model: str
+    """Name or folder of the model."""
+    revision: str | None = None
+    """Of the model; part of the key of every answer."""
+    samples: Positive = 1
+    """How often it is asked the same."""
+    both_orders: bool = False
+    """Average over labels from worst to best and from best to worst."""
+    longest_side: Positive | None = None
+    """Pixels; larger pictures are scaled down to it."""
+    min_valid_mass: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Least probability on the labels; an answer with less is invalid."""
+    store: str | None = None
+    """A file, or postgresql://user@host/database; else the user's folder."""
+    budget: BudgetBlock = BudgetBlock()
+    """The most that one command may use up."""
+    on_missing: OnMissing = "raise"
+    """What a question without an answer does: raise an error, mask the choice out, or impute."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether repeated answers to one question are independent draws."""
+        raise NotImplementedError
+
+    @property
+    def times(self) -> int:
+        """How often each question is asked: once, if the answers would be equal."""
+        return self.samples if self.draws else 1
+
+    def make(self, catalog: Catalog) -> PaidJudge:
+        """The judge; nothing is loaded or connected before it is asked."""
+        raise NotImplementedError
+
+    @field_validator("scale")
+    @classmethod
+    def _not_too_long(cls, scale: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        labels = scale_of(scale).labels
+        if len(labels) > MOST_LABELS:
+            raise ValueError(
+                f"a language model chooses one of the labels, of which this scale has "
+                f"{len(labels):,}; give at most {MOST_LABELS}"
+            )
+        return scale
+
+    @field_validator("store")
+    @classmethod
+    def _file_beside(cls, store: str | None, info: ValidationInfo) -> str | None:
+        if store is None or "://" in store:
+            return store
+        return str(beside_file(Path(store).expanduser(), info))
+
+
+class Transformers(LanguageModel):
+    """A vision-language model in this process, by name or folder; needs the extra ``llm``."""
+
+    kind: Literal["transformers"]
+    """Which form of this block it is."""
+    device: str = "auto"
+    """Where the model runs; auto: a GPU if there is one."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the weights."""
+    batch_size: Positive = 16
+    """Personas that are scored together."""
+
+    @property
+    def draws(self) -> bool:
+        """Never: a rating is computed from the probabilities of all labels."""
+        return False
+
+    def make(self, catalog: Catalog) -> PaidJudge:
+        """The judge; nothing is loaded before it is asked."""
+        from rlli_jax.judges.transformers import TransformersJudge
+
+        own = {"device", "dtype", "batch_size"}
+        return TransformersJudge(**self.model_dump(include=SHARED | own))
+
+
+class OpenAI(LanguageModel):
+    """A model behind an OpenAI-compatible server; the key comes from the environment."""
+
+    kind: Literal["openai"]
+    """Which form of this block it is."""
+    base_url: str | None = None
+    """Of the server, with /v1; OpenAI's own if not given."""
+    key_variable: str = "OPENAI_API_KEY"
+    """The environment variable that holds the key."""
+    scoring: Literal["auto", "logprobs", "text"] = "auto"
+    """Whether a rating is the expectation over the labels' log-probabilities or the label that
+    was written; auto: what the server can do."""
+    temperature: Annotated[float, Field(ge=0)] | None = 0.0
+    """At which the answer is drawn."""
+    max_tokens: Positive | None = 16
+    """Null: not sent, as for servers that want another name."""
+    top_logprobs: Annotated[int, Field(ge=1, le=20)] = 20
+    """Log-probabilities asked for at the first token."""
+    seed: Whole | None = None
+    """Sent with every question, for servers that know it."""
+    extra: dict[str, Any] = Field(default_factory=dict)
+    """Further fields of a request."""
+    price_in: Annotated[float, Field(ge=0)] | None = None
+    """Per million tokens."""
+    price_out: Annotated[float, Field(ge=0)] | None = None
+    """Per million tokens of answers."""
+    image_tokens: Positive = 576
+    """Of a picture, for plans."""
+    concurrency: Positive = 16
+    """Questions under way together."""
+    requests_per_minute: Annotated[float, Field(gt=0)] | None = None
+    """The most that the server allows."""
+    tokens_per_minute: Annotated[float, Field(gt=0)] | None = None
+    """The most that the server allows."""
+    timeout: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds."""
+    retries: Annotated[int, Field(ge=0)] = 6
+    """Further tries after a failure that may pass."""
+
+    @model_serializer(mode="wrap")
+    def _with_nulls(
+        self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        """Keep the nulls that mean something, which a dump without nulls would turn into the
+        defaults."""
+        meant = [name for name in ("temperature", "max_tokens") if getattr(self, name) is None]
+        return handler(self) | (dict.fromkeys(meant) if info.exclude_none else {})
+
+    @property
+    def draws(self) -> bool:
+        """Not at temperature 0."""
+        return bool(self.extra.get("temperature", self.temperature) != 0)
+
+    def make(self, catalog: Catalog) -> PaidJudge:
+        """The judge; nothing is connected before it is asked."""
+        from rlli_jax.judges.completions import Completions
+        from rlli_jax.judges.openai import Limits, OpenAIJudge
+
+        def of(kind: type) -> Any:
+            return kind(**self.model_dump(include={field.name for field in fields(kind)}))
+
+        own = {"base_url", "key_variable", "image_tokens"}
+        return OpenAIJudge(of(Completions), limits=of(Limits), **self.model_dump(include=own))
+
+
+AnyJudge = Annotated[Psychometric | Recorded | Transformers | OpenAI, Field(discriminator="kind")]

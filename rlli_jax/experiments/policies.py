@@ -1,0 +1,143 @@
+"""The policies of a study: those that learn, by any learner, and what is common to all."""
+
+from dataclasses import fields
+from functools import cache
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args
+
+from pydantic import (
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    WrapValidator,
+    create_model,
+    model_validator,
+)
+
+from rlli_jax.experiments.yaml_blocks import Block, Positive
+from rlli_jax.learners import LEARNERS, learner_kind
+from rlli_jax.learners.core import Env, Learner
+
+
+def each_once(parts: tuple[str, ...]) -> tuple[str, ...]:
+    """Raise ValueError if a part of an observation is there twice."""
+    for part in parts:
+        if parts.count(part) > 1:
+            raise ValueError(f"{part} is there twice; name each part once")
+    return parts
+
+
+class Learned(Block):
+    """A policy that learns for a number of iterations (collect, update).
+
+    The keys of ``config`` and ``hyperparams`` are those of the learner, see :func:`learned`.
+    """
+
+    iterations: Positive
+    """How often the learner collects steps and updates."""
+    config: Any = None
+    """What decides shapes; a change compiles anew."""
+    hyperparams: Any = None
+    """What a sweep may vary within one compilation."""
+    learner: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
+    """Which learner: a name, or the import path package.module:attribute of a
+    rlli_jax.learners.Kind."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _schedules_span_the_training(cls, block: Any) -> Any:
+        if not isinstance(block, dict) or "learner" not in block:
+            return block
+        if not isinstance(block.get("hyperparams", {}), dict):
+            return block
+        kind, total = learner_kind(block["learner"]), block.get("iterations")
+        schedules = {"total_iterations": total, "anneal": kind.anneal}
+        known = [field.name for field in fields(kind.hyperparams)]
+        hyperparams = {name: schedules[name] for name in schedules if name in known}
+        hyperparams |= block.get("hyperparams", {})
+        if hyperparams.get("total_iterations", total) != total:
+            raise ValueError("hyperparams.total_iterations follows from iterations; remove it")
+        return block | {"hyperparams": hyperparams}
+
+    @classmethod
+    def for_content(cls, content: Any) -> "type[Learned] | None":
+        """The block whose keys ``content`` may have; None if it names no learner by a path."""
+        if cls.model_fields["learner"].annotation is not str:
+            return cls
+        learner = content.get("learner") if isinstance(content, dict) else None
+        return learned(cls, learner) if isinstance(learner, str) and ":" in learner else None
+
+    def __reduce__(self) -> Any:
+        # The class of a learner's blocks is made when it is asked for, so pickle cannot find it.
+        return _learned_block, (type(self).__base__, dict(self))
+
+    def make(self, env: Env) -> Learner:
+        """The learner on an environment."""
+        return learner_kind(self.learner).make(env, self.config)
+
+
+AnyLearned = TypeVar("AnyLearned", bound=Learned)
+
+
+@cache
+def learned(base: type[AnyLearned], learner: str) -> type[AnyLearned]:
+    """The block of one learner: ``base`` with the keys of its config and its hyperparameters.
+
+    Raises InputError as :func:`rlli_jax.learners.learner_kind` does.
+    """
+    kind = learner_kind(learner)
+
+    def key(name: str, annotation: Any, **default: Any) -> Any:
+        return annotation, Field(description=base.model_fields[name].description, **default)
+
+    return create_model(
+        base.__name__.removesuffix("Learned") + kind.config.__name__.removesuffix("Config"),
+        __base__=base,
+        __doc__=f"A policy that learns by {learner}; keys as in {kind.make.__module__}.",
+        config=key("config", kind.config, default=kind.config()),
+        hyperparams=key("hyperparams", kind.hyperparams, default=kind.hyperparams()),
+        learner=key("learner", Literal[learner]),
+    )
+
+
+def _learned_block(base: type[AnyLearned], values: dict[str, Any]) -> AnyLearned:
+    return learned(base, values["learner"]).model_construct(**values)
+
+
+OWN = "own"  # tag of learners that are named by their import path
+
+
+def by_learner(base: type[Learned], *others: type[Block]) -> Any:
+    """The type of a policy block, which ``learner`` tells: that of a learner, or one of ``others``.
+
+    Learners are those of :data:`rlli_jax.learners.LEARNERS`, and any other by its import path.
+    """
+    names = {name: [name] for name in LEARNERS}
+    names |= {b.__name__: list(get_args(b.model_fields["learner"].annotation)) for b in others}
+    tags = {name: tag for tag, known in names.items() for name in known}
+
+    def tag(block: Any) -> str | None:
+        learner = (
+            block.get("learner") if isinstance(block, dict) else getattr(block, "learner", None)
+        )
+        if not isinstance(learner, str):
+            return None
+        return OWN if ":" in learner else tags.get(learner)
+
+    def own(block: Any, handler: Any, info: ValidationInfo) -> Any:
+        kind = base.for_content(block)
+        return handler(block) if kind is None else kind.model_validate(block, context=info.context)
+
+    return Annotated[
+        Union[
+            *(Annotated[learned(base, name), Tag(name)] for name in LEARNERS),
+            *(Annotated[block, Tag(block.__name__)] for block in others),
+            Annotated[base, WrapValidator(own), Tag(OWN)],
+        ],
+        Discriminator(
+            tag,
+            custom_error_type="unknown_learner",
+            custom_error_message=f"learner must be one of {', '.join(tags)}, or the import path "
+            "package.module:attribute of another",
+        ),
+    ]

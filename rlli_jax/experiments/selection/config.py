@@ -1,0 +1,186 @@
+"""A study of provider selection; ``configs/paper.yaml`` shows it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from rlli_jax.experiments.judge_blocks import AnyJudge, RecordedScores
+from rlli_jax.experiments.policies import Learned, by_learner, each_once
+from rlli_jax.experiments.sources import CatalogBlock, PopulationBlock
+from rlli_jax.experiments.yaml_blocks import (
+    UNKNOWN_TRAITS,
+    Block,
+    NumpySeed,
+    Positive,
+    StudyBlock,
+    parse_as,
+    read_yaml,
+    require_file_name,
+)
+from rlli_jax.learners import LEARNERS, learner_kind
+from rlli_jax.names import Assignment, ObservationPart
+
+Observation = Annotated[tuple[ObservationPart, ...], Field(min_length=1), AfterValidator(each_once)]
+
+
+class CalibrateBlock(Block):
+    """A few people's scores, by which judges are weighed and providers corrected."""
+
+    human: RecordedScores
+    """People's scores."""
+    requests: Annotated[int, Field(ge=2)] | None = None
+    """Of the requests that learners see, so many drawn at random by split_seed; None: all."""
+
+
+class TableBlock(Block):
+    """What is done to the table before anything learns from it."""
+
+    standardise: bool = False
+    """Remove every user's level and spread."""
+    shrink: bool = False
+    """Pull noisy cells toward provider and user means."""
+    calibrate: CalibrateBlock | None = None
+    """Judges become one user: what people are to like."""
+    held_out_requests: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Part kept for evaluation."""
+    split_seed: NumpySeed = 0
+    """Of the draw of held-out requests."""
+
+
+class EnvironmentBlock(Block):
+    """How the table is played."""
+
+    assignment: Assignment = "sequential"
+    """sequential: users are served in turn; shared: one provider for all; joint: one for each
+    at once."""
+    rounds: Positive = 1
+    """How often every user is served in an episode."""
+
+
+class Reference(Block):
+    """A policy that does not learn."""
+
+    observation: Observation = ("action", "reward")
+    """Parts of the observation, in this order."""
+    learner: Literal["random", "round_robin", "best_single", "optimal", "greedy"]
+    """Which learner, or which policy that does not learn."""
+
+
+class SelectionLearned(Learned):
+    """A policy that learns for a number of iterations (collect, update)."""
+
+    observation: Observation = ("action", "reward")
+    """Parts of the observation, in this order."""
+
+
+if TYPE_CHECKING:
+    AnyPolicy = SelectionLearned | Reference
+else:
+    AnyPolicy = by_learner(SelectionLearned, Reference)
+
+
+class EvaluationBlock(Block):
+    """How trained policies are judged."""
+
+    episodes: Positive = 256
+    """Played with each trained policy."""
+    human: RecordedScores | None = None
+    """A second table of scores, in which the choices are looked up afterwards: human opinion."""
+
+
+class StudyConfig(StudyBlock):
+    """A whole study of provider selection."""
+
+    seeds: Positive = 10
+    """Runs of every policy, side by side."""
+    checkpoint_every: Positive = 25
+    """Iterations between checkpoints: at most these are lost."""
+    population: PopulationBlock | None = None
+    """Who the users are."""
+    catalog: CatalogBlock
+    """What they are shown."""
+    judge: AnyJudge
+    """Who rates a picture as a persona."""
+    table: TableBlock = TableBlock()
+    """What is done to the scores before anything learns from them."""
+    environment: EnvironmentBlock = EnvironmentBlock()
+    """How the table is played."""
+    policies: Annotated[dict[str, AnyPolicy], Field(min_length=1)]
+    """Every policy by a name of your own; each is trained (if it learns) and evaluated."""
+    evaluation: EvaluationBlock = EvaluationBlock()
+    """How trained policies are judged."""
+
+    @property
+    def knows_traits(self) -> bool:
+        """Whether the users' personalities are known.
+
+        A file of scores does not tell them, and a calibrated judge is nobody in particular.
+        """
+        return self.population is not None and self.table.calibrate is None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "StudyConfig":
+        if self.judge.kind != "recorded" and self.population is None:
+            raise ValueError(
+                f"population: this key is missing; a {self.judge.kind} judge needs users"
+            )
+        if self.judge.kind == "recorded" and self.population and self.population.sample:
+            raise ValueError(
+                "population.sample: people who are drawn have recorded no scores; give the "
+                "personalities of those who did (csv, questionnaire, bigfive_test), or remove it"
+            )
+        if self.table.calibrate is not None:
+            if self.judge.kind != "recorded":
+                raise ValueError(
+                    "table.calibrate: it makes one user of all, but the users of a "
+                    f"{self.judge.kind} judge are to differ; remove it, or use recorded scores"
+                )
+            if self.table.standardise or self.table.shrink:
+                raise ValueError(
+                    "table.calibrate: it standardises and weighs the judges itself; remove "
+                    "table.standardise and table.shrink"
+                )
+        for name, policy in self.policies.items():
+            key = f"policies.{name}"
+            require_file_name("policies", name, "folder")
+            if (
+                self.environment.assignment == "joint"
+                and isinstance(policy, Learned)
+                and not learner_kind(policy.learner).joint
+            ):
+                able = " or ".join(learner for learner, kind in LEARNERS.items() if kind.joint)
+                raise ValueError(
+                    f"{key}.learner: {policy.learner} makes one choice a step, but "
+                    f"environment.assignment is joint; use {able}, or another assignment"
+                )
+            if "user" in policy.observation and self.environment.assignment != "sequential":
+                raise ValueError(
+                    f"{key}.observation: user needs environment.assignment sequential; the others "
+                    "serve all users at once"
+                )
+            if "persona" in policy.observation and not self.knows_traits:
+                raise ValueError(f"{key}.observation: {UNKNOWN_TRAITS}")
+            if "request" in policy.observation and self.table.held_out_requests:
+                raise ValueError(
+                    f"{key}.observation: request is the number of a request, which tells nothing "
+                    "of the held-out ones; remove it, or set table.held_out_requests to 0"
+                )
+        return self
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
+    """Read a study from YAML, with overrides ``key.path=value`` on top.
+
+    Raises:
+        InputError: one sentence that names the file, the key's path and what to do.
+    """
+    path = Path(path)
+    content = read_yaml(path, overrides)
+    return parse_config(content, source=str(path), folder=path.resolve().parent)
+
+
+def parse_config(content: dict[str, Any], *, source: str, folder: Path | None) -> StudyConfig:
+    """Check plain values; paths are relative to ``folder``. Raises InputError as above."""
+    return parse_as(StudyConfig, content, source=source, folder=folder)

@@ -1,0 +1,231 @@
+"""From people, pictures and a judge to the table of QoE, for every kind of study."""
+
+import warnings
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, field_validator, model_validator
+from rich.console import Console
+
+from rlli_jax.catalog import Catalog
+from rlli_jax.errors import InputError, listed
+from rlli_jax.experiments.judge_blocks import AnyJudge, LanguageModel, Recorded, RecordedScores
+from rlli_jax.experiments.yaml_blocks import Block, Positive, Whole, beside_file, exactly_one
+from rlli_jax.judges import Answer, Judge, Scale, scale_of
+from rlli_jax.names import OnMissing
+from rlli_jax.oracle import Budget, Questions, ask, build_questions, open_store
+from rlli_jax.personas import Population, Wording
+from rlli_jax.personas.population import trait_range
+from rlli_jax.personas.questionnaire import population_from_answers
+from rlli_jax.qoe import QoETable
+
+
+class Sample(Block):
+    """Personas drawn from published norms."""
+
+    size: Positive
+    """Number of users."""
+    group: str = "women 21-40"
+    """Sex and age of the norms."""
+    correlations: str = "davies_2015_r_observed"
+    """Between the traits."""
+    seed: Whole = 0
+    """Of the draw."""
+
+
+class PopulationBlock(Block):
+    """Who the users are. With a recorded judge leave it out: the users are those of the file,
+    whose personalities are then unknown; or give it, and users are joined by name."""
+
+    sample: Sample | None = None
+    """Users drawn from published norms."""
+    csv: Path | None = None
+    """A table: name, O, C, E, A, N."""
+    range: str = "1-5"
+    """Of the traits in csv: a-b, or T for T-scores."""
+    questionnaire: Path | None = None
+    """A table of answers to the 50 IPIP markers."""
+    max_missing: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Share of a trait's items that may be missing."""
+    bigfive_test: Path | None = None
+    """Results of a Big Five test as JSON."""
+    wording: Wording = "full"
+    """Of the personas, for language models: 52 adjectives; "brief": 5."""
+
+    _paths = field_validator("csv", "questionnaire", "bigfive_test")(beside_file)
+
+    @field_validator("range")
+    @classmethod
+    def _ends(cls, scale: str) -> str:
+        try:
+            trait_range(scale)
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        return scale
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "PopulationBlock":
+        exactly_one(self, ("sample", "csv", "questionnaire", "bigfive_test"))
+        return self
+
+    def load(self) -> Population:
+        """Read or draw the users. Raises InputError for a mistake in a file."""
+        if self.sample is not None:
+            people = Population.sample(**self.sample.model_dump())
+        elif self.csv is not None:
+            people = Population.from_csv(self.csv, scale=self.range)
+        elif self.questionnaire is not None:
+            people = population_from_answers(self.questionnaire, max_missing=self.max_missing)
+        else:
+            assert self.bigfive_test is not None  # one of the four is given
+            people = Population.from_bigfive_test(self.bigfive_test)
+        return people.worded(self.wording)
+
+
+class CatalogBlock(Block):
+    """Where the pictures are."""
+
+    studio: bool = False
+    """Six photographs in four styles, rendered without any file."""
+    folder: Path | None = None
+    """Of pictures, provider/request.png."""
+    manifest: Path | None = None
+    """A table of provider, request and image."""
+    pictures: bool = True
+    """False: the manifest only names images that are not there."""
+
+    _paths = field_validator("folder", "manifest")(beside_file)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "CatalogBlock":
+        exactly_one(self, ("studio", "folder", "manifest"))
+        return self
+
+    def load(self) -> Catalog:
+        """Open the catalog and check that every picture can be read. Raises InputError."""
+        if self.studio:
+            return Catalog.studio()
+        if self.folder is not None:
+            catalog = Catalog.from_folder(self.folder)
+        else:
+            assert self.manifest is not None  # one of the three is given
+            catalog = Catalog.from_manifest(self.manifest, pictures=self.pictures)
+        catalog.check()
+        return catalog
+
+
+@dataclass(frozen=True)
+class Inquiry:
+    """Who is to be asked what, before anybody is asked."""
+
+    judge: Judge
+    population: Population
+    catalog: Catalog
+    scale: Scale
+    samples: int
+
+    def questions(self) -> Questions:
+        """All questions, in the order of the table [K, R, L, S]."""
+        return build_questions(self.population, self.catalog, self.scale, self.samples)
+
+    def table(self, answers: Sequence[Answer], on_missing: OnMissing = "mask") -> QoETable:
+        """Lay down the answers to :meth:`questions`."""
+        return QoETable.from_answers(
+            answers,
+            population=self.population,
+            catalog=self.catalog,
+            scale=self.scale,
+            judge=self.judge.identity,
+            samples=self.samples,
+            on_missing=on_missing,
+        )
+
+
+def recorded(block: RecordedScores, catalog: Catalog) -> Inquiry:
+    """A file of scores, which knows its users and its number of samples."""
+    judge = block.make(catalog)
+    return Inquiry(judge, judge.population(), catalog, scale_of(block.scale), judge.samples)
+
+
+def join(judged: Population, known: Population) -> Population:
+    """The people in both, in the order of ``judged``; warns of those who are in one only.
+
+    Raises:
+        InputError: nobody is in both.
+    """
+    there = set(known.names)
+    both = [name for name in judged.names if name in there]
+    unmatched = [
+        f"{len(names)} with {what} only ({listed(names)})"
+        for what, names in (
+            ("scores", [name for name in judged.names if name not in there]),
+            ("a personality", [name for name in known.names if name not in set(both)]),
+        )
+        if names
+    ]
+    if not both:
+        raise InputError(
+            f"population: no name is in both files, {' and '.join(unmatched)}; people are joined "
+            "by name, so spell them alike."
+        )
+    if unmatched:
+        warnings.warn(f"left out people who are in one file: {'; '.join(unmatched)}.", stacklevel=2)
+    return known.select(both)
+
+
+def inquire(population: PopulationBlock | None, catalog: CatalogBlock, judge: AnyJudge) -> Inquiry:
+    """Who is to be asked what.
+
+    Raises:
+        InputError: anything that is wrong with the files that the blocks name.
+    """
+    pictures = catalog.load()
+    if isinstance(judge, Recorded):
+        inquiry = recorded(judge, pictures)
+        if population is None:
+            return inquiry
+        return replace(inquiry, population=join(inquiry.population, population.load()))
+    assert population is not None  # checked by the config
+    people = population.load()
+    return Inquiry(judge.make(pictures), people, pictures, scale_of(judge.scale), judge.times)
+
+
+def asked_once(block: LanguageModel) -> str:
+    """Why a judge that does not draw is asked fewer times than ``judge.samples`` says."""
+    return (
+        f"judge.samples is {block.samples}, but this judge does not draw and its repeats would be "
+        "equal: each question is asked once"
+    )
+
+
+def judged(
+    population: PopulationBlock | None,
+    catalog: CatalogBlock,
+    judge: AnyJudge,
+    console: Console | None = None,
+) -> tuple[Inquiry, QoETable]:
+    """Ask the judge everything and lay the answers down as a table.
+
+    With ``on_missing: impute`` holes stay holes: imputing is learning from other answers, and
+    waits until some are set aside.
+
+    Raises:
+        InputError: anything that is wrong with the files that the blocks name.
+    """
+    inquiry = inquire(population, catalog, judge)
+    on_missing: OnMissing = "mask" if judge.on_missing == "impute" else judge.on_missing
+    if not isinstance(judge, LanguageModel):
+        answers = ask(inquiry.judge, inquiry.questions())
+        return inquiry, inquiry.table(answers, on_missing)
+    console = console or Console(stderr=True)
+    tell = partial(console.print, highlight=False, markup=False)
+    if inquiry.samples < judge.samples:
+        tell(asked_once(judge))
+    with closing(open_store(judge.store, message=tell)) as store:
+        budget = Budget(**judge.budget.model_dump())
+        answers = ask(inquiry.judge, inquiry.questions(), store, budget=budget, console=console)
+    return inquiry, inquiry.table(answers, on_missing)

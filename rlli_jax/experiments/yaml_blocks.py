@@ -1,0 +1,216 @@
+"""Blocks of a study's file: YAML, checked key by key. A mistake gives one sentence with the path
+of the key."""
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
+
+from rlli_jax.checking import one_sentence
+from rlli_jax.errors import InputError
+
+
+def _whole(value: Any) -> Any:
+    """5e6 is a float in YAML, but a whole number all the same."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, Field(strict=True), BeforeValidator(_whole)]  # not true, not "3"
+Positive = Annotated[Whole, Field(gt=0)]
+Seed = Annotated[Whole, Field(ge=-(2**63), lt=2**63)]  # of JAX's keys, which hold 64 bits
+NumpySeed = Annotated[Whole, Field(ge=0)]
+UNKNOWN_TRAITS = (
+    "persona is the users' personality, of which recorded scores alone tell nothing; remove it"
+)
+NAMED = ("policies", "methods", "cases")  # blocks whose keys are names that the user chose
+
+
+class Block(BaseModel):
+    """A block of the file: unknown keys are refused, values cannot change."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+AnyBlock = TypeVar("AnyBlock", bound=Block)
+
+
+class StudyBlock(Block):
+    """What every study has."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Of the study; its run directory is runs/<name> if none is given."""
+    description: str = ""
+    """One or two sentences that the report shows."""
+    seed: Seed = 0
+    """All random numbers of the study follow from it."""
+
+    def dump(self) -> dict[str, Any]:
+        """The resolved config as plain values, as ``config.yaml`` holds it."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+def exactly_one(block: BaseModel, names: Sequence[str]) -> None:
+    """Raise ValueError unless one of the fields ``names`` has a value that is not empty."""
+    given = [name for name in names if getattr(block, name)]
+    if len(given) != 1:
+        raise ValueError(
+            f"give exactly one of {', '.join(names)}; "
+            f"here {'none is' if not given else ' and '.join(given) + ' are'} given"
+        )
+
+
+def require_file_name(key: str, name: str, what: str) -> None:
+    """Raise ValueError unless a ``what``, a file or a folder, can have this name."""
+    if not name.strip() or set(name) & set('/\\:*?"<>|') or name.startswith("."):
+        raise ValueError(f"{key}: {name!r} cannot be the name of a {what}; choose another name")
+
+
+def beside_file(path: Path | None, info: ValidationInfo) -> Path | None:
+    """Paths in a file are meant relative to the folder of that file."""
+    folder = (info.context or {}).get("folder")
+    return path if path is None or folder is None else (folder / path).resolve()
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice, of which YAML would silently drop one.
+
+    Reads 1e-3 and 5e6 as the numbers that they are in YAML 1.2 and everywhere else; PyYAML speaks
+    YAML 1.1, where a number with an exponent needs a point and a sign, and all else is text.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        names = [key.value for key in keys]
+        for i, key in enumerate(keys):
+            if key.value in names[:i]:
+                raise yaml.MarkedYAMLError(
+                    problem=f"key {key.value!r} is there twice", problem_mark=key.start_mark
+                )
+        return node
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes text that looks like such a number in quotes, or it would be read as a number."""
+
+
+_EXPONENT = re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
+
+
+def from_yaml(text: str) -> Any:
+    """Plain values. Raises yaml.YAMLError."""
+    return _unshared(yaml.load(text, _Loader))
+
+
+def _unshared(tree: Any) -> Any:
+    """A copy without shared parts: YAML's anchors would change several places at once."""
+    if isinstance(tree, Mapping):
+        return {key: _unshared(value) for key, value in tree.items()}
+    return [_unshared(value) for value in tree] if isinstance(tree, list) else tree
+
+
+def to_yaml(content: Any) -> str:
+    """What :func:`from_yaml` reads as ``content`` again."""
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The plain values of a config file, with overrides on top. Raises InputError as above."""
+    try:
+        content = from_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such config file.") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder; name a config, a YAML file.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}).") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise InputError(f"{path}{where}: malformed YAML, {problem}.") from None
+    if not isinstance(content, dict):
+        raise InputError(
+            f"{path}: a config is a mapping of keys to values; see configs/paper.yaml."
+        )
+    for override in overrides:
+        apply_override(content, override)
+    return content
+
+
+def parse_as(kind: type[AnyBlock], content: Any, *, source: str, folder: Path | None) -> AnyBlock:
+    """Check plain values; paths in them are relative to ``folder``.
+
+    Raises:
+        InputError: one sentence that names the source, the key's path and what to do.
+    """
+    try:
+        return kind.model_validate(content, context={"folder": folder})
+    except ValidationError as error:
+        raise InputError(f"{source}: {one_sentence(error, content, kind)}") from None
+
+
+def apply_override(content: dict[str, Any], override: str) -> None:
+    """Set ``a.b.c=value`` in place; the value is read as YAML."""
+    path, equals, text = override.partition("=")
+    if not equals or not all(part.strip() for part in path.split(".")):
+        raise InputError(f"override '{override}': write key.path=value, such as seeds=3.")
+    try:
+        value = from_yaml(text)
+    except yaml.YAMLError:
+        raise InputError(f"override '{override}': the value is malformed YAML.") from None
+    set_key(content, path, value, f"override '{override}'")
+
+
+def set_key(content: dict[str, Any], path: str, value: Any, source: str) -> None:
+    """Set the key ``a.b.c`` in place; missing blocks on the way are made.
+
+    Raises:
+        InputError: the path leads through a value, through a key that is there in another
+            spelling (capitals), or into a policy (a method, a case) that is not there.
+    """
+    parts, outer = path.split("."), ""
+    while True:
+        # A key (the name of a policy) may hold dots: the longest one that is there is meant.
+        lengths = range(len(parts), 0, -1)
+        length = next((n for n in lengths if ".".join(parts[:n]) in content), 1)
+        key, parts = ".".join(parts[:length]), parts[length:]
+        where = f"{outer}.{key}".lstrip(".")
+        if key not in content:
+            _refuse_misspelt(content, key, outer, parts, source)
+        if not parts:
+            content[key] = value
+            return
+        inner = content.setdefault(key, {})
+        if not isinstance(inner, dict):
+            raise InputError(f"{source}: {where} is a value, not a block of keys.")
+        content, outer = inner, where
+
+
+def _refuse_misspelt(
+    content: dict[str, Any], key: str, outer: str, parts: Sequence[str], source: str
+) -> None:
+    """InputError if ``outer.key``, which is not there, is most likely meant to be one that is."""
+    names = {str(name).casefold(): str(name) for name in content}
+    inside = outer in NAMED and parts and parts[0] != "learner"
+    if not inside and key.casefold() not in names:
+        return
+    prefix = f"{outer}." if outer else ""
+    missing = f"{source}: there is no {prefix}{key}"
+    if not inside:
+        raise InputError(f"{missing}; write {prefix}{names[key.casefold()]}.")
+    close = difflib.get_close_matches(key.casefold(), names, 1)
+    meant = f", did you mean {prefix}{names[close[0]]}? T" if close else "; t"
+    listed = ", ".join(f"'{name}'" for name in names.values())
+    raise InputError(
+        f"{missing}{meant}he {outer} are {listed}; a new one needs its whole block, "
+        f"{prefix}{key}={{...}}."
+    )
