@@ -31,7 +31,7 @@ differ from study to study, and compiling for each would take longer than the li
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -43,6 +43,7 @@ from rlli_jax.qoe.model_blocks import (
     Variances,
     apply,
     coefficient_block,
+    forms,
     grams,
     group_of,
     persona_features,
@@ -50,7 +51,6 @@ from rlli_jax.qoe.model_blocks import (
     solve_coefficients,
     solve_users,
     totals,
-    unrotated,
     user_block,
     user_covariance,
     user_prior,
@@ -112,16 +112,16 @@ class QoEModel:
 
     def users(self) -> Prediction:
         """What is believed of the users it was fitted to."""
-        mean = self.level + apply(self.phi, self.coefficients) + self.own
-        covariance = self._coefficient_covariance(self.phi)
+        mean = self.explained(self.phi) + self.own
+        covariance = self.coefficient_covariance(self.phi)
         covariance += user_covariance(user_block(self.weight, self.variances))
         return Prediction(mean, covariance, self.user_noise)
 
     def people(self, phi: np.ndarray) -> Prediction:
         """What is believed of people who gave no answer, by their features [n, F]."""
         _, _, providers = self.shape
-        mean = self.level + apply(phi, self.coefficients)
-        covariance = self._coefficient_covariance(phi)
+        mean = self.explained(phi)
+        covariance = self.coefficient_covariance(phi)
         covariance += user_prior(self.variances, providers) + self.variances.user_request
         return Prediction(mean, covariance, np.full(len(phi), self.variances.noise))
 
@@ -129,25 +129,40 @@ class QoEModel:
         """The features of other people, [n, F]."""
         return persona_features(traits, size)[:, : self.phi.shape[1]]
 
-    def _coefficient_covariance(self, phi: np.ndarray) -> np.ndarray:
-        """Of phi . beta over the providers of a request: [n, R, L, L]."""
+    def of(self, users: np.ndarray) -> QoEModel:
+        """The same model of these of its users alone."""
+        own = {
+            n: getattr(self, n)[users] for n in ("phi", "answers", "weight", "own", "user_noise")
+        }
+        return replace(self, **own)
+
+    def explained(self, phi: np.ndarray) -> np.ndarray:
+        """What personas explain of people's QoE, by their features [n, F]: [n, R, L]."""
+        return self.level + apply(phi, self.coefficients)
+
+    def coefficient_covariance(self, phi: np.ndarray, *, average: bool = False) -> np.ndarray:
+        """Of phi . beta over the providers of a request: [n, R, L, L].
+
+        ``average``: of its mean over the requests, [n, 1, L, L].
+        """
         _, requests, providers = self.shape
-        features = phi.shape[1]
-        first, second = np.triu_indices(features)
-        pairs = phi[:, first] * phi[:, second] * np.where(first == second, 1, 2)
-        result = np.empty((len(phi), requests, providers, providers))
-        step = max(1, CHUNK // (providers * features) ** 2)
+        size = providers * phi.shape[1]
+        step = max(1, CHUNK // size**2)
+        result = np.empty((len(phi), 1 if average else requests, providers, providers))
+        given, keep = np.zeros((size, size)), np.zeros((size, size))
         for start in range(0, requests, step):
             chunk = slice(start, start + step)
             block = coefficient_block(self.gram[chunk], self.variances)
-            covariance = block.covariance + (
-                block.keep @ self.provider_covariance @ block.keep.swapaxes(1, 2)
+            if average:
+                given += block.covariance.sum(0) / requests**2
+                keep += block.keep.sum(0) / requests
+            else:
+                moved = block.keep @ self.provider_covariance @ block.keep.swapaxes(1, 2)
+                result[:, chunk] = forms(phi, block.covariance + moved, providers)
+        if average:
+            result[:] = forms(
+                phi, (given + keep @ self.provider_covariance @ keep.T)[None], providers
             )
-            whole = unrotated(covariance, providers)
-            # Of two providers, the coefficients' covariance is not symmetric in the features.
-            covariance = (whole + whole.swapaxes(-1, -2))[..., first, second] / 2
-            flat = pairs @ covariance.reshape(-1, len(first)).T
-            result[:, chunk] = flat.reshape(len(phi), -1, providers, providers)
         return result
 
 

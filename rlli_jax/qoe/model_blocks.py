@@ -219,3 +219,14 @@ def totals(phi: np.ndarray, weighted: np.ndarray) -> np.ndarray:
     """Sums of weighted phi x answer over the users of each picture: [R, L, F]."""
     users, requests, providers = weighted.shape
     return np.asarray((weighted.reshape(users, -1).T @ phi).reshape(requests, providers, -1))
+
+
+def forms(phi: np.ndarray, covariance: np.ndarray, providers: int) -> np.ndarray:
+    """phi' covariance phi of every two providers: [n, F], [r, M, M] rotated -> [n, r, L, L]."""
+    first, second = np.triu_indices(phi.shape[1])
+    pairs = phi[:, first] * phi[:, second] * np.where(first == second, 1, 2)
+    whole = unrotated(covariance, providers)
+    # Of two providers, the coefficients' covariance is not symmetric in the features.
+    symmetric = (whole + whole.swapaxes(-1, -2))[..., first, second] / 2  # [r, L, L, pairs]
+    flat = pairs @ symmetric.reshape(-1, len(first)).T
+    return np.asarray(flat.reshape(len(phi), -1, providers, providers))
