@@ -406,6 +406,52 @@ def _show_findings(findings: "Findings") -> None:
 
 
 @app.command
+def serve(
+    runs: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]],
+        tyro.conf.arg(metavar="RUN", help="Run directories; several share the decisions."),
+    ],
+    /,
+    *,
+    policies: tuple[str, ...] = (),
+    shares: tuple[float, ...] = (),
+    explore: str = "epsilon=0.1",
+    log: str | None = None,
+    scale: str = "1-5",
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    rate: float = 5000.0,
+) -> None:
+    """Serve trained policies over HTTP: who should serve this person, and how was it liked?
+
+    Every decision is in the log, with its probability, before it is answered; `rlli evaluate --log`
+    reads that log. A key comes from the environment variable RLLI_SERVE_KEY.
+
+    Example: rlli serve runs/paper --explore softmax=0.05
+
+    Args:
+        policies: One name for each run; the best one that knows the persona if not given.
+        shares: Of the decisions, one for each run; equal if not given.
+        explore: epsilon=SHARE or softmax=TEMPERATURE (of predicted QoE, 0 to 1).
+        log: sqlite:///FILE or postgresql://user@host/database; decisions.sqlite in the first run if
+            not given.
+        scale: Of the ratings that people give, such as 1-7.
+        host: Address to listen on; others than this machine's own need a key.
+        port: To listen on; 0 takes a free one.
+        rate: Requests a second that one address may make.
+    """
+    from rlli_jax.experiments import deploying
+
+    if not runs:
+        raise InputError("rlli serve needs a run directory; give one of `rlli run`.")
+    _cache_compilations()
+    deploying.serve(
+        runs, policies=policies, shares=shares, explore=explore, log=log, scale=scale, host=host,
+        port=port, rate=rate,
+    )  # fmt: skip
+
+
+@app.command
 def export(
     run: Run,
     file: Annotated[
