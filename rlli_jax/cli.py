@@ -326,9 +326,9 @@ def evaluate(
     ] = None,
     /,
     *,
-    log: Path,
-    qoe: str,
-    scale: str = "1-5",
+    log: str,
+    qoe: str = "qoe",
+    scale: str | None = None,
     trait_scale: str = "1-5",
     propensities: Literal["column", "shares", "estimate"] | None = None,
     output: Path | None = None,
@@ -339,9 +339,9 @@ def evaluate(
 
     Args:
         log: A table with a row a decision: provider, QoE, and what is known of user, request,
-            propensity and what else was offered.
+            propensity and what else was offered; or the address of the log of `rlli serve`.
         qoe: The column of the QoE.
-        scale: Of the QoE, such as 1-7.
+        scale: Of the QoE, such as 1-7; 1-5 if not given, or what the service was started with.
         trait_scale: Of the columns O, C, E, A, N, such as 1-7, or T.
         propensities: Where probabilities of choices come from: a column, the providers' shares (if
             chance alone chose), or an estimate from the traits.

@@ -163,6 +163,13 @@ def read_table(path: str | PathLike[str], what: str) -> Table:
     return Table(path, frame)
 
 
+def as_table(source: str, frame: pd.DataFrame) -> Table:
+    """A table that did not come from a file, as :func:`read_table` would have read it."""
+    cells = pd.DataFrame({name: frame[name].map(_text).astype(object) for name in frame.columns})
+    cells.index = pd.RangeIndex(1, len(cells) + 1)
+    return Table(Path(source), cells)
+
+
 def _read_text(path: Path) -> pd.DataFrame:
     data = path.read_bytes()
     text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")

@@ -175,6 +175,6 @@ def serve(
         where = f"http://{host}:{listener.getsockname()[1]}"
         print(f"{where}  (page), {where}/docs (interface); log: {decisions.name}", flush=True)
         # To look through all of JAX for garbage would stop the service for a tenth of a second.
-        gc.collect()
         gc.freeze()
         server.run(sockets=[listener])
+        gc.unfreeze()

@@ -30,7 +30,8 @@ from rlli_jax.feedback.log import COLUMNS, Propensities
 from rlli_jax.judges import scale_of
 from rlli_jax.personas import TRAIT_NAMES, TRAITS
 from rlli_jax.personas.population import on_trait_scale, trait_range
-from rlli_jax.tabular import read_table
+from rlli_jax.service import read_decisions
+from rlli_jax.tabular import as_table, read_table
 
 
 @dataclass(frozen=True)
@@ -70,24 +71,41 @@ def _summary_of(valued: Valued) -> dict[str, Any]:
 
 
 def read_log(
-    path: Path,
+    where: str | Path,
     *,
-    qoe: str,
-    scale: str,
+    qoe: str = "qoe",
+    scale: str | None = None,
     trait_scale: str = "1-5",
     propensities: Propensities | None = None,
 ) -> Log:
-    """A log from a table of any kind that :func:`rlli_jax.tabular.read_table` reads.
+    """A log from a table of any kind (:func:`rlli_jax.tabular.read_table`), or of a service.
 
     Columns: ``provider`` and the one named by ``qoe``; ``user``, ``request``, ``propensity``,
     ``offered`` and the five traits (letters or names) are used if they are there. Traits become
     those of the 1-5 scale.
 
+    Args:
+        where: a file, or ``sqlite:///FILE`` or ``postgresql://user@host/database`` of
+            ``rlli serve``.
+        qoe: the column of the QoE.
+        scale: of the QoE; 1-5 if absent, and the service's own for its logs.
+        trait_scale: of the traits.
+        propensities: where they come from, if not from the column ``propensity``.
+
     Raises:
         InputError: a column is missing or a cell is not what it should be.
     """
-    table = read_table(path, "a round")
-    rating = scale_of(scale)
+    if "://" in str(where):
+        frame, given = read_decisions(str(where))
+        if frame.empty:
+            raise InputError(f"the log {where} has no decisions yet.")
+        table = as_table(str(where), frame)
+        if scale not in (None, given):
+            raise InputError(f"the log {where} has ratings on the scale {given}, not {scale}.")
+        scale = given
+    else:
+        table = read_table(where, "a round")
+    rating = scale_of(scale or "1-5")
     table.require("provider", advice="one names the provider that was chosen")
     columns: dict[str, Any] = {}
     for name in COLUMNS:

@@ -12,7 +12,6 @@ from time import perf_counter, time
 from typing import Annotated, Any, TypeVar
 
 from fastapi import FastAPI, Request
-
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -162,6 +161,7 @@ def make_app(selector: Selector, decisions: Decisions, settings: Settings) -> AS
         ("/v1/feedback", feedback, Feedback, None),
     ):
         app.post(path, responses=_answers(answer), openapi_extra=_body(body))(_endpoint(function))
+
     @app.put("/v1/policies", openapi_extra=_body(Policies))
     async def policies(request: Request) -> dict[str, Any]:
         """Load policies and put them in force, while those before them go on serving."""
@@ -246,7 +246,9 @@ def _endpoint(function: Function) -> Callable[[Request], Awaitable[Response]]:
     return endpoint
 
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
+_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
+)
 
 
 def _load(wanted: Sequence[ArmWanted], before: Selector, settings: Settings) -> Selector:
@@ -318,6 +320,3 @@ def _answers(kind: type[BaseModel] | None) -> dict[int | str, dict[str, Any]]:
         status: {"description": text} for status, text in refusals.items()
     }
     return answers if kind is None else answers | {200: {"model": kind}}
-
-
-

@@ -96,9 +96,7 @@ class Decisions:
         self._connection.close()
         self._engine.dispose()
 
-    def write(
-        self, decisions: Sequence[dict[str, Any]], ratings: Sequence[Rating]
-    ) -> list[Rated]:
+    def write(self, decisions: Sequence[dict[str, Any]], ratings: Sequence[Rating]) -> list[Rated]:
         """Write decisions, then ratings, in one transaction; all of it is on the disk afterwards.
 
         Args:
@@ -200,8 +198,8 @@ def read_decisions(address: str) -> tuple[pd.DataFrame, str]:
     """The log as a table with a row a decision, and the scale of its ratings.
 
     Columns: ``time``, ``user``, ``request``, the five traits, ``offered``, ``provider``,
-    ``propensity``, ``policy`` and ``qoe``, NaN without a rating. Columns without any value are left
-    out.
+    ``propensity``, ``policy`` and ``qoe``, NaN without a rating. Columns without any other value
+    are left out; who has no name counts as a user of their own.
 
     Raises:
         InputError: there is no such log.
@@ -210,7 +208,7 @@ def read_decisions(address: str) -> tuple[pd.DataFrame, str]:
     if engine.url.database and engine.dialect.name == "sqlite" and not Path(name).exists():
         raise InputError(f"the log {name} does not exist; give the address of `rlli serve`.")
     joined = DECISIONS.outerjoin(FEEDBACK, DECISIONS.c.id == FEEDBACK.c.id)
-    columns = [column for column in DECISIONS.c if column.name != "id"]
+    columns = list(DECISIONS.c)
     query = sa.select(*columns, FEEDBACK.c.qoe).select_from(joined).order_by(DECISIONS.c.id)
     try:
         with engine.connect() as connection:
@@ -222,7 +220,13 @@ def read_decisions(address: str) -> tuple[pd.DataFrame, str]:
         engine.dispose()
     names = [column.name for column in columns] + ["qoe"]
     frame = pd.DataFrame(rows, columns=pd.Index(names))
-    return frame.dropna(axis=1, how="all"), scale or "1-5"
+    if frame["user"].notna().any():  # somebody without a name is nobody else
+        frame["user"] = frame["user"].fillna("#" + frame.pop("id"))
+    frame = frame.drop(columns="id", errors="ignore")
+    if frame["request"].notna().any():
+        frame["request"] = frame["request"].fillna("(none)")
+    empty = [name for name in names if name != "qoe" and name in frame and frame[name].isna().all()]
+    return frame.drop(columns=empty), scale or "1-5"
 
 
 def _unusable(name: str, error: Exception) -> InputError:

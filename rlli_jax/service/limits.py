@@ -34,7 +34,7 @@ class Buckets:
 
 
 class Limits:
-    """Around an ASGI application: 401 without the key, 429 above the rate, 413 above ``LONGEST_BODY``.
+    """Around an ASGI application: 401 without the key, 429 above the rate, 413 above the length.
 
     Paths under ``/v1`` need the key, if there is one, as ``Authorization: Bearer KEY``.
     """

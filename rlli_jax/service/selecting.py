@@ -1,4 +1,4 @@
-"""Decisions in batches: what each policy in force prefers, what is drawn, with which probability."""
+"""Decisions in batches: what each policy in force prefers, what is drawn, how probable it was."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ NEUTRAL = (3.0,) * len(TRAITS)  # stands in a batch for a persona that no policy
 
 # persona [b, 5], user [b], request [b], offered [b, L] -> choice [b], predicted QoE [b, L].
 # An unknown user or request is the number of those that are known.
-Choose = Callable[
-    [np.ndarray, np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]
-]
+Choose = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
