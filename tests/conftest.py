@@ -59,6 +59,16 @@ def finished(tmp_path_factory, compilations):
     return config, folder / "run"
 
 
+@pytest.fixture(scope="session")
+def persona_run(tmp_path_factory, compilations):
+    """A run of five users with personas: "knowing" observes them, "blind" does not."""
+    import tiny_study
+
+    folder = tmp_path_factory.mktemp("personas")
+    tiny_study.carry_out(tiny_study.write_persona_config(folder, iterations=1), folder / "run")
+    return folder / "run"
+
+
 @pytest.fixture
 def rlli(monkeypatch, capsys, compilations):
     """Run the command in this process: (exit status, output, errors)."""

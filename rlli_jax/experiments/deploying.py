@@ -160,7 +160,13 @@ def serve(
     settings = Settings(rating.low, rating.high, rate, key, served_policy)
     app = make_app(selector, decisions, settings)
     config = uvicorn.Config(
-        app, host=host, port=port, log_level="warning", access_log=False, timeout_keep_alive=30
+        app,
+        host=host,
+        port=port,
+        log_config=None,  # it would close the streams of other loggers
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=30,
     )
     server = uvicorn.Server(config)
     try:

@@ -1,7 +1,7 @@
 """A log: what was offered to whom, what was chosen with which probability, how it was liked."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -90,6 +90,12 @@ class Log:
                 f"the log is of {self.users} user{'s' if self.users > 1 else ''}; values of "
                 f"policies need at least {FOLDS}, as each user is valued by what others said."
             )
+
+    def part(self, rows: np.ndarray) -> "Log":
+        """These rounds only; ``rows``: [n] bool."""
+        names = ("action", "reward", "propensity", "context", "user", "offered")
+        request = None if self.request is None else self.request[rows]
+        return replace(self, request=request, **{n: getattr(self, n)[rows] for n in names})
 
     @property
     def counts(self) -> np.ndarray:

@@ -112,7 +112,7 @@ class Decisions:
             return self._rate(ratings) if ratings else []
 
     def _rate(self, ratings: Sequence[Rating]) -> list[Rated]:
-        about = {}
+        about: dict[str, sa.Row[Any]] = {}
         for part in _chunks([rating.id for rating in ratings]):
             columns = DECISIONS.c.id, DECISIONS.c.provider, DECISIONS.c.policy, FEEDBACK.c.qoe
             joined = DECISIONS.outerjoin(FEEDBACK, DECISIONS.c.id == FEEDBACK.c.id)

@@ -88,8 +88,8 @@ class Live:
         row: dict[str, Any] = {"name": name, "decisions": int(decisions), "ratings": int(n)}
         mean = low = high = None
         if n >= 1:
-            mean = total / n
-        if n >= 2:
+            mean = float(total / n)
+        if mean is not None and n >= 2:
             variance = max(squares - n * mean**2, 0.0) / (n - 1)
             half = float(stats.t.ppf(0.975, n - 1)) * (variance / n) ** 0.5
             low, high = max(mean - half, self._scale[0]), min(mean + half, self._scale[1])

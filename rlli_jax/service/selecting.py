@@ -186,10 +186,10 @@ class Selector:
         for arm, (users, requests), order, back in zip(
             self.arms, self._rows, self._order, self._back, strict=True
         ):
-            place = np.zeros((2, size), np.int32)
-            place[0, :b] = [users.get(wish.user or "", len(users)) for wish in wishes]
-            place[1, :b] = [requests.get(wish.request or "", len(requests)) for wish in wishes]
-            choice, predicted = arm.policy.choose(persona, *place, offered[:, back])
+            user, request = np.zeros((2, size), np.int32)
+            user[:b] = [users.get(wish.user or "", len(users)) for wish in wishes]
+            request[:b] = [requests.get(wish.request or "", len(requests)) for wish in wishes]
+            choice, predicted = arm.policy.choose(persona, user, request, offered[:, back])
             own = self.rule.probabilities(back[choice[:b]], predicted[:b, order], offered[:b])
             result.append(own)
         return np.stack(result)

@@ -5,16 +5,14 @@ import json
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
-from tiny_study import PROVIDERS, carry_out, write_persona_config
+from tiny_study import PROVIDERS
 
 from rlli_jax.experiments import deploying, serving
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("deploying")
-    carry_out(write_persona_config(folder, iterations=1), folder / "run")
-    return folder / "run"
+@pytest.fixture
+def run(persona_run):
+    return persona_run
 
 
 def test_a_served_policy_chooses_as_its_run_does_among_what_is_offered(run):

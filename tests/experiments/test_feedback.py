@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from tiny_study import PROVIDERS, carry_out, write_persona_config
+from tiny_study import PROVIDERS
 
 from rlli_jax.errors import InputError
 from rlli_jax.experiments import feedback, serving
@@ -14,12 +14,9 @@ from rlli_jax.experiments import feedback, serving
 PEOPLE = Path(__file__).parents[3] / "shared" / "data" / "personality2018" / "logged.csv"
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("feedback")
-    config = write_persona_config(folder, iterations=1)
-    carry_out(config, folder / "run")
-    return folder / "run"
+@pytest.fixture
+def run(persona_run):
+    return persona_run
 
 
 def written(path, providers=PROVIDERS, n=240, seed=0):

@@ -1,0 +1,99 @@
+"""What feedback of people is worth to a policy that was trained on a judge, simulated.
+
+    python benchmarks/feedback_loop.py
+
+People and judges are tables of 400 personas and four providers (the stand-in on the built-in
+studio). The judge that is right has the people's preset of published correlations and ratings of
+its own noise; one that is wrong has another preset; two that are worse than wrong have the people's
+tastes, or all that people say, turned round. All runs of all policies, 10 seeds of each, are one
+compiled program.
+"""
+
+import argparse
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlli_jax.catalog import Catalog
+from rlli_jax.feedback.loop import BATCH, World, cold, features, judged, simulate, trained
+from rlli_jax.judges import named_scale
+from rlli_jax.judges.psychometric import PsychometricJudge, presets
+from rlli_jax.oracle import ask, build_questions
+from rlli_jax.personas import Population
+from rlli_jax.qoe import QoETable
+from rlli_jax.statistics import t_interval
+
+SEEDS, REQUESTS = 10, 50_000
+WINDOW = 1_000  # requests that a QoE is the mean over
+
+
+def table(preset: str, noise: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Traits and mean QoE [400, 4] by the stand-in."""
+    catalog, scale = Catalog.studio(), named_scale("adjectives")
+    population = Population.sample(400, group="women 21-40", seed=1)
+    judge = PsychometricJudge(catalog, preset=preset, strength=2.0, noise=noise, seed=seed)
+    answers = ask(judge, build_questions(population, catalog, scale))
+    made = QoETable.from_answers(
+        answers, population=population, catalog=catalog, scale=scale, judge=judge.identity
+    )
+    return population.traits, made.provider_values
+
+
+def main(seeds: int, requests: int) -> None:
+    """Print QoE after so many requests, regret, and when cold start's end is reached."""
+    traits, people = table("replicated", 0.0, 0)
+    other = next(name for name in presets() if name != "replicated")
+    turned = people.mean(0) - (people - people.mean(0))
+    judges = {
+        "right": table("replicated", 0.5, 7)[1],
+        f"other preset ({other})": table(other, 0.5, 7)[1],
+        "tastes turned round": turned,
+        "providers turned round": 2 * people.mean() - people,
+    }
+    x = features(jnp.asarray(traits, jnp.float32))
+    world = World(x, jnp.asarray(people, jnp.float32), jnp.float32(0.15))
+    starts, names = [cold(people.shape[1], x.shape[1])], ["cold start"]
+    for name, judge in judges.items():
+        prior = judged(x, jnp.asarray(judge, jnp.float32))
+        for learns in (False, True):
+            starts.append(trained(prior, learns))
+            names.append(f"{name}, {'with feedback' if learns else 'frozen'}")
+    together = jax.tree.map(lambda *x: jnp.stack(x), *starts)
+    keys = jax.random.split(jax.random.key(0), seeds)
+    run = jax.vmap(jax.vmap(simulate, (0, None, None, None)), (None, 0, None, None))
+    begin = time.perf_counter()
+    qoe = np.asarray(run(keys, together, world, requests))  # [starts, seeds, batches]
+    seconds = time.perf_counter() - begin
+    best, linear = people.max(1).mean(), np.asarray(judged(x, world.qoe) @ x.T).argmax(0)
+    print(
+        f"{len(names)} policies x {seeds} seeds x {requests:,} requests in {seconds:.0f} s; "
+        f"each person's best {best:.4f}, the best by linear taste "
+        f"{people[np.arange(len(people)), linear].mean():.4f}, best single "
+        f"{people.mean(0).max():.4f}, random {people.mean():.4f}"
+    )
+    size = WINDOW // BATCH
+    windows = qoe.reshape(*qoe.shape[:2], -1, size).mean(-1)  # [starts, seeds, windows]
+    end = windows[0, :, -5:].mean()
+    print(f"cold start's QoE over its last {5 * WINDOW:,} requests: {end:.4f}")
+    print(f"{'policy':44} first 1,000  last 5,000 (95 % over seeds)  regret  reaches that after")
+    for name, rows in zip(names, windows, strict=True):
+        last = t_interval(rows[:, -5:].mean(1))
+        regret = (best - rows.mean(1)).mean() * requests
+        # The first window from which the mean over seeds is as good, up to its noise.
+        error = rows.std(1).mean() / np.sqrt(seeds)
+        reached = np.flatnonzero(rows.mean(0) >= end - 2 * error)
+        after = f"{(reached[0] + 1) * WINDOW:,}" if len(reached) else "never"
+        print(
+            f"{name:44} {rows[:, 0].mean():.4f}       {last.value:.4f} ({last.low:.4f} to "
+            f"{last.high:.4f})      {regret:7.0f}  {after}"
+        )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--requests", type=int, default=REQUESTS)
+    arguments = parser.parse_args()
+    main(arguments.seeds, arguments.requests)
