@@ -58,7 +58,7 @@ def trained(learner: Any, hyperparams: Any, seeds: int, iterations: int) -> tupl
     import jax.numpy as jnp
     import numpy as np
 
-    from rlli_jax.learners.core import evaluate
+    from rlli_jax.envs.policy import evaluate
 
     env, params = gymnax.make("CartPole-v1")
     hyperparams = jax.tree.map(jnp.asarray, hyperparams)

@@ -52,7 +52,7 @@ def speed(size: dict[str, int], repeats: int, work: int = 4_000_000) -> dict[str
     import jax.numpy as jnp
     import numpy as np
 
-    from rlli_jax.learners.compiling import TRAIN, compiler_options
+    from rlli_jax.learners.cpu import TRAIN, compiler_options
 
     sizes = dict(size)
     envs = sizes.pop("envs")

@@ -29,8 +29,7 @@ def training(
     import jax
     import jax.numpy as jnp
 
-    from rlli_jax.learners.compiling import START, TRAIN, compiler_options
-    from rlli_jax.learners.core import side_by_side
+    from rlli_jax.learners.cpu import START, TRAIN, compiler_options, vmap_in_groups
 
     hyper = jax.tree.map(jnp.asarray, hyper)
     keys = jax.random.split(jax.random.key(0), runs)
@@ -45,7 +44,7 @@ def training(
 
             return jax.lax.fori_loop(0, iterations, iteration, state)
 
-        return side_by_side(one, (0, None), learner.at_once)(states, params)
+        return vmap_in_groups(one, (0, None), learner.group_size)(states, params)
 
     one = min(runs, jax.device_count())
     start = measure.over_devices(init, devices=one, options=compiler_options(START))

@@ -67,8 +67,7 @@ def rlli_jax(algorithm: str, runs: int, steps: int, repeats: int) -> dict[str, A
     import jax
     import jax.numpy as jnp
 
-    from rlli_jax.learners.compiling import TRAIN, compiler_options
-    from rlli_jax.learners.core import side_by_side
+    from rlli_jax.learners.cpu import TRAIN, compiler_options, vmap_in_groups
     from rlli_jax.learners.dqn import DQNConfig, DQNHyperparams, dqn
     from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams, ppo
 
@@ -92,7 +91,7 @@ def rlli_jax(algorithm: str, runs: int, steps: int, repeats: int) -> dict[str, A
 
             return jax.lax.scan(iteration, state, None, iterations)
 
-        return side_by_side(one, (0, None), learner.at_once)(states, params)
+        return vmap_in_groups(one, (0, None), learner.group_size)(states, params)
 
     keys = jax.random.split(jax.random.key(0), runs)
     state = measure.over_devices(init)(keys, params)

@@ -6,17 +6,19 @@ stable public interface; a name is imported from its room when it is asked for, 
 import what.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from rlli_jax.lazy import attach
 
 if TYPE_CHECKING:
     from rlli_jax.catalog import Catalog
     from rlli_jax.envs import EdgeMarket, GoToRedBall, ProviderSelection
+    from rlli_jax.envs.policy import Policy, evaluate
     from rlli_jax.envs.provider_selection import make_params
     from rlli_jax.errors import InputError
     from rlli_jax.feedback import Log, gain_of_personalising, interaction_test, value_policies
     from rlli_jax.learners import LEARNERS, Kind
-    from rlli_jax.learners.core import Learner, Policy, evaluate
+    from rlli_jax.learners.core import Learner
     from rlli_jax.learners.dqn import DQNConfig, DQNHyperparams, dqn
     from rlli_jax.learners.hyperparams import Hyperparams
     from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams, ppo
@@ -79,11 +81,12 @@ __all__ = [
 _ROOMS = {
     ".catalog": ("Catalog",),
     ".envs": ("EdgeMarket", "GoToRedBall", "ProviderSelection"),
+    ".envs.policy": ("Policy", "evaluate"),
     ".envs.provider_selection": ("make_params",),
     ".errors": ("InputError",),
     ".feedback": ("Log", "gain_of_personalising", "interaction_test", "value_policies"),
     ".learners": ("LEARNERS", "Kind"),
-    ".learners.core": ("Learner", "Policy", "evaluate"),
+    ".learners.core": ("Learner",),
     ".learners.dqn": ("DQNConfig", "DQNHyperparams", "dqn"),
     ".learners.hyperparams": ("Hyperparams",),
     ".learners.ppo": ("PPOConfig", "PPOHyperparams", "ppo"),
@@ -97,16 +100,4 @@ _ROOMS = {
     ".report": ("render",),
     ".studies": ("load_study", "run_study"),
 }
-_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _ROOM_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_ROOM_OF[name], __name__), name)
-    globals()[name] = value  # the next time it is found without this function
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = attach(__name__, _ROOMS)

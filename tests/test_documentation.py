@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
+from rlli_jax.envs.policy import evaluate
 from rlli_jax.envs.provider_selection import ProviderSelection
-from rlli_jax.learners.core import evaluate
 
 ROOT = Path(__file__).parent.parent
 

@@ -1,19 +1,52 @@
-"""Environments, all on gymnax's base class; importing this module registers them with gymnax."""
+"""Environments, all on gymnax's base class, and what a policy is.
 
-import gymnax
-from gymnax import registration
+gymnax knows the environments by name (``gymnax.make("EdgeMarket-v0")``) once this package is
+imported after gymnax, or one of the environments is imported from here. Importing this package
+alone is cheap: gymnax, which imports all its environments, comes with the first of ours.
+"""
 
-from rlli_jax.envs.edge_market import EdgeMarket
-from rlli_jax.envs.go_to_red_ball import GoToRedBall
-from rlli_jax.envs.provider_selection import ProviderSelection
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from rlli_jax.lazy import attach
+
+if TYPE_CHECKING:
+    from rlli_jax.envs.edge_market import EdgeMarket
+    from rlli_jax.envs.go_to_red_ball import GoToRedBall
+    from rlli_jax.envs.provider_selection import ProviderSelection
 
 __all__ = ["EdgeMarket", "GoToRedBall", "ProviderSelection"]
 
-_environments = {
-    "ProviderSelection-v0": ProviderSelection,
-    "EdgeMarket-v0": EdgeMarket,
-    "GoToRedBall-v0": GoToRedBall,
+_MODULES = {
+    ".edge_market": ("EdgeMarket",),
+    ".go_to_red_ball": ("GoToRedBall",),
+    ".provider_selection": ("ProviderSelection",),
 }
-for _id, _factory in _environments.items():
-    if _id not in registration.registered_envs:
-        gymnax.register(_id, _factory)
+_get, __dir__ = attach(__name__, _MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    value = _get(name)
+    _register()
+    return value
+
+
+def _register() -> None:
+    from gymnax import register, registration
+
+    for module, names in _MODULES.items():
+        for name in names:
+            if f"{name}-v0" not in registration.registered_envs:
+                register(f"{name}-v0", _factory(module, name))
+
+
+def _factory(module: str, name: str) -> Any:
+    def make(**arguments: Any) -> Any:
+        return getattr(import_module(module, __name__), name)(**arguments)
+
+    return make
+
+
+if "gymnax" in sys.modules:
+    _register()

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import jax
 
+from rlli_jax.envs.contract import PyTree
 from rlli_jax.errors import InputError
-from rlli_jax.learners.core import PyTree
 
 
 def tree_bytes(tree: PyTree) -> int:

@@ -15,6 +15,8 @@ from jax import export
 from scipy.interpolate import RBFInterpolator
 from scipy.spatial import KDTree
 
+from rlli_jax.envs.contract import PyTree
+from rlli_jax.envs.policy import Policy, PolicyInput, policy_input
 from rlli_jax.envs.provider_selection import EnvParams, ProviderSelection, make_params
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.policies import Learned
@@ -22,7 +24,7 @@ from rlli_jax.experiments.run_directory import read_config, resuming, write_json
 from rlli_jax.experiments.selection.config import StudyConfig
 from rlli_jax.experiments.training import Checkpoints, checkpoint_content
 from rlli_jax.files import write_bytes
-from rlli_jax.learners.core import Learner, Policy, PyTree, Situation, situation
+from rlli_jax.learners.core import Learner
 from rlli_jax.personas import TRAIT_NAMES, TRAITS, Population
 from rlli_jax.qoe import QoETable
 
@@ -138,11 +140,11 @@ def export_policy(trained: TrainedPolicy, file: str | Path) -> Path:
         raise InputError(f"{trained.name} keeps a memory from step to step; it cannot be exported.")
     env, params = trained.env, trained.params
     observation, state = env.reset_env(jax.random.key(0), params)
-    seen = situation(env, observation, state, params)
+    seen = policy_input(env, observation, state, params)
 
     def act(observation: jax.Array, legal: jax.Array) -> jax.Array:
         def one(observation: jax.Array, legal: jax.Array) -> jax.Array:
-            situation = Situation(observation, legal, state, params)
+            situation = PolicyInput(observation, legal, state, params)
             action, _ = trained.policy.act(jax.random.key(0), situation, trained.policy.initial)
             return action.astype(jnp.int32)
 
@@ -295,7 +297,7 @@ def choices(trained: TrainedPolicy, personas: np.ndarray) -> np.ndarray:
         own = params.replace(personas=params.personas.at[0].set(persona))
         state = start.replace(request=request)
         observation = env.observe(jax.random.key(0), state, None, own)
-        seen = Situation(observation.reshape(-1), legal, state, own)
+        seen = PolicyInput(observation.reshape(-1), legal, state, own)
         return trained.policy.act(jax.random.key(0), seen, trained.policy.initial)[0]
 
     requests = jnp.flatnonzero(offered.any(-1))

@@ -27,12 +27,14 @@ import orbax.checkpoint as ocp
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from rlli_jax.envs.contract import Env, PyTree
+from rlli_jax.envs.policy import Evaluation, evaluate
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.memory import require_memory
 from rlli_jax.experiments.versions import require_settings, settings
 from rlli_jax.files import refused, write_text
-from rlli_jax.learners.compiling import EVALUATE, START, compiler_options
-from rlli_jax.learners.core import Env, Evaluation, Learner, PyTree, evaluate
+from rlli_jax.learners.core import Learner
+from rlli_jax.learners.cpu import EVALUATE, START, compiler_options
 from rlli_jax.learners.training import train_program
 from rlli_jax.progress import LoggedProgress
 

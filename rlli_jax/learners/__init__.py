@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from pydantic import with_config
 
+from rlli_jax.envs.contract import Env
 from rlli_jax.errors import InputError
-from rlli_jax.learners.core import Env, Learner
+from rlli_jax.learners.core import Learner
 from rlli_jax.learners.dqn import DQNConfig, DQNHyperparams, dqn
 from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams, ppo
 from rlli_jax.learners.reinforce import ReinforceConfig, ReinforceHyperparams, reinforce

@@ -1,8 +1,4 @@
-"""Deep Q-learning (Mnih et al. 2015) and its options: double, dueling, n-step, prioritized, QR.
-
-The replay buffer is written outside of any condition and only read inside the update, and it is
-filled by a warm-up in ``init``: XLA then keeps it in place instead of copying it at every step.
-"""
+"""Deep Q-learning (Mnih et al. 2015) and its options: double, dueling, n-step, prioritized, QR."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
@@ -14,11 +10,26 @@ from flax import struct
 from pydantic import Field
 
 from rlli_jax.checking import checked
+from rlli_jax.envs import contract
+from rlli_jax.envs.contract import Key, PyTree
+from rlli_jax.envs.policy import Policy, PolicyInput
 from rlli_jax.errors import InputError
 from rlli_jax.learners import core
-from rlli_jax.learners.core import Key, Learner, Policy, PyTree, Situation, Transition
+from rlli_jax.learners.core import Learner, Transition
 from rlli_jax.learners.hyperparams import Hyperparams
 from rlli_jax.learners.networks import ILLEGAL, Activation, QNetwork
+from rlli_jax.learners.optimizer import adam, remaining
+from rlli_jax.learners.replay import (
+    SMALL_ERROR,
+    Buffer,
+    Priorities,
+    check_warm_up,
+    draw,
+    look_ahead,
+    sample,
+    start,
+    write,
+)
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -57,12 +68,7 @@ class DQNConfig:
     """Between the layers."""
 
     def __post_init__(self) -> None:
-        core.check_buffer(self.buffer_size, self.num_envs)
-        if not self.num_envs * self.n_step <= self.warm_up <= self.buffer_size:
-            raise InputError(
-                f"warm_up = {self.warm_up} must lie between num_envs x n_step = "
-                f"{self.num_envs * self.n_step} and buffer_size = {self.buffer_size}."
-            )
+        check_warm_up(self.warm_up, self.buffer_size, self.num_envs, self.n_step)
         if self.dueling and not self.hidden:
             raise InputError("dueling needs at least one hidden layer; hidden is empty.")
 
@@ -100,32 +106,6 @@ class DQNHyperparams(Hyperparams):
 
 
 @struct.dataclass
-class Buffer:
-    """The last transitions, in a ring over time."""
-
-    steps: Transition  # [T, N, ...]
-    written: jax.Array  # [] int32, vector steps written so far
-    priorities: "Priorities | None" = None  # None: sampled uniformly
-
-
-@struct.dataclass
-class Priorities:
-    """How likely each transition is drawn: (|error| + small)^alpha; 0 where none can start.
-
-    Transition (slot, env) is number slot x N + env, in C order over [A, WIDTH, WIDTH]. Sums over
-    the trailing axes are the inner nodes of a sum tree of three levels, made anew for each draw:
-    131,072 numbers take one pass of 15 us, less than keeping a binary tree of 17 levels in step.
-    """
-
-    power: jax.Array  # [A, WIDTH, WIDTH] float32
-    largest: jax.Array  # [] float32, what a new transition gets
-
-
-WIDTH = 64
-SMALL_ERROR = 1e-3
-
-
-@struct.dataclass
 class DQNState:
     """All that a run needs to go on."""
 
@@ -140,128 +120,38 @@ class DQNState:
     hyperparams: DQNHyperparams
 
 
-def write(buffer: Buffer, step: Transition, n_step: int = 1) -> Buffer:
-    """Add one vector step [N, ...], over the oldest one once the ring is full."""
-    capacity, num_envs = buffer.steps.reward.shape
-    slot = buffer.written % capacity
-    steps = jax.tree.map(lambda ring, x: ring.at[slot].set(x), buffer.steps, step)
-    priorities = buffer.priorities
-    if priorities is not None:
-        # A transition can be drawn once the n steps that it looks ahead are there.
-        ready = (buffer.written - n_step + 1) % capacity
-        power = priorities.power.reshape(-1)
-        power = jax.lax.dynamic_update_slice(
-            power, jnp.zeros(num_envs, power.dtype), (slot * num_envs,)
-        )
-        largest = jnp.full(num_envs, priorities.largest)
-        power = jax.lax.dynamic_update_slice(power, largest, (ready * num_envs,))
-        priorities = Priorities(power.reshape(priorities.power.shape), priorities.largest)
-    return Buffer(steps, buffer.written + 1, priorities)
-
-
-def first_priorities(steps: int, n_step: int, capacity: int, num_envs: int) -> Priorities:
-    """Equal ones for a ring that ``steps`` vector steps have been written to."""
-    size = -(-capacity * num_envs // WIDTH**2) * WIDTH**2
-    power = (jnp.arange(size) < (steps - n_step + 1) * num_envs).astype(jnp.float32)
-    return Priorities(power.reshape(-1, WIDTH, WIDTH), jnp.float32(1))
-
-
-def sample(
-    bits: jax.Array, buffer: Buffer, n_step: int, gamma: float | jax.Array
-) -> tuple[Transition, jax.Array]:
-    """Draw n-step transitions [B] uniformly, with the discount [B] of what follows them.
-
-    ``bits`` are random words, [2, B] uint32. Their remainder prefers no transition by more than
-    the number of steps in 2^32.
-    """
-    capacity, num_envs = buffer.steps.reward.shape
-    stored = jnp.minimum(buffer.written, capacity)
-    age = (bits[0] % (stored - n_step + 1).astype(jnp.uint32)).astype(jnp.int32)
-    start = (buffer.written - stored + age) % capacity
-    env = (bits[1] % num_envs).astype(jnp.int32)
-    return look_ahead(buffer, start, env, n_step, gamma)
-
-
-def draw(uniform: jax.Array, priorities: Priorities) -> tuple[jax.Array, jax.Array]:
-    """Numbers of transitions [B] in proportion to their priorities, and their probabilities [B].
-
-    One from each of B strata of equal mass (Schaul et al. 2016, Section 3.3), by numbers [B] that
-    are uniform in [0, 1).
-    """
-    batch_size = len(uniform)
-    leaves = priorities.power
-    branches = leaves.sum(-1)  # [A, WIDTH]
-    trunk = branches.sum(-1)  # [A]
-    strata = (jnp.arange(batch_size) + uniform) / batch_size
-
-    def descend(target: jax.Array, sums: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The child that holds the mass ``target`` of [B, children], and what of it is left."""
-        upto = jnp.cumsum(sums, -1)
-        # Only a child with any mass: an accelerator adds in another order at each place, so that
-        # the sums may rise a little over children without any.
-        massive = sums > 0
-        holds = massive & (upto > target[:, None])
-        # A target that rounding lifts over the total belongs to the last one.
-        last = sums.shape[-1] - 1 - jnp.argmax(massive[:, ::-1], -1)
-        child = jnp.where(holds.any(-1), jnp.argmax(holds, -1), last)
-        before = jnp.where(child > 0, upto[jnp.arange(len(child)), child - 1], 0.0)
-        return child, target - before
-
-    shape = (batch_size, len(trunk))
-    a, target = descend(strata * trunk.sum(), jnp.broadcast_to(trunk, shape))
-    b, target = descend(target, branches[a])
-    c, _ = descend(target, leaves[a, b])
-    return (a * WIDTH + b) * WIDTH + c, leaves[a, b, c] / trunk.sum()
-
-
-def read(ring: jax.Array, slot: jax.Array, env: jax.Array) -> jax.Array:
-    """``ring[slot, env]`` of a ring [T, N, ...]; slots [...], environments of the same shape."""
-    if ring.ndim > 2:
-        return ring[slot, env]
-    # By whole rows: XLA's CPU code would fuse reading single numbers with the write before, and
-    # then copy the ring at every step.
-    return jnp.take_along_axis(ring[slot], env[..., None], -1, mode="promise_in_bounds")[..., 0]
-
-
-def look_ahead(
-    buffer: Buffer, start: jax.Array, env: jax.Array, n_step: int, gamma: float | jax.Array
-) -> tuple[Transition, jax.Array]:
-    """The n-step transitions [B] that start at slots ``start`` of ``env``, and their discounts.
-
-    The reward is the discounted sum up to the n-th step or the end of the episode, whichever is
-    first; ``next_observation`` and ``terminated`` are those of that last step.
-    """
-    capacity = len(buffer.steps.reward)
-    batch = jax.tree.map(lambda ring: read(ring, start, env), buffer.steps)
-    if n_step == 1:
-        return batch, jnp.full(start.shape, gamma)
-
-    times = (start[:, None] + jnp.arange(n_step)) % capacity  # [B, n]
-    envs = jnp.broadcast_to(env[:, None], times.shape)
-    reward = read(buffer.steps.reward, times, envs)
-    done = read(buffer.steps.done, times, envs)
-    before = jnp.cumsum(done, -1) - done  # episodes that ended earlier
-    counts = before == 0  # [B, n], the steps within the first episode
-    discounts = jnp.asarray(gamma) ** jnp.arange(n_step)
-    length = counts.sum(-1)  # [B]
-    last = times[jnp.arange(len(start)), length - 1]
-    end = jax.tree.map(lambda ring: read(ring, last, env), buffer.steps)
-    batch = batch.replace(
-        reward=(reward * counts * discounts).sum(-1),
-        terminated=end.terminated,
-        done=end.done,
-        next_observation=end.next_observation,
-        next_legal=end.next_legal,
-    )
-    return batch, jnp.asarray(gamma) ** length
-
-
 def quantile_loss(predicted: jax.Array, goal: jax.Array) -> jax.Array:
     """Quantile Huber loss with kappa = 1 (Dabney et al. 2018, Eq. 10), [B, Q], [B, Q] -> [B]."""
     level = (jnp.arange(predicted.shape[-1]) + 0.5) / predicted.shape[-1]
     error = goal[:, None, :] - predicted[:, :, None]  # [B, Q, Q of the goal]
     weight = jnp.abs(level[:, None] - (error < 0))
     return (weight * optax.huber_loss(error)).mean(-1).sum(-1)
+
+
+def td_goal(
+    batch: Transition, discount: jax.Array, next_values: jax.Array, chooser: jax.Array
+) -> jax.Array:
+    """What the value of the action taken is to become, [B, 1], or [B, Q] for quantiles.
+
+    ``next_values``, [B, L] or [B, L, Q], are the target network's; ``chooser`` [B, L] says which
+    legal action is best: the learned network's values for double targets (van Hasselt et al. 2016),
+    else the target network's own.
+    """
+    best = jnp.argmax(jnp.where(batch.next_legal, chooser, ILLEGAL), -1)
+    row = jnp.arange(len(best))
+    following = next_values[row, best].reshape(len(best), -1)
+    following = jnp.where(batch.terminated[:, None], 0.0, following)
+    return jax.lax.stop_gradient(batch.reward[:, None] + discount[:, None] * following)
+
+
+def td_loss(value: jax.Array, goal: jax.Array, *, quantiles: bool) -> tuple[jax.Array, jax.Array]:
+    """Loss [B] of the values [B, 1 or Q] of the actions taken, and the size of their errors [B].
+
+    Huber's loss (Mnih et al. 2015), or that of quantile regression (Dabney et al. 2018).
+    """
+    if quantiles:
+        return quantile_loss(value, goal), jnp.abs(goal.mean(-1) - value.mean(-1))
+    return optax.huber_loss(value, goal).mean(-1), jnp.abs(goal - value).mean(-1)
 
 
 class Chance(NamedTuple):
@@ -279,10 +169,10 @@ def dqn(env: core.Env, config: DQNConfig = DQNConfig()) -> Learner:
     n-step returns, hard or Polyak target updates, linear epsilon schedule; prioritized replay
     (Schaul et al. 2016, proportional); quantile regression (QR-DQN, Dabney et al. 2018).
     """
-    core.require_environment(env)
+    contract.require_environment(env)
 
     def network(env_params: PyTree) -> QNetwork:
-        n = core.single_choice(env, env_params, "DQN").n
+        n = contract.single_choice(env, env_params, "DQN").n
         return QNetwork(n, config.hidden, config.activation, config.dueling, config.quantiles)
 
     def expected(values: jax.Array) -> jax.Array:
@@ -313,33 +203,28 @@ def dqn(env: core.Env, config: DQNConfig = DQNConfig()) -> Learner:
         return core.step(env, chance.keys, envs, seen, action, env_params)
 
     def init(key: Key, hyperparams: DQNHyperparams, env_params: PyTree) -> DQNState:
-        key, key_network, key_reset, key_warm_up = jax.random.split(core.typed_key(key), 4)
+        key, key_network, key_reset, key_warm_up = jax.random.split(contract.typed_key(key), 4)
         envs = core.reset(env, key_reset, env_params, config.num_envs)
         seen = core.view(env, envs, env_params)
         q = network(env_params)
         params = q.init(key_network, seen.observation)
 
-        def explore(envs: core.Envs, chance: Chance) -> tuple[core.Envs, Transition]:
-            envs, transition, _ = collect(chance, envs, params, 1.0, env_params)
-            return envs, transition
+        def explore(noise: jax.Array, seen: PolicyInput, memory: PyTree) -> tuple:
+            return jnp.argmax(jnp.where(seen.legal, noise, ILLEGAL), -1), memory, ()
 
-        warm_up = -(-config.warm_up // config.num_envs)
-        envs, steps = jax.lax.scan(explore, envs, chance(key_warm_up, warm_up, q.num_actions))
-        room = config.buffer_size // config.num_envs - warm_up
-        steps = jax.tree.map(
-            lambda x: jnp.concatenate([x, jnp.zeros((room, *x.shape[1:]), x.dtype)]), steps
+        drawn = chance(key_warm_up, -(-config.warm_up // config.num_envs), q.num_actions)
+        envs, _, steps, _, _ = core.rollout(
+            env, explore, envs, (), drawn.noise, drawn.keys, env_params
         )
-        priorities = None
-        if config.prioritized:
-            capacity = config.buffer_size // config.num_envs
-            priorities = first_priorities(warm_up, config.n_step, capacity, config.num_envs)
         return DQNState(
             key=key,
             params=params,
             target=params,
             optimizer=_optimizer(hyperparams.max_grad_norm, 0.0).init(params),
             envs=envs,
-            buffer=Buffer(steps, jnp.int32(warm_up), priorities),
+            buffer=start(
+                steps, config.buffer_size, n_step=config.n_step, prioritized=config.prioritized
+            ),
             iteration=jnp.int32(0),
             updates=jnp.int32(0),
             hyperparams=core.traced(hyperparams),
@@ -352,23 +237,18 @@ def dqn(env: core.Env, config: DQNConfig = DQNConfig()) -> Learner:
         explored = jnp.minimum(progress / hyper.exploration, 1)
         epsilon = hyper.epsilon_start + explored * (hyper.epsilon_end - hyper.epsilon_start)
         optimizer = _optimizer(
-            hyper.max_grad_norm, hyper.learning_rate * (1 - hyper.anneal * progress)
+            hyper.max_grad_norm, hyper.learning_rate * remaining(hyper, state.iteration)
         )
 
         def loss(params: PyTree, target: PyTree, batch: Transition, discount: Any) -> Any:
-            """The loss of each of B transitions, and the size of its error."""
+            """The loss of each of B transitions, the size of its error, and its value."""
             next_values = q.apply(target, batch.next_observation)
             chooser = q.apply(params, batch.next_observation) if config.double else next_values
-            best = jnp.argmax(jnp.where(batch.next_legal, expected(chooser), ILLEGAL), -1)
+            goal = td_goal(batch, discount, next_values, expected(chooser))
             row = jnp.arange(config.batch_size)
-            following = next_values[row, best].reshape(config.batch_size, -1)  # [B, 1 or Q]
-            following = jnp.where(batch.terminated[:, None], 0.0, following)
-            goal = jax.lax.stop_gradient(batch.reward[:, None] + discount[:, None] * following)
             value = q.apply(params, batch.observation)[row, batch.action]
             value = value.reshape(config.batch_size, -1)
-            if config.quantiles:
-                return quantile_loss(value, goal), jnp.abs(goal.mean(-1) - value.mean(-1)), value
-            return optax.huber_loss(value, goal).mean(-1), jnp.abs(goal - value).mean(-1), value
+            return *td_loss(value, goal, quantiles=config.quantiles > 0), value
 
         def update(carry: Any, drawn: jax.Array, written: jax.Array, steps: Transition) -> Any:
             params, target, opt_state, updates, priorities = carry
@@ -444,7 +324,7 @@ def dqn(env: core.Env, config: DQNConfig = DQNConfig()) -> Learner:
         return state, metrics
 
     def policy(state: DQNState) -> Policy:
-        def act(key: Key, seen: Situation, carry: tuple) -> tuple[jax.Array, tuple]:
+        def act(key: Key, seen: PolicyInput, carry: tuple) -> tuple[jax.Array, tuple]:
             values = expected(network(seen.params).apply(state.params, seen.observation))
             return jnp.argmax(jnp.where(seen.legal, values, ILLEGAL), -1), carry
 
@@ -456,12 +336,4 @@ def dqn(env: core.Env, config: DQNConfig = DQNConfig()) -> Learner:
 def _optimizer(
     max_grad_norm: float | jax.Array, rate: float | jax.Array
 ) -> optax.GradientTransformation:
-    """Adam on gradients clipped by their global norm; cheap to rebuild, so the rate is traced.
-
-    On all parameters as one vector: a few large operations instead of many small ones, 12 % faster.
-    """
-    return optax.flatten(
-        optax.chain(
-            optax.clip_by_global_norm(max_grad_norm), optax.scale_by_adam(), optax.scale(-rate)
-        )
-    )
+    return adam(max_grad_norm, rate, flat=True)

@@ -1,7 +1,6 @@
 """The networks of the learners, in flax.linen."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -9,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlli_jax.learners.core import ActionShape
+from rlli_jax.envs.contract import ActionShape
+from rlli_jax.learners.cpu import dot_general, orthogonal
 
 Activation = Literal["tanh", "relu", "mish"]
 ACTIVATIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {
@@ -22,63 +22,10 @@ ACTIVATIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {
 ILLEGAL = -1e9
 
 
-@jax.custom_vjp
-def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """[B, in] @ [in, out], with a gradient of the kernel that XLA's CPU code computes fast."""
-    return x @ kernel
-
-
-def _product_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple]:
-    return x @ kernel, (x, kernel)
-
-
-def _product_backward(saved: tuple, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x, kernel = saved
-    # On a CPU x.T @ g runs at half speed if the transpose is folded into the product: the barrier
-    # keeps it apart. [2048, 64] with 64 outputs: 0.39 -> 0.21 ms; with 2: 0.14 -> 0.02 ms.
-    transposed = jax.lax.optimization_barrier(x.T) if jax.default_backend() == "cpu" else x.T
-    return gradient @ kernel.T, transposed @ gradient
-
-
-_product.defvjp(_product_forward, _product_backward)
-
-
-def dot_general(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
-    """[..., in], [in, out] -> [..., out]: what ``nn.Dense`` multiplies with."""
-    return _product(x.reshape(-1, x.shape[-1]), kernel).reshape(*x.shape[:-1], kernel.shape[-1])
-
-
 class Dense(nn.Dense):
     """``nn.Dense`` with the fast gradient on a CPU."""
 
     dot_general: Any = dot_general
-
-
-def orthogonal(gain: float = 1.0) -> Callable[..., jax.Array]:
-    """``nn.initializers.orthogonal`` for kernels [in, out], by Gram-Schmidt instead of LAPACK.
-
-    On a CPU, LAPACK's QR under ``vmap`` waits inside XLA's pool of threads for threads of the same
-    pool: with as many devices as cores, programs wait for each other forever (jax 0.10). A larger
-    pool (``PJRT_NPROC``) would help, but makes training up to half as fast.
-    """
-
-    def init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
-        rows, columns = shape
-        given = jax.random.normal(key, (max(shape), min(shape)), dtype)
-
-        def without(basis: jax.Array, vector: jax.Array) -> jax.Array:
-            dot = partial(jnp.dot, precision=jax.lax.Precision.HIGHEST)
-            return vector - dot(basis, dot(basis.T, vector))
-
-        def column(i: jax.Array, basis: jax.Array) -> jax.Array:
-            # Once more, for what rounding left (Giraud et al. 2005: twice is enough).
-            vector = without(basis, without(basis, given[:, i]))
-            return basis.at[:, i].set(vector / jnp.linalg.norm(vector))
-
-        basis = jax.lax.fori_loop(0, min(shape), column, jnp.zeros_like(given))
-        return float(gain) * (basis if rows >= columns else basis.T)
-
-    return init
 
 
 class MLP(nn.Module):

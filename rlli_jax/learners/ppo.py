@@ -1,10 +1,11 @@
 """Proximal policy optimisation (Schulman et al. 2017, arXiv 1707.06347), compiled.
 
-Reads from top to bottom: configuration, state, one iteration = collect, advantages, update.
+Reads from top to bottom: configuration, state, advantages, loss, one iteration = collect and
+update.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
@@ -14,11 +15,16 @@ from flax import struct
 from pydantic import Field
 
 from rlli_jax.checking import checked
+from rlli_jax.envs import contract
+from rlli_jax.envs.contract import Key, PyTree
+from rlli_jax.envs.policy import Policy, PolicyInput
 from rlli_jax.errors import InputError
 from rlli_jax.learners import core
-from rlli_jax.learners.core import Key, Learner, Policy, PyTree, Situation
+from rlli_jax.learners.core import Learner
+from rlli_jax.learners.cpu import fitting_group_size, orthogonal, permutations
 from rlli_jax.learners.hyperparams import Hyperparams
-from rlli_jax.learners.networks import Activation, Actor, Critic, orthogonal
+from rlli_jax.learners.networks import Activation, Actor, Critic
+from rlli_jax.learners.optimizer import adam, remaining
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -143,6 +149,59 @@ def advantages(
     return jax.lax.scan(backwards, jnp.zeros_like(delta[0]), (delta, done), reverse=True)[1]
 
 
+class Collected(Protocol):
+    """What the loss reads of a batch; each float32 [B]."""
+
+    log_prob: jax.Array
+    value: jax.Array
+    advantage: jax.Array
+    target: jax.Array
+
+
+class Losses(NamedTuple):
+    """The parts of :func:`ppo_loss`."""
+
+    policy: jax.Array  # [] float32
+    value: jax.Array  # [] float32
+    entropy: jax.Array  # [] float32
+    ratio: jax.Array  # [B] float32, of the probabilities now and when the batch was collected
+
+
+def ppo_loss(
+    log_prob: jax.Array,
+    entropy: jax.Array,
+    value: jax.Array,
+    batch: Collected,
+    hyper: PPOHyperparams,
+    *,
+    normalize_advantage: bool,
+) -> tuple[jax.Array, Losses]:
+    """Clipped objective (Schulman et al. 2017, Eq. 7), clipped values and the entropy bonus.
+
+    ``log_prob`` of the actions taken, ``entropy`` and ``value``, each [B], are those of the
+    parameters to be improved.
+    """
+    ratio = jnp.exp(log_prob - batch.log_prob)
+    advantage = batch.advantage
+    if normalize_advantage:
+        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+    clipped = jnp.clip(ratio, 1 - hyper.clip, 1 + hyper.clip)
+    near = batch.value + jnp.clip(value - batch.value, -hyper.value_clip, hyper.value_clip)
+    errors = jnp.maximum((value - batch.target) ** 2, (near - batch.target) ** 2)
+    losses = Losses(
+        policy=-jnp.minimum(ratio * advantage, clipped * advantage).mean(),
+        value=0.5 * errors.mean(),
+        entropy=entropy.mean(),
+        ratio=ratio,
+    )
+    total = (
+        losses.policy
+        + hyper.value_coefficient * losses.value
+        - hyper.entropy_coefficient * losses.entropy
+    )
+    return total, losses
+
+
 def ppo(env: core.Env, config: PPOConfig = PPOConfig()) -> Learner:
     """PPO for any gymnax environment with discrete actions, masked ones included.
 
@@ -152,12 +211,12 @@ def ppo(env: core.Env, config: PPOConfig = PPOConfig()) -> Learner:
     Raises:
         InputError: ``env`` is no environment, or lacks ``by_action``, which ``shared`` needs.
     """
-    core.require_environment(env)
+    contract.require_environment(env)
     cell = nn.GRUCell(config.memory, recurrent_kernel_init=orthogonal()) if config.memory else None
-    split = core.by_action(env) if config.shared else None
+    split = contract.by_action(env) if config.shared else None
 
     def networks(env_params: PyTree) -> tuple[Actor, Critic]:
-        actions = core.action_shape(env, env_params)
+        actions = contract.action_shape(env, env_params)
         return (
             Actor(actions, config.hidden, config.activation, split),
             Critic(config.hidden, config.activation),
@@ -170,11 +229,8 @@ def ppo(env: core.Env, config: PPOConfig = PPOConfig()) -> Learner:
         memory, _ = cell.apply(params["memory"], memory, observation)
         return jnp.concatenate([observation, memory], -1), memory
 
-    def forget(memory: PyTree, done: jax.Array) -> PyTree:
-        return jax.tree.map(lambda x: jnp.where(done[:, None], 0.0, x), memory)
-
     def init(key: Key, hyperparams: PPOHyperparams, env_params: PyTree) -> PPOState:
-        key, key_actor, key_critic, key_reset = jax.random.split(core.typed_key(key), 4)
+        key, key_actor, key_critic, key_reset = jax.random.split(contract.typed_key(key), 4)
         envs = core.reset(env, key_reset, env_params, config.num_envs)
         seen = core.view(env, envs, env_params)
         params: dict[str, PyTree] = {}
@@ -196,22 +252,18 @@ def ppo(env: core.Env, config: PPOConfig = PPOConfig()) -> Learner:
         hyper = state.hyperparams
         key, key_act, key_step, key_order = jax.random.split(state.key, 4)
 
-        def act(carry: tuple[core.Envs, PyTree], random: tuple[jax.Array, Key]) -> Any:
-            envs, memory = carry
-            noise, keys = random
-            seen = core.view(env, envs, env_params)
+        def act(noise: jax.Array, seen: PolicyInput, memory: PyTree) -> tuple:
             features, memory = remember(state.params, memory, seen.observation)
             logits = actor.apply(state.params["actor"], features, seen.legal)
             action = jnp.argmax(logits + noise, -1)  # a draw, by the Gumbel-max trick
             log_prob, _ = log_prob_and_entropy(logits, action, len(heads))
-            envs, transition, ended = core.step(env, keys, envs, seen, action, env_params)
-            return (envs, forget(memory, transition.done)), (transition, log_prob, memory, ended)
+            return action, memory, (log_prob, memory)
 
         heads, num_actions = actor.actions
         shape = config.num_steps, config.num_envs
         noise = jax.random.gumbel(key_act, (*shape, *heads, num_actions))
-        (envs, memory), (steps, log_prob, memories, ended) = jax.lax.scan(
-            act, (state.envs, state.memory), (noise, core.step_keys(key_step, *shape))
+        envs, memory, steps, (log_prob, memories), ended = core.rollout(
+            env, act, state.envs, state.memory, noise, core.step_keys(key_step, *shape), env_params
         )
 
         def unroll(params: PyTree, memory: PyTree, batch: Any) -> jax.Array:
@@ -221,11 +273,11 @@ def ppo(env: core.Env, config: PPOConfig = PPOConfig()) -> Learner:
 
             def one(memory: PyTree, step: tuple[jax.Array, jax.Array]) -> tuple:
                 features, memory = remember(params, memory, step[0])
-                return forget(memory, step[1]), features
+                return core.forget(memory, step[1]), features
 
             return jax.lax.scan(one, memory, (batch.observation, batch.done))[1]
 
-        # Values are computed here at once: one large product instead of one a step.
+        # All values in one large product, instead of a small one for each step.
         features = unroll(state.params, state.memory, steps)
         value = critic.apply(state.params["critic"], features)
         next_features, _ = remember(state.params, memories, steps.next_observation)
@@ -247,9 +299,7 @@ def ppo(env: core.Env, config: PPOConfig = PPOConfig()) -> Learner:
         if cell is None:
             batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
 
-        progress = state.iteration / hyper.total_iterations
-        rate = hyper.learning_rate * (1 - hyper.anneal * jnp.minimum(progress, 1))
-        optimizer = _optimizer(hyper, rate)
+        optimizer = _optimizer(hyper, hyper.learning_rate * remaining(hyper, state.iteration))
 
         def minibatch(carry: tuple[PyTree, Any], order: jax.Array) -> Any:
             params, opt_state = carry
@@ -265,27 +315,16 @@ def ppo(env: core.Env, config: PPOConfig = PPOConfig()) -> Learner:
             features = unroll(params, memory, batch)
             logits = actor.apply(params["actor"], features, batch.legal)
             log_prob, entropy = log_prob_and_entropy(logits, batch.action, len(heads))
-            ratio = jnp.exp(log_prob - batch.log_prob)
-            advantage = batch.advantage
-            if config.normalize_advantage:
-                advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-            clipped = jnp.clip(ratio, 1 - hyper.clip, 1 + hyper.clip)
-            policy_loss = -jnp.minimum(ratio * advantage, clipped * advantage).mean()
             value = critic.apply(params["critic"], features)
-            near = batch.value + jnp.clip(value - batch.value, -hyper.value_clip, hyper.value_clip)
-            errors = jnp.maximum((value - batch.target) ** 2, (near - batch.target) ** 2)
-            value_loss = 0.5 * errors.mean()
-            entropy = entropy.mean()
-            total = (
-                policy_loss
-                + hyper.value_coefficient * value_loss
-                - hyper.entropy_coefficient * entropy
-            )
+            total, losses = ppo_loss(
+                log_prob, entropy, value, batch, hyper,
+                normalize_advantage=config.normalize_advantage,
+            )  # fmt: skip
             return total, {
-                "policy_loss": policy_loss,
-                "value_loss": value_loss,
-                "entropy": entropy,
-                "clip_fraction": (jnp.abs(ratio - 1) > hyper.clip).mean(),
+                "policy_loss": losses.policy,
+                "value_loss": losses.value,
+                "entropy": losses.entropy,
+                "clip_fraction": (jnp.abs(losses.ratio - 1) > hyper.clip).mean(),
             }
 
         rows = config.num_envs * (config.num_steps if cell is None else 1)
@@ -296,12 +335,12 @@ def ppo(env: core.Env, config: PPOConfig = PPOConfig()) -> Learner:
             orders.reshape(config.num_epochs * config.num_minibatches, -1),
         )
         metrics = jax.tree.map(jnp.mean, metrics)
-        metrics |= jax.tree.map(jnp.sum, ended).metrics()
+        metrics |= ended.metrics()
         state = PPOState(key, params, opt_state, envs, memory, state.iteration + 1, hyper)
         return state, metrics
 
     def policy(state: PPOState) -> Policy:
-        def act(key: Key, seen: Situation, memory: PyTree) -> tuple[jax.Array, PyTree]:
+        def act(key: Key, seen: PolicyInput, memory: PyTree) -> tuple[jax.Array, PyTree]:
             actor, _ = networks(seen.params)
             features, memory = remember(state.params, memory, seen.observation)
             logits = actor.apply(state.params["actor"], features, seen.legal)
@@ -310,21 +349,9 @@ def ppo(env: core.Env, config: PPOConfig = PPOConfig()) -> Learner:
         return Policy(() if cell is None else jnp.zeros(config.memory), act)
 
     env_steps = config.num_envs * config.num_steps
-    at_once = core.runs_at_once(env_steps // config.num_minibatches, max(config.hidden, default=1))
-    return Learner(init, step, policy, env_steps, at_once)
-
-
-def permutations(key: Key, count: int, n: int) -> jax.Array:
-    """Random orders of 0 .. n - 1, [count, n].
-
-    The numbers ride in the low bits of random words, so that one plain sort does: for 8,192
-    numbers 0.42 ms instead of the 1.4 ms of argsort. Too few random bits would be left for many.
-    """
-    bits = jax.random.bits(key, (count, n))
-    if n > 1 << 16:
-        return jnp.argsort(bits)
-    low = jnp.uint32((1 << (n - 1).bit_length()) - 1)
-    return jnp.sort((bits & ~low) | jnp.arange(n, dtype=jnp.uint32)) & low
+    rows = env_steps // config.num_minibatches
+    group_size = fitting_group_size(rows, max(config.hidden, default=1))
+    return Learner(init, step, policy, env_steps, group_size)
 
 
 def log_prob_and_entropy(
@@ -345,14 +372,4 @@ def log_prob_and_entropy(
 
 
 def _optimizer(hyperparams: PPOHyperparams, rate: jax.Array) -> optax.GradientTransformation:
-    """Adam on gradients clipped by their global norm; cheap to rebuild, so the rate is traced.
-
-    On all parameters as one vector: a few large operations instead of many small ones, 5 % faster.
-    """
-    return optax.flatten(
-        optax.chain(
-            optax.clip_by_global_norm(hyperparams.max_grad_norm),
-            optax.scale_by_adam(eps=1e-5),
-            optax.scale(-rate),
-        )
-    )
+    return adam(hyperparams.max_grad_norm, rate, eps=1e-5, flat=True)

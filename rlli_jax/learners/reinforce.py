@@ -16,11 +16,15 @@ from flax import struct
 from pydantic import Field
 
 from rlli_jax.checking import checked
+from rlli_jax.envs import contract
+from rlli_jax.envs.contract import Key, PyTree
+from rlli_jax.envs.policy import Policy, PolicyInput
 from rlli_jax.errors import InputError
 from rlli_jax.learners import core
-from rlli_jax.learners.core import Key, Learner, Policy, PyTree, Situation
+from rlli_jax.learners.core import Learner
 from rlli_jax.learners.hyperparams import Hyperparams
 from rlli_jax.learners.networks import Activation, Actor
+from rlli_jax.learners.optimizer import adam, remaining
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -108,19 +112,34 @@ def returns_to_go(
     return jax.lax.scan(backwards, start, (reward, done), reverse=True)[1]
 
 
+def reinforce_loss(
+    logits: jax.Array, action: jax.Array, gain: jax.Array, entropy_coefficient: float | jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """-(gain x log-probability of the action), less the entropy bonus, and the entropy.
+
+    Means over a batch: logits [B, *heads, L], action [B, *heads], gain [B]. Several choices count
+    together.
+    """
+    log = jax.nn.log_softmax(logits)
+    chosen = jnp.take_along_axis(log, action[..., None], -1)
+    entropy = -(jnp.exp(log) * log).reshape(len(gain), -1).sum(-1).mean()
+    gained = (chosen.reshape(len(gain), -1).sum(-1) * gain).mean()
+    return -gained - entropy_coefficient * entropy, entropy
+
+
 def reinforce(env: core.Env, config: ReinforceConfig = ReinforceConfig()) -> Learner:
     """REINFORCE for any gymnax environment with discrete actions, masked ones included.
 
     One pass over each window of steps. The baseline is the mean return of the window, and returns
     are divided by their standard deviation; an entropy bonus keeps the policy from closing early.
     """
-    core.require_environment(env)
+    contract.require_environment(env)
 
     def network(env_params: PyTree) -> Actor:
-        return Actor(core.action_shape(env, env_params), config.hidden, config.activation)
+        return Actor(contract.action_shape(env, env_params), config.hidden, config.activation)
 
     def init(key: Key, hyperparams: ReinforceHyperparams, env_params: PyTree) -> ReinforceState:
-        key, key_actor, key_reset = jax.random.split(core.typed_key(key), 3)
+        key, key_actor, key_reset = jax.random.split(contract.typed_key(key), 3)
         envs = core.reset(env, key_reset, env_params, config.num_envs)
         seen = core.view(env, envs, env_params)
         params = network(env_params).init(key_actor, seen.observation, seen.legal)
@@ -134,16 +153,15 @@ def reinforce(env: core.Env, config: ReinforceConfig = ReinforceConfig()) -> Lea
         actor, hyper = network(env_params), state.hyperparams
         key, key_collect, key_update = jax.random.split(state.key, 3)
 
-        def act(envs: core.Envs, key: Key) -> tuple[core.Envs, Any]:
-            key_act, key_step = jax.random.split(key)
-            seen = core.view(env, envs, env_params)
+        def act(key: Key, seen: PolicyInput, memory: PyTree) -> tuple:
             logits = actor.apply(state.params, seen.observation, seen.legal)
-            action = jax.random.categorical(key_act, logits)
-            envs, transition, ended = core.step(env, key_step, envs, seen, action, env_params)
-            return envs, (transition, ended)
+            return jax.random.categorical(key, logits), memory, ()
 
-        envs, (steps, ended) = jax.lax.scan(
-            act, state.envs, jax.random.split(key_collect, config.num_steps)
+        key_act, key_step = jax.vmap(jax.random.split, out_axes=1)(
+            jax.random.split(key_collect, config.num_steps)
+        )
+        envs, _, steps, _, ended = core.rollout(
+            env, act, state.envs, (), key_act, key_step, env_params
         )
         total, covered = returns_to_go(steps.reward, steps.done, hyper.gamma)
         weight = (covered >= config.lookahead).astype(jnp.float32)
@@ -151,16 +169,12 @@ def reinforce(env: core.Env, config: ReinforceConfig = ReinforceConfig()) -> Lea
         spread = jnp.sqrt((weight * (total - mean) ** 2).sum() / weight.sum())
         gain = weight * (total - mean) / (spread + 1e-8)
 
-        remaining = 1 - hyper.anneal * jnp.minimum(state.iteration / hyper.total_iterations, 1)
-        optimizer = _optimizer(hyper, hyper.learning_rate * remaining)
+        optimizer = _optimizer(hyper, hyper.learning_rate * remaining(hyper, state.iteration))
 
         def loss(params: PyTree, batch: tuple) -> tuple[jax.Array, jax.Array]:
             observation, legal, action, gain = batch
-            log = jax.nn.log_softmax(actor.apply(params, observation, legal))
-            chosen = jnp.take_along_axis(log, action[..., None], -1)
-            entropy = -(jnp.exp(log) * log).reshape(len(gain), -1).sum(-1).mean()
-            gained = (chosen.reshape(len(gain), -1).sum(-1) * gain).mean()
-            return -gained - hyper.entropy_coefficient * entropy, entropy
+            logits = actor.apply(params, observation, legal)
+            return reinforce_loss(logits, action, gain, hyper.entropy_coefficient)
 
         def minibatch(carry: tuple[PyTree, Any], batch: tuple) -> Any:
             params, opt_state = carry
@@ -179,12 +193,12 @@ def reinforce(env: core.Env, config: ReinforceConfig = ReinforceConfig()) -> Lea
         (params, opt_state), entropy = jax.lax.scan(
             minibatch, (state.params, state.optimizer), batch
         )
-        metrics = {"entropy": entropy.mean()} | jax.tree.map(jnp.sum, ended).metrics()
+        metrics = {"entropy": entropy.mean()} | ended.metrics()
         state = ReinforceState(key, params, opt_state, envs, state.iteration + 1, hyper)
         return state, metrics
 
     def policy(state: ReinforceState) -> Policy:
-        def act(key: Key, seen: Situation, carry: tuple) -> tuple[jax.Array, tuple]:
+        def act(key: Key, seen: PolicyInput, carry: tuple) -> tuple[jax.Array, tuple]:
             logits = network(seen.params).apply(state.params, seen.observation, seen.legal)
             return jnp.argmax(logits, -1), carry
 
@@ -194,9 +208,4 @@ def reinforce(env: core.Env, config: ReinforceConfig = ReinforceConfig()) -> Lea
 
 
 def _optimizer(hyperparams: ReinforceHyperparams, rate: jax.Array) -> optax.GradientTransformation:
-    """Adam on gradients clipped by their global norm; cheap to rebuild, so the rate is traced."""
-    return optax.chain(
-        optax.clip_by_global_norm(hyperparams.max_grad_norm),
-        optax.scale_by_adam(eps=1e-5),
-        optax.scale(-rate),
-    )
+    return adam(hyperparams.max_grad_norm, rate, eps=1e-5)

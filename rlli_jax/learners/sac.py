@@ -8,33 +8,31 @@ policy is a slowly moving copy of the actor, as in D2SAC, not the newest actor. 
 all but the actor.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import struct
 from pydantic import Field
 
 from rlli_jax.checking import checked
-from rlli_jax.errors import InputError
+from rlli_jax.envs import contract
+from rlli_jax.envs.contract import Key, PyTree
+from rlli_jax.envs.policy import Policy, PolicyInput
 from rlli_jax.learners import core
-from rlli_jax.learners.core import Key, Learner, Policy, PyTree, Situation, Transition
-from rlli_jax.learners.dqn import Buffer, sample, write
+from rlli_jax.learners.core import Learner, Transition
+from rlli_jax.learners.diffusion import DiffusionActor
 from rlli_jax.learners.hyperparams import Hyperparams
-from rlli_jax.learners.networks import ACTIVATIONS, ILLEGAL, MLP, Activation, Actor, QNetwork
+from rlli_jax.learners.networks import ILLEGAL, Activation, Actor, QNetwork
+from rlli_jax.learners.optimizer import adam, remaining
+from rlli_jax.learners.replay import Buffer, check_warm_up, sample, start, write
 
 Positive = Annotated[int, Field(gt=0)]
 # params, key, observation, legal, spread of the noise (1 in training, 0 to act greedily)
 Logits = Callable[[PyTree, Key, jax.Array, jax.Array, float], jax.Array]
-
-# Noise rates of the variance-preserving schedule at its two ends (Xiao et al. 2022, as in D2SAC).
-LEAST_NOISE, MOST_NOISE = 0.1, 10.0
 
 
 @checked
@@ -66,12 +64,7 @@ class SACConfig:
     """Between the layers."""
 
     def __post_init__(self) -> None:
-        core.check_buffer(self.buffer_size, self.num_envs)
-        if not self.num_envs * self.n_step <= self.warm_up <= self.buffer_size:
-            raise InputError(
-                f"warm_up = {self.warm_up} must lie between num_envs x n_step = "
-                f"{self.num_envs * self.n_step} and buffer_size = {self.buffer_size}."
-            )
+        check_warm_up(self.warm_up, self.buffer_size, self.num_envs, self.n_step)
 
 
 @checked
@@ -149,77 +142,50 @@ class SACState:
     hyperparams: SACHyperparams
 
 
-class DiffusionActor(nn.Module):
-    """Logits that a denoising chain makes from Gaussian noise, given the observation.
+def distribution(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Probabilities [..., L] and entropy [...]; an illegal action has none of either."""
+    log = jax.nn.log_softmax(logits)
+    probability = jnp.exp(log)
+    return probability, -(probability * log).sum(-1)
 
-    D2SAC, Algorithm 1: x_T ~ N(0, I). At each step a network with a tanh output tells from (x_t,
-    embedding of t, observation) what the end x_0 of the chain is, or what noise is in x_t, from
-    which x_0 follows; x_{t-1} is drawn from q(x_{t-1} | x_t, x_0). Logits are x_0, scaled if the
-    network predicts them.
+
+def soft_goal(
+    batch: Transition,
+    discount: jax.Array,
+    next_logits: jax.Array,
+    next_values: jax.Array,
+    temperature: jax.Array,
+) -> jax.Array:
+    """What the critics' values of the actions taken are to become, [B].
+
+    In expectation over the policy (Christodoulou 2019, Eq. 10); ``next_values`` [B, L] are the
+    lesser of the two target critics'.
     """
-
-    num_actions: int
-    hidden: tuple[int, ...]
-    activation: Activation
-    steps: int
-    embedding: int
-    predicts: Literal["logits", "noise"]
-    scale: float
-
-    @nn.compact
-    def __call__(
-        self, key: Key, observation: jax.Array, legal: jax.Array, spread: float = 1.0
-    ) -> jax.Array:
-        """[], [..., size], [..., L] -> logits [..., L]; illegal ones are ILLEGAL.
-
-        ``spread`` scales all noise; 0 leaves the chain of means.
-        """
-        time = _sinusoidal(jnp.arange(1, self.steps + 1), self.embedding)  # [steps, embedding]
-        time = nn.Dense(self.embedding)(
-            ACTIVATIONS[self.activation](nn.Dense(2 * self.embedding)(time))
-        )
-        network = MLP(self.hidden, self.num_actions, 0.01, self.activation)
-        # As Python's floats, which leave the type of what they are multiplied with as it is.
-        retained = retention(self.steps).tolist()  # alpha of each step
-        kept = np.cumprod(retained).tolist()  # alpha bar
-        key_start, *keys = jax.random.split(key, self.steps + 1)
-        x = spread * jax.random.normal(key_start, legal.shape)
-        for t in reversed(range(self.steps)):
-            embedded = jnp.broadcast_to(time[t], (*x.shape[:-1], self.embedding))
-            end = jnp.tanh(network(jnp.concatenate([x, embedded, observation], -1)))
-            if self.predicts == "noise":
-                end = (x - math.sqrt(1 - kept[t]) * end) / math.sqrt(kept[t])
-            if not t:
-                return jnp.where(
-                    legal, (self.scale if self.predicts == "logits" else 1.0) * end, ILLEGAL
-                )
-            # Mean and variance of the posterior (Ho et al. 2020, Eq. 7).
-            before = kept[t - 1]
-            x = (1 - retained[t]) * math.sqrt(before) * end + (1 - before) * math.sqrt(
-                retained[t]
-            ) * x
-            variance = (1 - retained[t]) * (1 - before) / (1 - kept[t])
-            noise = math.sqrt(variance) * jax.random.normal(keys[t], x.shape)
-            x = x / (1 - kept[t]) + spread * noise
-        raise AssertionError("the chain has at least one step")
+    probability, entropy = distribution(next_logits)
+    following = (probability * next_values).sum(-1) + temperature * entropy
+    return batch.reward + discount * jnp.where(batch.terminated, 0.0, following)
 
 
-def retention(steps: int) -> np.ndarray:
-    """Share of the signal that each step keeps, [steps]: the variance-preserving schedule.
+def critic_loss(
+    values: jax.Array, action: jax.Array, goal: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Huber's loss of both critics' values [2, B, L], and the mean value of the actions taken.
 
-    alpha_t = exp(-b_min / T - (b_max - b_min) (2 t - 1) / (2 T^2)), t = 1..T (Xiao et al. 2022,
-    arXiv 2112.07804, Appendix; D2SAC's default).
+    Not squared: rare large losses (a crash) would outweigh what else tells actions apart.
     """
-    t = np.arange(1, steps + 1)
-    slope = (MOST_NOISE - LEAST_NOISE) * (2 * t - 1) / (2 * steps**2)
-    return np.exp(-LEAST_NOISE / steps - slope)
+    value = jnp.take_along_axis(values, action[None, :, None], -1).squeeze(-1)
+    return optax.huber_loss(value, goal).mean(-1).sum(), value.mean()
 
 
-def _sinusoidal(time: jax.Array, size: int) -> jax.Array:
-    """Sines and cosines of ``time`` [...] at ``size / 2`` frequencies, [..., size]."""
-    half = size // 2
-    angle = time[..., None] * jnp.exp(-math.log(10_000) / (half - 1) * jnp.arange(half))
-    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], -1)
+def actor_loss(
+    logits: jax.Array, values: jax.Array, temperature: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """What the policy's logits [B, L] are worth by the critics, negated, and its entropy [B].
+
+    Christodoulou 2019, Eq. 12.
+    """
+    probability, entropy = distribution(logits)
+    return -((probability * values).sum(-1) + temperature * entropy).mean(), entropy
 
 
 def sac(env: core.Env, config: SACConfig = SACConfig()) -> Learner:
@@ -232,7 +198,7 @@ def sac(env: core.Env, config: SACConfig = SACConfig()) -> Learner:
     """
 
     def actor(num_actions: int) -> tuple[Callable[..., PyTree], Logits]:
-        network = Actor(core.ActionShape((), num_actions), config.hidden, config.activation)
+        network = Actor(contract.ActionShape((), num_actions), config.hidden, config.activation)
         return (
             lambda key, observation, legal: network.init(key, observation, legal),
             lambda params, key, observation, legal, spread: network.apply(
@@ -276,29 +242,16 @@ def _soft_actor_critic(
     make_actor: Callable[[int], tuple[Callable[..., PyTree], Logits]],
 ) -> Learner:
     """The learner for an actor; ``make_actor`` gives its init and its logits for L actions."""
-    core.require_environment(env)
+    contract.require_environment(env)
 
     def networks(env_params: PyTree) -> tuple[Callable[..., PyTree], Logits, QNetwork]:
-        n = core.single_choice(env, env_params, "SAC").n
+        n = contract.single_choice(env, env_params, "SAC").n
         hidden = config.hidden if config.critic_hidden is None else config.critic_hidden
         return *make_actor(n), QNetwork(n, hidden, config.activation, dueling=False)
 
-    def collect(
-        key: Key, envs: core.Envs, actor: PyTree | None, env_params: PyTree
-    ) -> tuple[core.Envs, Transition, core.Episodes]:
-        key_noise, key_act, key_step = jax.random.split(key, 3)
-        seen = core.view(env, envs, env_params)
-        if actor is None:
-            logits = jnp.where(seen.legal, 0.0, ILLEGAL)
-        else:
-            _, logits_of, _ = networks(env_params)
-            logits = logits_of(actor, key_noise, seen.observation, seen.legal, 1.0)
-        action = jax.random.categorical(key_act, logits)
-        return core.step(env, key_step, envs, seen, action, env_params)
-
     def init(key: Key, hyperparams: SACHyperparams, env_params: PyTree) -> SACState:
         key, key_actor, key_critics, key_reset, key_warm_up = jax.random.split(
-            core.typed_key(key), 5
+            contract.typed_key(key), 5
         )
         hyperparams = core.traced(hyperparams)
         envs = core.reset(env, key_reset, env_params, config.num_envs)
@@ -312,16 +265,13 @@ def _soft_actor_critic(
             log_temperature=jnp.log(hyperparams.temperature),
         )
 
-        def explore(envs: core.Envs, key: Key) -> tuple[core.Envs, Transition]:
-            envs, transition, _ = collect(key, envs, None, env_params)
-            return envs, transition
+        def explore(key: Key, seen: PolicyInput, memory: PyTree) -> tuple:
+            logits = jnp.where(seen.legal, 0.0, ILLEGAL)
+            return jax.random.categorical(key, logits), memory, ()
 
         warm_up = -(-config.warm_up // config.num_envs)
-        envs, steps = jax.lax.scan(explore, envs, jax.random.split(key_warm_up, warm_up))
-        room = config.buffer_size // config.num_envs - warm_up
-        steps = jax.tree.map(
-            lambda x: jnp.concatenate([x, jnp.zeros((room, *x.shape[1:]), x.dtype)]), steps
-        )
+        _, key_act, key_step = _three(jax.random.split(key_warm_up, warm_up))
+        envs, _, steps, _, _ = core.rollout(env, explore, envs, (), key_act, key_step, env_params)
         optimizer = _optimizer(hyperparams, jnp.float32(0))
         return SACState(
             key=key,
@@ -333,7 +283,7 @@ def _soft_actor_critic(
                 log_temperature=optimizer.init(params.log_temperature),
             ),
             envs=envs,
-            buffer=Buffer(steps, jnp.int32(warm_up)),
+            buffer=start(steps, config.buffer_size),
             iteration=jnp.int32(0),
             hyperparams=hyperparams,
         )
@@ -342,24 +292,12 @@ def _soft_actor_critic(
         hyper = state.hyperparams
         _, logits_of, critic = networks(env_params)
         progress = jnp.minimum(state.iteration / hyper.total_iterations, 1)
-        remaining = 1 - hyper.anneal * progress
+        left = remaining(hyper, state.iteration)
         actor_rate = jnp.where(progress < hyper.actor_delay, 0.0, hyper.actor_rate)
 
-        def least(critics: PyTree, observation: jax.Array) -> jax.Array:
-            return jax.vmap(critic.apply, (0, None))(critics, observation).min(0)
-
-        def critic_loss(critics: PyTree, batch: Transition, goal: jax.Array) -> Any:
-            values = jax.vmap(critic.apply, (0, None))(critics, batch.observation)  # [2, B, L]
-            value = jnp.take_along_axis(values, batch.action[None, :, None], -1).squeeze(-1)
-            # Not squared: rare large losses (a crash) would outweigh what else tells actions apart.
-            return optax.huber_loss(value, goal).mean(-1).sum(), value.mean()
-
-        def actor_loss(
-            actor: PyTree, key: Key, batch: Transition, values: jax.Array, temperature: jax.Array
-        ) -> Any:
-            logits = logits_of(actor, key, batch.observation, batch.legal, 1.0)
-            probability, entropy = _distribution(logits)
-            return -((probability * values).sum(-1) + temperature * entropy).mean(), entropy
+        def both(critics: PyTree, observation: jax.Array) -> jax.Array:
+            """Values by both critics, [2, B, L]."""
+            return jax.vmap(critic.apply, (0, None))(critics, observation)
 
         def update(carry: Any, key: Key, buffer: Buffer) -> Any:
             params, target, opt_state = carry
@@ -367,21 +305,24 @@ def _soft_actor_critic(
             bits = jax.random.bits(key_sample, (2, config.batch_size))
             batch, discount = sample(bits, buffer, config.n_step, hyper.gamma)
             temperature = jnp.exp(params.log_temperature)
-            logits = logits_of(
+            next_logits = logits_of(
                 target.actor, key_next, batch.next_observation, batch.next_legal, 1.0
             )
-            probability, entropy = _distribution(logits)
-            following = least(target.critics, batch.next_observation)
-            following = (probability * following).sum(-1) + temperature * entropy
-            goal = batch.reward + discount * jnp.where(batch.terminated, 0.0, following)
+            next_values = both(target.critics, batch.next_observation).min(0)
+            goal = soft_goal(batch, discount, next_logits, next_values, temperature)
 
-            (q_loss, q_value), critic_grads = jax.value_and_grad(critic_loss, has_aux=True)(
-                params.critics, batch, goal
+            def of_critics(critics: PyTree) -> Any:
+                return critic_loss(both(critics, batch.observation), batch.action, goal)
+
+            def of_actor(actor: PyTree) -> Any:
+                logits = logits_of(actor, key_actor, batch.observation, batch.legal, 1.0)
+                return actor_loss(logits, values, temperature)
+
+            (q_loss, q_value), critic_grads = jax.value_and_grad(of_critics, has_aux=True)(
+                params.critics
             )
-            values = least(params.critics, batch.observation)
-            actor_grads, entropy = jax.grad(actor_loss, has_aux=True)(
-                params.actor, key_actor, batch, values, temperature
-            )
+            values = both(params.critics, batch.observation).min(0)
+            actor_grads, entropy = jax.grad(of_actor, has_aux=True)(params.actor)
             # Christodoulou, Eq. 11, for log alpha: more weight where entropy falls short.
             aim = hyper.target_entropy * jnp.log(batch.legal.sum(-1, dtype=jnp.float32))
             learned: dict[str, tuple[PyTree, Any]] = {
@@ -393,7 +334,7 @@ def _soft_actor_critic(
                 learned["log_temperature"] = (temperature_grad, hyper.temperature_rate)
             for name, (grads, rate) in learned.items():
                 old = getattr(params, name)
-                changes, kept = _optimizer(hyper, rate * remaining).update(
+                changes, kept = _optimizer(hyper, rate * left).update(
                     grads, getattr(opt_state, name), old
                 )
                 params = params.replace(**{name: optax.apply_updates(old, changes)})
@@ -410,7 +351,11 @@ def _soft_actor_critic(
         def collect_and_update(carry: Any, key: Key) -> Any:
             learning, envs, buffer = carry
             key_collect, key_update = jax.random.split(key)
-            envs, transition, ended = collect(key_collect, envs, learning[0].actor, env_params)
+            key_noise, key_act, key_step = jax.random.split(key_collect, 3)
+            seen = core.view(env, envs, env_params)
+            logits = logits_of(learning[0].actor, key_noise, seen.observation, seen.legal, 1.0)
+            action = jax.random.categorical(key_act, logits)
+            envs, transition, ended = core.step(env, key_step, envs, seen, action, env_params)
             buffer = write(buffer, transition)
             learning, metrics = jax.lax.scan(
                 lambda carry, key: update(carry, key, buffer),
@@ -441,7 +386,7 @@ def _soft_actor_critic(
         return state, metrics
 
     def policy(state: SACState) -> Policy:
-        def act(key: Key, seen: Situation, carry: tuple) -> tuple[jax.Array, tuple]:
+        def act(key: Key, seen: PolicyInput, carry: tuple) -> tuple[jax.Array, tuple]:
             _, logits_of, _ = networks(seen.params)
             logits = logits_of(state.params.actor, key, seen.observation, seen.legal, 0.0)
             return jnp.argmax(logits, -1), carry
@@ -451,18 +396,10 @@ def _soft_actor_critic(
     return Learner(init, step, policy, config.num_envs * config.num_steps)
 
 
-def _distribution(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Probabilities [..., L] and entropy [...]; an illegal action has none of either."""
-    log = jax.nn.log_softmax(logits)
-    probability = jnp.exp(log)
-    return probability, -(probability * log).sum(-1)
+def _three(keys: Key) -> Key:
+    """Each of the keys [T] split into three, [3, T]."""
+    return jax.vmap(lambda key: jax.random.split(key, 3), out_axes=1)(keys)
 
 
 def _optimizer(hyperparams: SACHyperparams, rate: jax.Array) -> optax.GradientTransformation:
-    """Adam with weight decay on gradients clipped by their global norm; rates are traced."""
-    return optax.chain(
-        optax.clip_by_global_norm(hyperparams.max_grad_norm),
-        optax.add_decayed_weights(hyperparams.weight_decay),
-        optax.scale_by_adam(),
-        optax.scale(-rate),
-    )
+    return adam(hyperparams.max_grad_norm, rate, weight_decay=hyperparams.weight_decay)

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 from rich.console import Console
 
+from rlli_jax.envs.contract import Key, PyTree, typed_key
 from rlli_jax.errors import InputError
-from rlli_jax.learners.compiling import START, TRAIN, compiler_options
-from rlli_jax.learners.core import Key, Learner, PyTree, side_by_side, typed_key
+from rlli_jax.learners.core import Learner
+from rlli_jax.learners.cpu import START, TRAIN, compiler_options, vmap_in_groups
 from rlli_jax.progress import LoggedProgress
 
 PARTS = 20  # of a training, between which progress is shown
@@ -97,7 +98,7 @@ def train_program(learner: Learner) -> Any:
                 lambda state, _: learner.step(state, env_params), state, length=length
             )
 
-        return side_by_side(one, (0, None), learner.at_once)(state, env_params)
+        return vmap_in_groups(one, (0, None), learner.group_size)(state, env_params)
 
     return jax.jit(
         run,

@@ -19,11 +19,17 @@ from flax import struct
 from pydantic import Field
 
 from rlli_jax.checking import checked
+from rlli_jax.envs import contract
+from rlli_jax.envs.contract import Key, PyTree
+from rlli_jax.envs.policy import Policy, PolicyInput, policy_input
 from rlli_jax.errors import InputError
 from rlli_jax.learners import core
-from rlli_jax.learners.core import Key, Learner, Policy, PyTree, Situation
+from rlli_jax.learners.core import Learner
+from rlli_jax.learners.cpu import fitting_group_size, vmap_in_groups
 from rlli_jax.learners.hyperparams import Hyperparams
 from rlli_jax.learners.networks import ILLEGAL, Activation, Actor
+from rlli_jax.learners.optimizer import adam, remaining
+from rlli_jax.learners.replay import check_buffer
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -65,7 +71,7 @@ class VineConfig:
     has to learn only what follows."""
 
     def __post_init__(self) -> None:
-        core.check_buffer(self.buffer_size, self.num_envs)
+        check_buffer(self.buffer_size, self.num_envs)
 
 
 class VineHyperparams(Hyperparams):
@@ -115,6 +121,18 @@ class VineState:
     hyperparams: VineHyperparams
 
 
+def difference_loss(scores: jax.Array, batch: Branches) -> jax.Array:
+    """Squared error of the differences between the legal actions tried, mean over states.
+
+    ``scores`` [B, L] of all actions; what is the same for all actions of a state costs nothing.
+    """
+    score = jnp.take_along_axis(scores, batch.action, -1)
+    error = score - batch.value
+    count = jnp.maximum(batch.legal.sum(-1, keepdims=True), 1)
+    error -= (error * batch.legal).sum(-1, keepdims=True) / count
+    return (error**2 * batch.legal / count).sum(-1).mean()
+
+
 def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
     """Policy iteration by branched rollouts, for any environment with a single discrete action.
 
@@ -124,7 +142,7 @@ def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
         InputError: ``env`` is no environment, or lacks what the config needs: ``redraw`` for
             ``futures``, ``value`` for ``paid``, ``by_action`` for ``shared``.
     """
-    core.require_environment(env)
+    contract.require_environment(env)
     if config.futures and not hasattr(env, "redraw"):
         raise InputError(
             f"{env.name} cannot draw anew what nobody may know of a state (redraw), which futures "
@@ -134,11 +152,11 @@ def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
         raise InputError(
             f"{env.name} does not tell what each action pays at once (value); set paid to false."
         )
-    split = core.by_action(env) if config.shared else None
+    split = contract.by_action(env) if config.shared else None
     blocks = config.buffer_size // config.num_envs
 
     def network(env_params: PyTree) -> Actor:
-        actions = core.single_choice(env, env_params, "vine")
+        actions = contract.single_choice(env, env_params, "vine")
         if actions.n < config.branches:
             raise InputError(
                 f"branches = {config.branches}, but {env.name} has {actions.n} actions; try no "
@@ -150,7 +168,7 @@ def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
         """What each action pays at once, as far as that is known, [L]."""
         return env.value(env_state, env_params) if config.paid else 0.0
 
-    def scores(network_params: PyTree, seen: Situation) -> jax.Array:
+    def scores(network_params: PyTree, seen: PolicyInput) -> jax.Array:
         """What the policy maximises, for one environment, [L]."""
         follows = network(seen.params).apply(network_params, seen.observation, seen.legal)
         return follows + paid(seen.state, seen.params)
@@ -171,7 +189,7 @@ def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
                 key, env_state, action, env_params
             )
             done = terminated | env.is_truncated(env_state, env_params)
-            seen = core.situation(env, observation, env_state, env_params)
+            seen = policy_input(env, observation, env_state, env_params)
             score = scores(network_params, seen)
             best = jnp.argmax(score).astype(jnp.int32)
             carry = env_state, best, jnp.where(done, 0.0, worth * gamma)
@@ -200,7 +218,7 @@ def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
         return jax.lax.fori_loop(0, config.spread - 1, walk, envs)
 
     def init(key: Key, hyperparams: VineHyperparams, env_params: PyTree) -> VineState:
-        key, key_network, key_reset = jax.random.split(core.typed_key(key), 3)
+        key, key_network, key_reset = jax.random.split(contract.typed_key(key), 3)
         envs = start(key_reset, env_params)
         seen = core.view(env, envs, env_params)
         params = network(env_params).init(key_network, seen.observation, seen.legal)
@@ -212,20 +230,21 @@ def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
             value=jnp.zeros(tried, jnp.float32),
         )
         hyperparams = core.traced(hyperparams)
-        optimizer = optax.adam(0.0).init(params)
+        optimizer = adam(None, 0.0).init(params)
         return VineState(key, params, params, optimizer, envs, buffer, jnp.int32(0), hyperparams)
 
     def step(state: VineState, env_params: PyTree) -> tuple[VineState, dict[str, jax.Array]]:
         hyper = state.hyperparams
         actor = network(env_params)
-        progress = jnp.minimum(state.iteration / hyper.total_iterations, 1)
         key, key_walk, key_branch, key_learn = jax.random.split(state.key, 4)
 
         def walk(envs: core.Envs, key: Key) -> tuple[core.Envs, core.Episodes]:
             key_explore, key_noise, key_step = jax.random.split(key, 3)
             seen = core.view(env, envs, env_params)
             score = jax.vmap(
-                lambda seen, legal, at: scores(state.policy, Situation(seen, legal, at, env_params))
+                lambda seen, legal, at: scores(
+                    state.policy, PolicyInput(seen, legal, at, env_params)
+                )
             )(seen.observation, seen.legal, seen.state)
             explore = jax.random.uniform(key_explore, score.shape[:1]) < hyper.exploration
             noise = hyper.temperature * jax.random.gumbel(key_noise, score.shape)
@@ -235,7 +254,7 @@ def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
 
         def branch(key: Key, env_state: PyTree, observation: jax.Array) -> Branches:
             key_noise, key_future = jax.random.split(key)
-            seen = core.situation(env, observation, env_state, env_params)
+            seen = policy_input(env, observation, env_state, env_params)
             score = scores(state.policy, seen)
             # Gumbel noise draws without repetition (Kool et al. 2019, arXiv 1903.06059).
             noisy = score + hyper.temperature * jax.random.gumbel(key_noise, score.shape)
@@ -248,19 +267,13 @@ def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
             return Branches(seen.observation, action, seen.legal[action], value)
 
         def loss(params: PyTree, batch: Branches) -> jax.Array:
-            """Squared error of the differences between the actions tried in a state."""
-            follows = actor.apply(params, batch.observation, None)
-            score = jnp.take_along_axis(follows, batch.action, -1)
-            error = score - batch.value
-            count = jnp.maximum(batch.legal.sum(-1, keepdims=True), 1)
-            error -= (error * batch.legal).sum(-1, keepdims=True) / count
-            return (error**2 * batch.legal / count).sum(-1).mean()
+            return difference_loss(actor.apply(params, batch.observation, None), batch)
 
         envs, ended = jax.lax.scan(walk, state.envs, jax.random.split(key_walk, config.num_steps))
         keys = jax.random.split(key_branch, config.num_envs)
         rows = config.branches * (actor.actions.n if config.shared else 1)
-        at_once = core.runs_at_once(rows, max(config.hidden, default=1))
-        new = core.side_by_side(branch, (0, 0, 0), at_once)(keys, envs.state, envs.observation)
+        fitting = fitting_group_size(rows, max(config.hidden, default=1))
+        new = vmap_in_groups(branch, (0, 0, 0), fitting)(keys, envs.state, envs.observation)
         place = state.iteration % blocks * config.num_envs
         buffer = jax.tree.map(
             lambda ring, x: jax.lax.dynamic_update_slice_in_dim(ring, x, place, 0),
@@ -268,7 +281,7 @@ def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
             new,
         )
         filled = jnp.minimum(state.iteration + 1, blocks) * config.num_envs
-        optimizer = optax.adam(hyper.learning_rate * (1 - hyper.anneal * progress))
+        optimizer = adam(None, hyper.learning_rate * remaining(hyper, state.iteration))
 
         def update(carry: tuple, key: Key) -> tuple[tuple, jax.Array]:
             params, opt_state = carry
@@ -286,7 +299,7 @@ def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
         state = VineState(key, params, policy, opt_state, envs, buffer, state.iteration + 1, hyper)
         return state, metrics
 
-    def look_ahead(key: Key, state: VineState, seen: Situation, score: jax.Array) -> jax.Array:
+    def look_ahead(key: Key, state: VineState, seen: PolicyInput, score: jax.Array) -> jax.Array:
         """The best action by the scores [L] and by futures drawn anew, weighed."""
         best, tried = jax.lax.top_k(score, config.branches)
 
@@ -306,7 +319,7 @@ def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
         return tried[jnp.argmax(jnp.where(legal, total, -jnp.inf))]
 
     def policy(state: VineState) -> Policy:
-        def act(key: Key, seen: Situation, carry: Any) -> tuple[jax.Array, Any]:
+        def act(key: Key, seen: PolicyInput, carry: Any) -> tuple[jax.Array, Any]:
             score = scores(state.policy, seen)
             if config.futures:
                 return look_ahead(key, state, seen, score), carry
@@ -315,4 +328,4 @@ def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
         return Policy((), act)
 
     env_steps = config.num_envs * (config.num_steps + config.branches * config.length)
-    return Learner(init, step, policy, env_steps, at_once=1)
+    return Learner(init, step, policy, env_steps, group_size=1)

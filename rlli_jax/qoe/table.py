@@ -398,8 +398,8 @@ class QoETable:
         At a hole of that provider the choice falls back to uniform over the others. So every
         provider is judged on all requests that the user may ask for, a provider gains nothing by
         leaving hard requests out, and the average over providers is exactly the random policy.
-        The policies of :mod:`rlli_jax.learners.reference` choose by these values and fall back
-        in the same way.
+        The policies of :mod:`rlli_jax.envs.provider_selection.policies` choose by these values and
+        fall back in the same way.
         """
         mean, legal, served = self.mean, self.legal, self.served
         # The mean is 0 in holes.

@@ -23,20 +23,20 @@ from flax import struct
 from pydantic import Field
 
 from rlli_jax.checking import checked
+from rlli_jax.envs.contract import Key, PyTree, typed_key
 from rlli_jax.errors import InputError
 from rlli_jax.language.t5 import init_lora, merge_lora
 from rlli_jax.learners import core
-from rlli_jax.learners.core import Key, PyTree
 from rlli_jax.learners.hyperparams import Hyperparams
+from rlli_jax.learners.optimizer import adam
 from rlli_jax.learners.ppo import PPOHyperparams, advantages
 from rlli_jax.teaching.distinct import over_distinct
 from rlli_jax.teaching.objective import (
     Samples,
-    adam,
     check_single_choice,
     distribution,
     draw,
-    ppo_loss,
+    score_loss,
     shuffle,
 )
 from rlli_jax.teaching.tasks import Task
@@ -344,13 +344,13 @@ def practice(task: Task, config: TeachingConfig = TeachingConfig()) -> Practice:
     def init(
         key: Key, choices: Choices, hyperparams: TeachingHyperparams, env_params: PyTree
     ) -> StudentState:
-        key, key_reset = jax.random.split(core.typed_key(key))
+        key, key_reset = jax.random.split(typed_key(key))
         params = init_student(num_texts, num_advice, hyperparams.trust * choices.teacher)
         said = Said(jnp.float32(0), jnp.int32(0), jnp.int32(0))
         return StudentState(
             key=key,
             params=params,
-            optimizer=adam(1.0, 1.0).init(params),
+            optimizer=adam(1.0, 1.0, eps=1e-5).init(params),
             envs=core.reset(env, key_reset, env_params, num_envs),
             remark=jnp.full(num_envs, NO_REMARK),
             last=jax.tree.map(lambda x: jnp.full(num_envs, x), said),
@@ -416,12 +416,12 @@ def practice(task: Task, config: TeachingConfig = TeachingConfig()) -> Practice:
     def improve(state: StudentState, samples: Samples, key: Key) -> Any:
         """One PPO update of the student: its parameters and its optimizer's state."""
         hyper = state.hyperparams.student
-        optimizer = adam(hyper.max_grad_norm, hyper.learning_rate)
+        optimizer = adam(hyper.max_grad_norm, hyper.learning_rate, eps=1e-5)
 
         def loss(student: PyTree, samples: Samples) -> Any:
             scores = student_scores(student, samples.text, samples.advice)
             value = student["value"][samples.text]
-            return ppo_loss(scores, value, samples, hyper, normalize_advantage=True)
+            return score_loss(scores, value, samples, hyper, normalize_advantage=True)
 
         def minibatch(carry: Any, samples: Samples) -> Any:
             student, opt_state = carry
@@ -539,13 +539,13 @@ def lessons(
     def init(
         key: Key, params: PyTree, table: jax.Array, hyperparams: TeachingHyperparams
     ) -> TeacherState:
-        key, key_lora = jax.random.split(core.typed_key(key))
+        key, key_lora = jax.random.split(typed_key(key))
         lora = adapt == "lora"
         adapted = init_lora(key_lora, params, rank=config.lora_rank) if lora else params
         return TeacherState(
             key=key,
             adapted=adapted,
-            optimizer=adam(1.0, 1.0).init(adapted),
+            optimizer=adam(1.0, 1.0, eps=1e-5).init(adapted),
             table=table,
             hyperparams=core.traced(hyperparams),
         )
@@ -553,7 +553,7 @@ def lessons(
     def run(state: TeacherState, params: PyTree, asked: Asked) -> TeacherState:
         """A few gradient steps of the teacher towards what was asked of it."""
         hyper, old, wish = state.hyperparams, state.table, asked.of_visit()
-        optimizer = adam(hyper.teacher_max_grad_norm, hyper.teacher_learning_rate)
+        optimizer = adam(hyper.teacher_max_grad_norm, hyper.teacher_learning_rate, eps=1e-5)
         key, key_texts = jax.random.split(state.key)
 
         def loss(adapted: PyTree, text: jax.Array) -> jax.Array:

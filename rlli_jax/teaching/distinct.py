@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rlli_jax.learners.core import PyTree
+from rlli_jax.envs.contract import PyTree
 
 
 def group_size() -> int:

@@ -20,6 +20,8 @@ from flax import struct
 from pydantic import Field
 
 from rlli_jax.checking import checked
+from rlli_jax.envs.contract import Key, PyTree, typed_key
+from rlli_jax.envs.policy import Policy, PolicyInput
 from rlli_jax.errors import InputError
 from rlli_jax.language.t5 import (
     Candidates,
@@ -31,16 +33,16 @@ from rlli_jax.language.t5 import (
     score,
 )
 from rlli_jax.learners import core
-from rlli_jax.learners.core import Key, Learner, Policy, PyTree, Situation
+from rlli_jax.learners.core import Learner
+from rlli_jax.learners.optimizer import adam, remaining
 from rlli_jax.learners.ppo import PPOHyperparams, advantages
 from rlli_jax.teaching.distinct import over_distinct
 from rlli_jax.teaching.objective import (
     Samples,
-    adam,
     check_single_choice,
     distribution,
     draw,
-    ppo_loss,
+    score_loss,
     shuffle,
 )
 from rlli_jax.teaching.tasks import Task
@@ -121,7 +123,7 @@ def language_policy(
     read_each = over_distinct(read, len(task.texts))
 
     def init(key: Key, hyperparams: PPOHyperparams, env_params: PyTree) -> LanguagePolicyState:
-        key, key_head, key_reset = jax.random.split(core.typed_key(key), 3)
+        key, key_head, key_reset = jax.random.split(typed_key(key), 3)
         params = {
             "model": model.params,
             "value": head.init(key_head, jnp.zeros(model.config.d_model)),
@@ -129,7 +131,7 @@ def language_policy(
         return LanguagePolicyState(
             key=key,
             params=params,
-            optimizer=adam(1.0, 1.0).init(params),
+            optimizer=adam(1.0, 1.0, eps=1e-5).init(params),
             envs=core.reset(env, key_reset, env_params, config.num_envs),
             iteration=jnp.int32(0),
             hyperparams=jax.tree.map(jnp.asarray, hyperparams),
@@ -173,14 +175,13 @@ def language_policy(
             rounding = jnp.abs(own - samples.log_prob).max()
             log_prob = jnp.where(first, own, samples.log_prob)
             samples = replace(samples, log_prob=log_prob)
-            total, losses = ppo_loss(
+            total, losses = score_loss(
                 scores, value, samples, hyper, normalize_advantage=config.normalize_advantage
             )
             return total, (losses, rounding)
 
-        progress = state.iteration / hyper.total_iterations
-        rate = hyper.learning_rate * (1 - hyper.anneal * jnp.minimum(progress, 1))
-        optimizer = adam(hyper.max_grad_norm, rate)
+        rate = hyper.learning_rate * remaining(hyper, state.iteration)
+        optimizer = adam(hyper.max_grad_norm, rate, eps=1e-5)
 
         def minibatch(carry: Any, batch: Any) -> Any:
             params, opt_state = carry
@@ -206,16 +207,16 @@ def language_policy(
             "policy_loss": losses.policy.mean(),
             "value_loss": losses.value.mean(),
             "entropy": losses.entropy.mean(),
-            "first_ratio_error": losses.ratio_error[0, 0],
+            "first_ratio_error": jnp.abs(losses.ratio[0, 0] - 1).max(),
             "rollout_error": rounding[0, 0],
-        } | jax.tree.map(jnp.sum, ended).metrics()
+        } | ended.metrics()
         state = LanguagePolicyState(key, params, opt_state, envs, state.iteration + 1, hyper)
         return state, metrics
 
     def policy(state: LanguagePolicyState) -> Policy:
         table = policy_table(task, model, state.params["model"], config.scoring)
 
-        def act(key: Key, seen: Situation, carry: tuple) -> tuple[jax.Array, tuple]:
+        def act(key: Key, seen: PolicyInput, carry: tuple) -> tuple[jax.Array, tuple]:
             return jax.random.categorical(key, jnp.log(table[_text(seen)])), carry
 
         return Policy((), act)
@@ -228,22 +229,21 @@ def rollout(
 ) -> tuple[core.Envs, tuple[core.Transition, jax.Array, core.Episodes]]:
     """Act by a table of scores [T, A] for some steps: no language model stands inside a step.
 
-    Returns the environments, and stacked over steps: transitions, log-probabilities of the actions
-    and the episodes that ended.
+    Returns the environments; then transitions and log-probabilities of the actions, stacked over
+    steps, and the sums over the episodes that ended.
     """
 
-    def act(envs: core.Envs, chance: tuple[Key, jax.Array]) -> tuple[core.Envs, Any]:
-        key, chance_act = chance
-        seen = core.view(env, envs, env_params)
-        policy = distribution(table[envs.observation], seen.legal)
-        action = draw(policy.probs, chance_act)
-        envs, step, ended = core.step(env, key, envs, seen, action, env_params)
-        return envs, (step, policy.log_prob(action), ended)
+    def act(chance: jax.Array, seen: PolicyInput, memory: PyTree) -> tuple:
+        policy = distribution(table[_text(seen)], seen.legal)
+        action = draw(policy.probs, chance)
+        return action, memory, policy.log_prob(action)
 
-    # Drawn for all steps at once: many numbers take hardly longer than a few.
+    # Drawn for all steps together: many numbers take hardly longer than a few.
     key_act, key_step = jax.random.split(key)
     chance = jax.random.uniform(key_act, (num_steps, *envs.observation.shape))
-    return jax.lax.scan(act, envs, (jax.random.split(key_step, num_steps), chance))
+    keys = jax.random.split(key_step, num_steps)
+    envs, _, steps, log_prob, ended = core.rollout(env, act, envs, (), chance, keys, env_params)
+    return envs, (steps, log_prob, ended)
 
 
 def policy_table(
@@ -269,5 +269,5 @@ def _score_all(
     return over_distinct(read, count)(params, jnp.arange(count))
 
 
-def _text(seen: Situation) -> jax.Array:
-    return seen.observation[0].astype(jnp.int32)
+def _text(seen: PolicyInput) -> jax.Array:
+    return seen.observation[..., 0].astype(jnp.int32)

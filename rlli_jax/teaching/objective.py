@@ -1,17 +1,14 @@
 """What the language policy and the student share: acting by a table, and PPO's loss on its rows."""
 
-from typing import NamedTuple
-
 import distrax
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 
+from rlli_jax.envs.contract import Env, PyTree, action_shape
 from rlli_jax.errors import InputError
-from rlli_jax.learners.core import Env, PyTree, action_shape
 from rlli_jax.learners.networks import ILLEGAL
-from rlli_jax.learners.ppo import PPOHyperparams
+from rlli_jax.learners.ppo import Losses, PPOHyperparams, ppo_loss
 
 
 @struct.dataclass
@@ -26,15 +23,6 @@ class Samples:
     value: jax.Array  # float32
     advantage: jax.Array  # float32
     target: jax.Array  # float32, of the value
-
-
-class Losses(NamedTuple):
-    """Scalars of one minibatch."""
-
-    policy: jax.Array
-    value: jax.Array
-    entropy: jax.Array
-    ratio_error: jax.Array  # largest distance of a probability ratio from 1
 
 
 def distribution(scores: jax.Array, legal: jax.Array) -> distrax.Categorical:
@@ -56,7 +44,7 @@ def draw(weights: jax.Array, chance: jax.Array) -> jax.Array:
     return jnp.where(reached.any(-1), jnp.argmax(reached, -1), last)
 
 
-def ppo_loss(
+def score_loss(
     scores: jax.Array,
     value: jax.Array,
     samples: Samples,
@@ -64,38 +52,14 @@ def ppo_loss(
     *,
     normalize_advantage: bool,
 ) -> tuple[jax.Array, Losses]:
-    """Clipped objective and values and the entropy bonus, as in :mod:`rlli_jax.learners.ppo`.
+    """:func:`rlli_jax.learners.ppo.ppo_loss` of a policy by scores.
 
     scores [B, A] and value [B] are those of the parameters to be improved, one row a sample.
     """
     policy = distribution(scores, samples.legal)
-    ratio = jnp.exp(policy.log_prob(samples.action) - samples.log_prob)
-    advantage = samples.advantage
-    if normalize_advantage:
-        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-    clipped = jnp.clip(ratio, 1 - hyper.clip, 1 + hyper.clip)
-    near = samples.value + jnp.clip(value - samples.value, -hyper.value_clip, hyper.value_clip)
-    errors = jnp.maximum((value - samples.target) ** 2, (near - samples.target) ** 2)
-    losses = Losses(
-        policy=-jnp.minimum(ratio * advantage, clipped * advantage).mean(),
-        value=0.5 * errors.mean(),
-        entropy=policy.entropy().mean(),
-        ratio_error=jnp.abs(ratio - 1).max(),
-    )
-    total = (
-        losses.policy
-        + hyper.value_coefficient * losses.value
-        - hyper.entropy_coefficient * losses.entropy
-    )
-    return total, losses
-
-
-def adam(max_grad_norm: float | jax.Array, rate: float | jax.Array) -> optax.GradientTransformation:
-    """Adam (eps 1e-5) on gradients clipped by their global norm."""
-    return optax.chain(
-        optax.clip_by_global_norm(max_grad_norm),
-        optax.scale_by_adam(eps=1e-5),
-        optax.scale(-rate),
+    log_prob, entropy = policy.log_prob(samples.action), policy.entropy()
+    return ppo_loss(
+        log_prob, entropy, value, samples, hyper, normalize_advantage=normalize_advantage
     )
 
 

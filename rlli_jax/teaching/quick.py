@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from rlli_jax.learners.compiling import compiler_options
+from rlli_jax.learners.cpu import compiler_options
 
 # Half the time to compile and as fast to run: the time of these programs goes to few operations.
 # YNNPACK's fusions make the gradient of a tiny T5 a quarter slower than XLA's own loops.

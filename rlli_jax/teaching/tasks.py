@@ -14,9 +14,9 @@ import numpy as np
 from gymnax.environments import environment, spaces
 
 from rlli_jax.envs import go_to_red_ball as rb
+from rlli_jax.envs.contract import Env, PyTree
 from rlli_jax.envs.provider_selection import EnvParams, ProviderSelection
 from rlli_jax.errors import InputError
-from rlli_jax.learners.core import Env, PyTree
 from rlli_jax.personas import TRAIT_NAMES, Persona, Population
 
 # Steps from the middle of the 1-5 scale, in words; a level begins at its number.

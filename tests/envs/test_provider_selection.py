@@ -10,10 +10,9 @@ from gymnax.environments import spaces
 from gymnax.wrappers.gym import GymnaxToGymWrapper
 
 import rlli_jax.envs  # noqa: F401  (registers the environments)
-from rlli_jax.envs.provider_selection import ProviderSelection, make_params
+from rlli_jax.envs.policy import evaluate, random, round_robin
+from rlli_jax.envs.provider_selection import ProviderSelection, make_params, policies
 from rlli_jax.errors import InputError
-from rlli_jax.learners import reference
-from rlli_jax.learners.core import evaluate
 from rlli_jax.qoe import QoETable
 
 K, R, L, S = 3, 2, 4, 5
@@ -159,17 +158,17 @@ def test_reference_policies_reach_the_exact_values_of_the_table(assignment):
 
     best_single = references["best_single"][1]
     per_user = best_single if assignment == "shared" else references["optimum"]
-    assert np.isclose(value(reference.optimal(env, params)), per_user, atol=1e-5)
-    assert np.isclose(value(reference.best_single(env, params)), best_single, atol=1e-5)
+    assert np.isclose(value(policies.optimal(env, params)), per_user, atol=1e-5)
+    assert np.isclose(value(policies.best_single(env, params)), best_single, atol=1e-5)
     if assignment != "shared":
-        greedy = value(reference.greedy(env, params))
+        greedy = value(policies.greedy(env, params))
         assert np.isclose(greedy, references["optimum_per_request"], atol=1e-5)
-    assert abs(value(reference.random()) - references["random"]) < 0.15
+    assert abs(value(random()) - references["random"]) < 0.15
 
 
 def test_round_robin_takes_the_legal_actions_in_turn():
     env = make(holes=True)
-    result = evaluate(env, reference.round_robin(), jax.random.key(0), env.default_params, 8)
+    result = evaluate(env, round_robin(), jax.random.key(0), env.default_params, 8)
     choices = np.asarray(result.statistics["choices"])
     assert choices.sum() == 8 * 2 * K
     assert (choices[~random_table(holes=True).legal] == 0).all()
@@ -180,7 +179,7 @@ def test_return_is_rounds_times_the_sum_over_users():
     single = QoETable(**{**table.__dict__, "qoe": np.full_like(table.qoe, 0.25)})
     for assignment in ("sequential", "shared", "joint"):
         env = ProviderSelection(make_params(single, rounds=3), assignment=assignment)
-        result = evaluate(env, reference.random(), jax.random.key(0), env.default_params, 2)
+        result = evaluate(env, random(), jax.random.key(0), env.default_params, 2)
         assert np.allclose(result.returns, 3 * K * 0.25)
 
 
@@ -350,7 +349,7 @@ def test_a_policy_is_worth_its_reference_where_a_provider_is_not_rated_everywher
     params = make_params(table)
     env = ProviderSelection(params, observation=("user",))
     assert table.references()["optimum"] == pytest.approx(0.725)
-    for policy in (reference.optimal, reference.best_single):
+    for policy in (policies.optimal, policies.best_single):
         assert fixed_value(env, policy(env, params), params) == pytest.approx(0.725, abs=1e-6)
 
 
@@ -366,12 +365,10 @@ def test_reference_policies_are_worth_the_references_of_a_table_with_holes_and_g
     names = {"optimal": "optimum", "greedy": "optimum_per_request", "best_single": "best_single"}
     for name, key in names.items():
         value = references[key][1] if key == "best_single" else references[key]
-        found = fixed_value(env, getattr(reference, name)(env, params), params)
+        found = fixed_value(env, getattr(policies, name)(env, params), params)
         # Only what is drawn at a hole leaves noise: 5,120 rounds.
         assert found == pytest.approx(value, abs=1e-5 if name == "greedy" else 5e-3)
-    assert fixed_value(env, reference.random(), params) == pytest.approx(
-        references["random"], abs=0.02
-    )
+    assert fixed_value(env, random(), params) == pytest.approx(references["random"], abs=0.02)
 
 
 def test_a_request_without_a_rating_is_never_drawn_for_a_user_and_others_are_drawn_alike():
@@ -380,7 +377,7 @@ def test_a_request_without_a_rating_is_never_drawn_for_a_user_and_others_are_dra
     params = make_params(small_table(np.full(valid.shape, 0.5), valid), rounds=8)
     for assignment in ("sequential", "joint"):
         env = ProviderSelection(params, assignment=assignment, observation=("reward",))
-        result = evaluate(env, reference.random(), jax.random.key(1), params, 1000)
+        result = evaluate(env, random(), jax.random.key(1), params, 1000)
         met = np.asarray(result.statistics["choices"].sum(-1)) / 8000
         np.testing.assert_allclose(met[0], 0.25, atol=0.02)  # sd .005
         np.testing.assert_allclose(met[1], [0, 0.5, 0, 0.5], atol=0.025)

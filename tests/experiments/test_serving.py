@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from tiny_study import LEARNED, PROVIDERS, carry_out, write_config, write_persona_config
 
+from rlli_jax.envs.policy import policy_input
 from rlli_jax.errors import InputError
 from rlli_jax.experiments import serving
 from rlli_jax.experiments.serving import export_policy, load_policy, select
-from rlli_jax.learners.core import situation
 from rlli_jax.qoe import QoETable
 
 PERSONA = (4.2, 3.1, 2.5, 3.9, 2.0)
@@ -70,7 +70,7 @@ def test_an_exported_policy_serves_with_jax_and_numpy_alone(run, tmp_path):
     state = trained.env.reset_env(jax.random.key(0), trained.params)[1]
 
     def act(observation, legal):
-        seen = situation(trained.env, observation, state, trained.params)._replace(legal=legal)
+        seen = policy_input(trained.env, observation, state, trained.params)._replace(legal=legal)
         return trained.policy.act(jax.random.key(1), seen, ())[0]
 
     np.testing.assert_array_equal(actions, jax.vmap(act)(observation, legal))
@@ -90,7 +90,7 @@ def test_select_asks_the_policy_at_the_start_of_an_episode(run):
     trained = load_policy(run)
     state = trained.env.reset_env(jax.random.key(0), trained.params)[1]
     observation = np.concatenate([np.zeros(4), (np.array(PERSONA) - 3) / 2]).astype(np.float32)
-    seen = situation(trained.env, observation, state, trained.params)
+    seen = policy_input(trained.env, observation, state, trained.params)
     action = int(trained.policy.act(jax.random.key(0), seen, ())[0])
     assert selection.provider == PROVIDERS[action]
     assert selection.qoe == selection.predictions[selection.provider]

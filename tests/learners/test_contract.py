@@ -13,9 +13,10 @@ from gymnax.environments import spaces
 from probe_envs import ConstantReward
 from small_learners import small_config
 
+from rlli_jax.envs.policy import evaluate, random
 from rlli_jax.envs.provider_selection import ProviderSelection
 from rlli_jax.errors import InputError
-from rlli_jax.learners import LEARNERS, core, reference
+from rlli_jax.learners import LEARNERS
 
 VARIANTS = {  # name -> registered learner, what differs from its small config
     **{name: (name, {}) for name in LEARNERS},
@@ -52,7 +53,7 @@ def made(name):
         return learner.init(jax.random.wrap_key_data(words), hyperparams, params)
 
     def evaluate(state, params):
-        return core.evaluate(env, learner.policy(state), jax.random.key(1), params, 3)
+        return evaluate(env, learner.policy(state), jax.random.key(1), params, 3)
 
     return learner, init, evaluate
 
@@ -209,7 +210,7 @@ def test_an_environment_that_cannot_be_learned_on_is_one_sentence(fault):
         make(env, config).init(jax.random.key(0), hyperparams, env.default_params)
     assert "\n" not in str(error.value)
     with pytest.raises(InputError, match=FAULTS[fault]):
-        core.evaluate(env, reference.random(), jax.random.key(0), env.default_params, 2)
+        evaluate(env, random(), jax.random.key(0), env.default_params, 2)
 
 
 @every_learner
@@ -229,7 +230,7 @@ def test_several_choices_a_step_are_made_by_those_that_say_so(name):
     def evaluated(words):
         state = learner.init(jax.random.wrap_key_data(words), hyperparams, params)
         state, _ = learner.step(state, params)
-        return core.evaluate(env, learner.policy(state), jax.random.key(1), params, 3).returns
+        return evaluate(env, learner.policy(state), jax.random.key(1), params, 3).returns
 
     if LEARNERS[name].joint:
         assert jax.eval_shape(evaluated, WORDS).shape == (3,)

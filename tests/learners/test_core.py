@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from probe_envs import ConstantReward, DelayedReward, EndlessReward, Params
 
+from rlli_jax.envs.policy import Policy, evaluate, random, round_robin
 from rlli_jax.envs.provider_selection import ProviderSelection, make_params
-from rlli_jax.learners import core, reference
-from rlli_jax.learners.core import Policy
+from rlli_jax.learners import core, cpu
 from rlli_jax.qoe import QoETable
 from rlli_jax.tally import Tally
 
@@ -75,7 +75,7 @@ def test_the_mean_return_of_no_episode_is_not_a_number():
 
 def test_evaluation_counts_every_episode_once_to_its_own_end():
     env, params = gymnax.make("CartPole-v1")
-    result = core.evaluate(env, reference.random(), jax.random.key(0), params, 50)
+    result = evaluate(env, random(), jax.random.key(0), params, 50)
     assert np.array_equal(result.returns, result.lengths)  # one point for each step
     assert len(np.unique(result.lengths)) > 5
     assert 15 < float(result.returns.mean()) < 30  # a random policy falls after about 22 steps
@@ -88,8 +88,8 @@ def test_evaluation_carries_the_memory_of_a_policy():
         return carry % 2, carry + 1
 
     env, params = gymnax.make("CartPole-v1")
-    alternating = core.evaluate(env, Policy(jnp.int32(0), act), jax.random.key(0), params, 8)
-    constant = core.evaluate(
+    alternating = evaluate(env, Policy(jnp.int32(0), act), jax.random.key(0), params, 8)
+    constant = evaluate(
         env,
         Policy((), lambda key, seen, carry: (jnp.int32(0), carry)),
         jax.random.key(0),
@@ -102,8 +102,8 @@ def test_evaluation_carries_the_memory_of_a_policy():
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Catch-bsuite", "FourRooms-misc"])
 def test_reference_policies_play_any_discrete_environment(env_id):
     env, params = gymnax.make(env_id)
-    for policy in (reference.random(), reference.round_robin()):
-        result = core.evaluate(env, policy, jax.random.key(0), params, 2)
+    for policy in (random(), round_robin()):
+        result = evaluate(env, policy, jax.random.key(0), params, 2)
         assert np.isfinite(result.returns).all()
         assert (result.lengths > 0).all()
 
@@ -121,7 +121,7 @@ def test_runs_in_groups_are_those_of_vmap(at_once):
     params = {"w": jnp.arange(3.0), "shift": jnp.arange(12.0)}
     axes = (0, {"w": None, "shift": 0})
     expected = jax.vmap(run, axes)(states, params)
-    result = core.side_by_side(run, axes, at_once)(states, params)
+    result = cpu.vmap_in_groups(run, axes, at_once)(states, params)
     chex.assert_trees_all_close(result, expected, atol=1e-6)
 
 
@@ -138,7 +138,7 @@ def test_a_number_of_runs_that_does_not_divide_still_goes_in_groups(runs, at_onc
         return jax.random.bits(key), {"twice": jax.random.uniform(key) * 2}
 
     keys = jax.random.split(jax.random.key(0), runs)
-    grouped = core.side_by_side(run, 0, at_once)
+    grouped = cpu.vmap_in_groups(run, 0, at_once)
     loops = [e for e in jax.make_jaxpr(grouped)(keys).jaxpr.eqns if e.primitive.name == "scan"]
     assert [tuple(loop.invars[0].aval.shape) for loop in loops] == [groups] * bool(groups)
     chex.assert_trees_all_equal(grouped(keys), jax.vmap(run)(keys))
@@ -161,7 +161,7 @@ def test_a_tally_adds_up_as_the_whole_array_does():
         return (carry % 3 == 1).astype(jnp.int32), carry + 1
 
     def play(key):
-        return core.evaluate(env, Policy(jnp.int32(0), act), key, env.default_params, 6)
+        return evaluate(env, Policy(jnp.int32(0), act), key, env.default_params, 6)
 
     result = jax.jit(jax.vmap(play))(jax.random.split(jax.random.key(0), 2))
     served = np.zeros((10, 2))
@@ -189,7 +189,7 @@ def test_runs_whose_episodes_end_earlier_count_nothing_more():
 
     def play(limit):
         params = Params(max_steps_in_episode=limit)
-        return core.evaluate(env, reference.random(), jax.random.key(0), params, 4)
+        return evaluate(env, random(), jax.random.key(0), params, 4)
 
     together = jax.jit(jax.vmap(play))(limits)
     assert together.statistics["steps"].tolist() == [8, 20, 12]
@@ -221,7 +221,7 @@ def test_a_step_of_evaluation_does_not_grow_with_the_statistics():
     env = ProviderSelection(make_params(table))
 
     def play(key):
-        return core.evaluate(env, reference.random(), key, env.default_params, 4)
+        return evaluate(env, random(), key, env.default_params, 4)
 
     program = jax.make_jaxpr(jax.vmap(play))(jax.random.split(jax.random.key(0), 2))
     (loop,) = (e for e in inner(program.jaxpr) if e.primitive.name == "while")

@@ -12,18 +12,8 @@ from probe_envs import ForbiddenJackpot
 from rlli_jax.envs.provider_selection import ProviderSelection
 from rlli_jax.errors import InputError
 from rlli_jax.learners.core import Transition
-from rlli_jax.learners.dqn import (
-    Buffer,
-    DQNConfig,
-    DQNHyperparams,
-    Priorities,
-    dqn,
-    draw,
-    first_priorities,
-    quantile_loss,
-    sample,
-    write,
-)
+from rlli_jax.learners.dqn import DQNConfig, DQNHyperparams, dqn, quantile_loss, td_goal, td_loss
+from rlli_jax.learners.replay import Buffer, Priorities, draw, first_priorities, sample, write
 
 SMALL = DQNConfig(num_envs=4, num_steps=4, batch_size=8, buffer_size=64, warm_up=16, hidden=(8,))
 
@@ -237,3 +227,24 @@ def test_joint_assignment_is_refused_with_advice():
     env = ProviderSelection(assignment="joint")
     with pytest.raises(InputError, match="use PPO, or assignment sequential"):
         dqn(env, SMALL).init(jax.random.key(0), DQNHyperparams(), env.default_params)
+
+
+def test_goals_and_losses_are_those_of_the_definition():
+    """Double targets, terminated steps and illegal actions, worked out by hand."""
+    batch = Transition(
+        observation=jnp.zeros((2, 1)), legal=jnp.ones((2, 3), bool), action=jnp.array([0, 1]),
+        reward=jnp.array([1.0, 2.0]), terminated=jnp.array([False, True]),
+        done=jnp.array([False, True]), next_observation=jnp.zeros((2, 1)),
+        next_legal=jnp.array([[True, True, False]] * 2),
+    )  # fmt: skip
+    next_values = jnp.array([[1.0, 5.0, 9.0]] * 2)
+    chooser = jnp.array([[3.0, 2.0, 8.0]] * 2)  # its best action is illegal, its next best the 1st
+    goal = td_goal(batch, jnp.array([0.5, 0.5]), next_values, chooser)
+    assert goal.tolist() == [[1.5], [2.0]]
+    loss, error = td_loss(jnp.array([[1.0], [5.0]]), goal, quantiles=False)
+    assert loss.tolist() == [0.125, 2.5]  # a square within 1, a line beyond it
+    assert error.tolist() == [0.5, 3.0]
+    value, wanted = jnp.array([[0.0, 1.0]]), jnp.array([[2.0, 4.0]])
+    loss, error = td_loss(value, wanted, quantiles=True)
+    assert loss.tolist() == quantile_loss(value, wanted).tolist()
+    assert error.tolist() == [2.5]

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from rlli_jax.learners.networks import orthogonal
+from rlli_jax.learners.cpu import orthogonal
 
 
 @pytest.mark.parametrize("shape", [(4, 64), (64, 64), (64, 3), (1, 5)])

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import cache
+from types import SimpleNamespace
 
 import chex
 import gymnax
@@ -11,12 +12,13 @@ import numpy as np
 import pytest
 from probe_envs import ForbiddenJackpot
 
+from rlli_jax.envs.contract import ActionShape
 from rlli_jax.envs.edge_market import EdgeMarket
 from rlli_jax.envs.provider_selection import ProviderSelection
 from rlli_jax.errors import InputError
-from rlli_jax.learners.core import ActionShape
+from rlli_jax.learners.cpu import permutations
 from rlli_jax.learners.networks import ILLEGAL, Actor
-from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams, advantages, permutations, ppo
+from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams, advantages, ppo, ppo_loss
 
 SMALL = PPOConfig(num_envs=4, num_steps=8, num_minibatches=2, num_epochs=2, hidden=(8,))
 
@@ -194,3 +196,23 @@ def test_continuous_actions_are_refused():
     env, params = gymnax.make("Pendulum-v1")
     with pytest.raises(InputError, match="discrete actions"):
         ppo(env, SMALL).init(jax.random.key(0), PPOHyperparams(), params)
+
+
+def test_the_loss_is_that_of_the_definition():
+    """Clipped ratios and values and the entropy bonus, worked out by hand."""
+    hyper = PPOHyperparams(clip=0.2, value_clip=0.5, value_coefficient=0.5, entropy_coefficient=0.1)
+    batch = SimpleNamespace(
+        log_prob=jnp.zeros(2), value=jnp.zeros(2), advantage=jnp.array([1.0, -1.0]),
+        target=jnp.array([1.0, 0.0]),
+    )  # fmt: skip
+    log_prob = jnp.log(jnp.array([1.5, 0.9]))
+    total, losses = ppo_loss(
+        log_prob, jnp.array([0.2, 0.4]), jnp.array([0.8, 0.4]), batch, hyper,
+        normalize_advantage=False,
+    )  # fmt: skip
+    assert np.isclose(losses.policy, -(1.2 - 0.9) / 2)  # the first ratio is clipped
+    # The first value may not move by more than 0.5, which leaves the larger error.
+    assert np.isclose(losses.value, 0.5 * (0.5**2 + 0.4**2) / 2)
+    assert np.isclose(losses.entropy, 0.3)
+    assert np.allclose(losses.ratio, [1.5, 0.9])
+    assert np.isclose(total, losses.policy + 0.5 * losses.value - 0.1 * losses.entropy)

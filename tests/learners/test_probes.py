@@ -16,8 +16,8 @@ from probe_envs import (
 )
 from small_learners import known
 
-from rlli_jax.learners import LEARNERS, core
-from rlli_jax.learners.core import Situation
+from rlli_jax.envs.policy import PolicyInput, evaluate
+from rlli_jax.learners import LEARNERS
 from rlli_jax.learners.dqn import DQNConfig, DQNHyperparams, dqn
 from rlli_jax.learners.networks import Critic, QNetwork
 from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams, ppo
@@ -96,7 +96,7 @@ def greedy(learner, state, env, sign, num_actions=2):
     legal = jnp.ones(num_actions, bool)
     if hasattr(env, "legal_actions"):
         legal = env.legal_actions(None, env.default_params)
-    seen = Situation(jnp.array([sign, 0.0]), legal, None, env.default_params)
+    seen = PolicyInput(jnp.array([sign, 0.0]), legal, None, env.default_params)
     return int(learner.policy(state).act(jax.random.key(0), seen, ())[0])
 
 
@@ -106,7 +106,7 @@ def test_every_learner_finds_the_right_legal_action(name):
     learner = kind.make(env, kind.config(**known(kind.config, SIZES)))
     state = train(learner, kind.hyperparams(**known(kind.hyperparams, RATES)), env)
     play = jax.jit(
-        lambda s: core.evaluate(env, learner.policy(s), jax.random.key(1), env.default_params, 32)
+        lambda s: evaluate(env, learner.policy(s), jax.random.key(1), env.default_params, 32)
     )
     assert play(state).returns.tolist() == [1.0] * 32
 
@@ -172,7 +172,7 @@ def test_ppo_with_memory_acts_on_what_it_no_longer_sees(units):
     learner = ppo(env, config)
     hyper = PPOHyperparams(learning_rate=1e-2, anneal=0.9, total_iterations=60, gamma=GAMMA)
     state = train(learner, hyper, env)
-    played = core.evaluate(env, learner.policy(state), jax.random.key(1), env.default_params, 256)
+    played = evaluate(env, learner.policy(state), jax.random.key(1), env.default_params, 256)
     if units:
         assert (played.returns == 1).all()
     else:  # a fair coin, 256 times: five standard deviations
@@ -185,7 +185,7 @@ def test_polyak_target_follows_the_online_network():
     hyper = DQNHyperparams(learning_rate=1e-2, anneal=1.0, target_period=1, tau=0.05)
     state = train(learner, hyper, env)
     assert (
-        core.evaluate(
+        evaluate(
             env, learner.policy(state), jax.random.key(0), env.default_params, 4
         ).returns.tolist()
         == [1] * 4

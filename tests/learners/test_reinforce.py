@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from probe_envs import ForbiddenJackpot
 
+from rlli_jax.envs.policy import evaluate
 from rlli_jax.errors import InputError
-from rlli_jax.learners import core
 from rlli_jax.learners.reinforce import (
     ReinforceConfig,
     ReinforceHyperparams,
@@ -44,7 +44,7 @@ def test_it_finds_the_right_legal_action_and_sweeps_without_tracing_again():
     assert abs(float(metrics["episode_return"][0])) < 0.5 < 0.8 < metrics["episode_return"][1]
 
     def play(state):
-        return core.evaluate(env, learner.policy(state), jax.random.key(1), params, 32).returns
+        return evaluate(env, learner.policy(state), jax.random.key(1), params, 32).returns
 
     learned = jax.tree.map(lambda x: x[1], state)
     assert jax.jit(play)(learned).tolist() == [1.0] * 32

@@ -1,5 +1,7 @@
 """SAC and D2SAC: values and policies in environments whose optimum is known, and the schedule."""
 
+from types import SimpleNamespace
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -7,18 +9,20 @@ import numpy as np
 import pytest
 from probe_envs import DelayedReward, EndlessReward, ForbiddenJackpot
 
+from rlli_jax.envs.policy import evaluate
 from rlli_jax.envs.provider_selection import ProviderSelection
 from rlli_jax.errors import InputError
-from rlli_jax.learners import core
+from rlli_jax.learners.diffusion import DiffusionActor, retention
 from rlli_jax.learners.networks import ILLEGAL, QNetwork
 from rlli_jax.learners.sac import (
     D2SACConfig,
-    DiffusionActor,
     SACConfig,
     SACHyperparams,
+    actor_loss,
+    critic_loss,
     d2sac,
-    retention,
     sac,
+    soft_goal,
 )
 
 GAMMA = 0.5
@@ -44,7 +48,7 @@ def train(env, config=CONFIG, hyper=HYPER, iterations=60):
 def returns(learner, state, env):
     play = jax.jit(
         lambda s: (
-            core.evaluate(env, learner.policy(s), jax.random.key(1), env.default_params, 32).returns
+            evaluate(env, learner.policy(s), jax.random.key(1), env.default_params, 32).returns
         )
     )
     return play(state).tolist()
@@ -145,3 +149,18 @@ def test_impossible_configurations_are_refused():
     env = ProviderSelection(assignment="joint")
     with pytest.raises(InputError, match="use PPO, or assignment sequential"):
         sac(env).init(jax.random.key(0), SACHyperparams(), env.default_params)
+
+
+def test_losses_are_those_of_the_definition():
+    logits = jnp.log(jnp.array([[0.25, 0.75]]))
+    values = jnp.array([[2.0, 4.0]])
+    entropy = -(0.25 * np.log(0.25) + 0.75 * np.log(0.75))
+    loss, found = actor_loss(logits, values, jnp.float32(0.1))
+    assert np.isclose(found[0], entropy)
+    assert np.isclose(loss, -(3.5 + 0.1 * entropy))
+    batch = SimpleNamespace(reward=jnp.array([1.0, 1.0]), terminated=jnp.array([False, True]))
+    goal = soft_goal(batch, jnp.array([0.5, 0.5]), logits, values, jnp.float32(0.1))
+    assert np.allclose(goal, [1 + 0.5 * (3.5 + 0.1 * entropy), 1])
+    both = jnp.array([[[1.0, 2.0]], [[1.0, 4.0]]])  # of two critics
+    loss, mean = critic_loss(both, jnp.array([1]), jnp.array([2.0]))
+    assert (float(loss), float(mean)) == (1.5, 3.0)

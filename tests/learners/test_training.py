@@ -11,7 +11,7 @@ import pytest
 from rlli_jax.envs.provider_selection import ProviderSelection
 from rlli_jax.errors import InputError
 from rlli_jax.learners import training
-from rlli_jax.learners.compiling import START, TRAIN, compiler_options
+from rlli_jax.learners.cpu import START, TRAIN, compiler_options
 from rlli_jax.learners.dqn import DQNConfig, DQNHyperparams, dqn
 from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams, ppo
 from rlli_jax.learners.training import train

@@ -9,9 +9,9 @@ import pytest
 from probe_envs import ForbiddenJackpot, HiddenSign, MatchTheSign
 
 from rlli_jax.envs.edge_market import EdgeMarket, make_params, sample_fleet
+from rlli_jax.envs.policy import evaluate, policy_input
 from rlli_jax.envs.provider_selection import ProviderSelection
 from rlli_jax.errors import InputError
-from rlli_jax.learners import core
 from rlli_jax.learners.vine import VineConfig, VineHyperparams, vine
 
 SMALL = VineConfig(
@@ -61,7 +61,7 @@ def test_the_right_legal_action_is_found():
     env = ForbiddenJackpot()
     learner, state, _ = train(env)
     assert state.buffer.action[state.buffer.legal].min() > 0
-    played = core.evaluate(env, learner.policy(state), jax.random.key(1), env.default_params, 32)
+    played = evaluate(env, learner.policy(state), jax.random.key(1), env.default_params, 32)
     assert played.returns.tolist() == [1.0] * 32
 
 
@@ -135,7 +135,7 @@ def test_futures_hold_only_what_may_be_known_and_correct_a_wrong_score():
     state = learner.init(jax.random.key(0), VineHyperparams(prior=0.0), params)
     observation, market = env.reset(jax.random.key(0), params)
     act = jax.jit(learner.policy(state).act)
-    seen = core.situation(env, observation, market, params)
+    seen = policy_input(env, observation, market, params)
     # Futures of two tasks among idle providers leave room for all, so the best is who pays most.
     assert act(jax.random.key(0), seen, ())[0] == jnp.argmax(env.value(market, params))
     # What the state holds of the next arrival makes no difference to them.

@@ -11,7 +11,7 @@ from flax import struct
 from rlli_jax.envs.edge_market import EdgeMarket, EnvParams, Task
 from rlli_jax.envs.edge_market.play import Policy as Rule
 from rlli_jax.envs.edge_market.play import check_tasks
-from rlli_jax.learners.core import Policy, Situation, situation
+from rlli_jax.envs.policy import Policy, PolicyInput, policy_input
 
 
 class Episodes(struct.PyTreeNode):
@@ -45,7 +45,7 @@ def play_all(
         def body(carry: tuple, scanned: tuple) -> tuple[tuple, None]:
             state, memory, total, t = carry
             task, key = scanned
-            seen = situation(env, env.observe(key, state, None, params), state, params)
+            seen = policy_input(env, env.observe(key, state, None, params), state, params)
             action, memory = policy.act(key, seen, memory)
             counts = env.statistics(state, action, params)
             state, reward, _ = env.serve(state, action, params)
@@ -70,7 +70,7 @@ def play_all(
 def as_policy(rule: Rule) -> Policy:
     """A function of the market's state, as the learners' policies are."""
 
-    def act(key: jax.Array, seen: Situation, carry: tuple) -> tuple[jax.Array, tuple]:
+    def act(key: jax.Array, seen: PolicyInput, carry: tuple) -> tuple[jax.Array, tuple]:
         return rule(key, seen.state, seen.params), carry
 
     return Policy((), act)

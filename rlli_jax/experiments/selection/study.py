@@ -9,7 +9,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from rlli_jax.envs.provider_selection import EnvParams, ProviderSelection, make_params
+from rlli_jax.envs.policy import Policy, evaluate, random, round_robin
+from rlli_jax.envs.provider_selection import EnvParams, ProviderSelection, make_params, policies
 from rlli_jax.experiments.run_directory import write_json, write_npz
 from rlli_jax.experiments.selection.config import Reference, SelectionLearned, StudyConfig
 from rlli_jax.experiments.selection.tables import Problem
@@ -21,8 +22,6 @@ from rlli_jax.experiments.training import (
     training_progress,
 )
 from rlli_jax.judges import scale_of
-from rlli_jax.learners import reference
-from rlli_jax.learners.core import Policy, evaluate
 from rlli_jax.qoe import QoETable
 
 
@@ -117,12 +116,12 @@ def _reference(block: Reference, env: ProviderSelection, test_params: EnvParams)
     """``optimal`` and ``best_single`` choose by the table of training, ``greedy`` by that of the
     requests at hand."""
     if block.learner == "random":
-        return reference.random()
+        return random()
     if block.learner == "round_robin":
-        return reference.round_robin()
+        return round_robin()
     if block.learner == "greedy":
-        return reference.greedy(env, test_params)
-    return {"optimal": reference.optimal, "best_single": reference.best_single}[block.learner](
+        return policies.greedy(env, test_params)
+    return {"optimal": policies.optimal, "best_single": policies.best_single}[block.learner](
         env, env.default_params
     )
 

@@ -23,6 +23,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from rlli_jax.envs.contract import PyTree
+from rlli_jax.envs.policy import evaluate
 from rlli_jax.envs.provider_selection import EnvParams
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.memory import free_bytes, tree_bytes
@@ -30,8 +32,7 @@ from rlli_jax.experiments.run_directory import write_npz
 from rlli_jax.experiments.selection.study import expected_score
 from rlli_jax.experiments.sweeps.plan import Group, shared_leaves, stack
 from rlli_jax.experiments.training import Checkpoints, sound_parameters
-from rlli_jax.learners.compiling import EVALUATE, START, TRAIN, compiler_options
-from rlli_jax.learners.core import PyTree, evaluate, side_by_side
+from rlli_jax.learners.cpu import EVALUATE, START, TRAIN, compiler_options, vmap_in_groups
 
 AXIS = "runs"
 CHECKPOINT_SECONDS = 60.0
@@ -109,7 +110,7 @@ class Program:
 
                 return jax.lax.fori_loop(start, stop, iteration, progress)
 
-            return side_by_side(one, (0, train), self.learner.at_once)(progress, params)
+            return vmap_in_groups(one, (0, train), self.learner.group_size)(progress, params)
 
         def judge(state: PyTree, keys: jax.Array, params: EnvParams) -> PyTree:
             def one(state: PyTree, key: jax.Array, params: EnvParams) -> PyTree:

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from rlli_jax.envs.contract import PyTree
 from rlli_jax.envs.provider_selection import EnvParams, ProviderSelection, make_params
 from rlli_jax.errors import InputError, shown
 from rlli_jax.experiments.policies import Learned
@@ -19,7 +20,7 @@ from rlli_jax.experiments.selection.config import StudyConfig
 from rlli_jax.experiments.selection.tables import Problem, build_problem
 from rlli_jax.experiments.sweeps.config import Sweep
 from rlli_jax.experiments.training import policy_keys
-from rlli_jax.learners.core import Learner, PyTree
+from rlli_jax.learners.core import Learner
 from rlli_jax.names import owner
 
 

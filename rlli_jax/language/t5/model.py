@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlli_jax.learners.compiling import compiler_options
+from rlli_jax.learners.cpu import compiler_options
 
 ComputeDtype = Literal["float32", "bfloat16"]
 

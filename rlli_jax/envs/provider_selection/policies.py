@@ -1,39 +1,11 @@
-"""Policies that do not learn: what a learned one is compared with."""
+"""Policies of provider selection that do not learn: what a learned one is compared with."""
 
 import jax
 import jax.numpy as jnp
 
-from rlli_jax.envs.provider_selection import EnvParams, ProviderSelection
-from rlli_jax.learners.core import Key, Policy, Situation
-
-
-def random() -> Policy:
-    """Uniform over the legal actions, in any environment."""
-
-    def act(key: Key, seen: Situation, carry: tuple) -> tuple[jax.Array, tuple]:
-        return jax.random.categorical(key, jnp.where(seen.legal, 0.0, -jnp.inf)), carry
-
-    return Policy((), act)
-
-
-def round_robin() -> Policy:
-    """The actions in turn, skipping illegal ones, in any environment.
-
-    With several choices at once each next one starts where the one before it stopped.
-    """
-
-    def act(key: Key, seen: Situation, turn: jax.Array) -> tuple[jax.Array, jax.Array]:
-        def choose(turn: jax.Array, legal: jax.Array) -> tuple[jax.Array, jax.Array]:
-            n = legal.shape[-1]
-            waiting = jnp.where(legal, (jnp.arange(n) - turn) % n, n)
-            action = jnp.argmin(waiting).astype(jnp.int32)
-            return (action + 1) % n, action
-
-        heads = seen.legal.shape[:-1]
-        turn, actions = jax.lax.scan(choose, turn, seen.legal.reshape(-1, seen.legal.shape[-1]))
-        return actions.reshape(heads), turn
-
-    return Policy(jnp.int32(0), act)
+from rlli_jax.envs.contract import Key
+from rlli_jax.envs.policy import Policy, PolicyInput
+from rlli_jax.envs.provider_selection.env import EnvParams, ProviderSelection
 
 
 def greedy(env: ProviderSelection, params: EnvParams) -> Policy:
@@ -42,7 +14,7 @@ def greedy(env: ProviderSelection, params: EnvParams) -> Policy:
     In ``shared`` what it is worth to all users is added.
     """
 
-    def act(key: Key, seen: Situation, carry: tuple) -> tuple[jax.Array, tuple]:
+    def act(key: Key, seen: PolicyInput, carry: tuple) -> tuple[jax.Array, tuple]:
         users, requests = (f(seen.state, seen.params) for f in (env.users, env.requests))
         value = params.mean[users, requests]
         value = value.sum(0) if env.assignment == "shared" else value
@@ -54,7 +26,7 @@ def greedy(env: ProviderSelection, params: EnvParams) -> Policy:
 def fixed(env: ProviderSelection, provider: jax.Array) -> Policy:
     """Always the same provider for a user, [K]; uniform over the legal ones where it is illegal."""
 
-    def act(key: Key, seen: Situation, carry: tuple) -> tuple[jax.Array, tuple]:
+    def act(key: Key, seen: PolicyInput, carry: tuple) -> tuple[jax.Array, tuple]:
         users = env.users(seen.state, seen.params)
         users = users[0] if env.assignment == "shared" else users  # one choice for all
         own = jax.nn.one_hot(provider[users], seen.legal.shape[-1], dtype=bool) & seen.legal
