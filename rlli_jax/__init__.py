@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rlli_jax.errors import InputError
     from rlli_jax.feedback import Log, gain_of_personalising, interaction_test, value_policies
     from rlli_jax.learners import LEARNERS, Kind
+    from rlli_jax.learners.bandits import BanditConfig, BanditHyperparams, linucb, thompson
     from rlli_jax.learners.core import Learner
     from rlli_jax.learners.dqn import DQNConfig, DQNHyperparams, dqn
     from rlli_jax.learners.hyperparams import Hyperparams
@@ -36,6 +37,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "LEARNERS",
+    "BanditConfig",
+    "BanditHyperparams",
     "Catalog",
     "D2SACConfig",
     "DQNConfig",
@@ -66,6 +69,7 @@ __all__ = [
     "evaluate",
     "gain_of_personalising",
     "interaction_test",
+    "linucb",
     "load_study",
     "make_params",
     "ppo",
@@ -73,6 +77,7 @@ __all__ = [
     "render",
     "run_study",
     "sac",
+    "thompson",
     "train",
     "value_policies",
     "vine",
@@ -87,6 +92,7 @@ _ROOMS = {
     ".feedback": ("Log", "gain_of_personalising", "interaction_test", "value_policies"),
     ".learners": ("LEARNERS", "Kind"),
     ".learners.core": ("Learner",),
+    ".learners.bandits": ("BanditConfig", "BanditHyperparams", "linucb", "thompson"),
     ".learners.dqn": ("DQNConfig", "DQNHyperparams", "dqn"),
     ".learners.hyperparams": ("Hyperparams",),
     ".learners.ppo": ("PPOConfig", "PPOHyperparams", "ppo"),

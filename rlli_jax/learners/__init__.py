@@ -9,6 +9,7 @@ from pydantic import with_config
 
 from rlli_jax.envs.contract import Env
 from rlli_jax.errors import InputError
+from rlli_jax.learners.bandits import BanditConfig, BanditHyperparams, linucb, thompson
 from rlli_jax.learners.core import Learner
 from rlli_jax.learners.dqn import DQNConfig, DQNHyperparams, dqn
 from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams, ppo
@@ -36,6 +37,8 @@ LEARNERS = {
     "sac": Kind(sac, SACConfig, SACHyperparams, anneal=0.0),
     "d2sac": Kind(d2sac, D2SACConfig, SACHyperparams, anneal=0.0),
     "vine": Kind(vine, VineConfig, VineHyperparams, anneal=0.95),
+    "linucb": Kind(linucb, BanditConfig, BanditHyperparams),
+    "thompson": Kind(thompson, BanditConfig, BanditHyperparams),
 }
 
 

@@ -160,3 +160,21 @@ def orthogonal(gain: float = 1.0) -> Callable[..., jax.Array]:
         return float(gain) * (basis if rows >= columns else basis.T)
 
     return init
+
+
+def inverse_root(matrix: jax.Array) -> jax.Array:
+    """C^-1 [F, F] of a positive definite matrix C C' [F, F], C lower triangular, row by row.
+
+    Cholesky's decomposition and forward substitution in one, without LAPACK: see
+    :func:`orthogonal` for why.
+    """
+    dot = partial(jnp.dot, precision=jax.lax.Precision.HIGHEST)
+    eye = jnp.eye(len(matrix), dtype=matrix.dtype)
+
+    def row(i: jax.Array, inverse: jax.Array) -> jax.Array:
+        # The rows of C^-1 from i on are still 0, so this is row i of C up to its diagonal.
+        above = dot(inverse, matrix[:, i])
+        diagonal = jnp.sqrt(matrix[i, i] - dot(above, above))
+        return inverse.at[i].set((eye[i] - dot(above, inverse)) / diagonal)
+
+    return jax.lax.fori_loop(0, len(matrix), row, jnp.zeros_like(matrix))

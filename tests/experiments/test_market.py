@@ -250,6 +250,10 @@ def test_with_users_the_report_compares_aware_with_blind_and_names_the_stand_in(
                 "runtime": [0, 20, 0],
                 "horizon": 20_000,
                 "drift": {"interest_rate": 0.1},
+                "queue": 1,
+                "link": {"side": 500, "energy_price": 1e-6},
+                "user_mix": [2, 1, 0],
+                "request_mix": [1, 1, 1, 0, 0, 1],
             },
             population={"sample": {"size": 3}},
             catalog={"studio": True},
@@ -267,14 +271,26 @@ def test_with_users_the_report_compares_aware_with_blind_and_names_the_stand_in(
     assert "more than blind" in page
     aware = load_market_run(path).policies[1]
     assert aware.qoe.shape == (2, 3)
+    found = arrays(path)["aware", "evaluation.npz", "assigned_of_user"]
+    assert found[..., :2].sum() > found[..., 2].sum() == 0
+    assert (arrays(path)["aware", "evaluation.npz", "energy"] > 0).all()
     # The curve of regret is lifted to the level of what was paid: it lies near the evaluation's.
     paid = np.nanmean(aware.curve.episode_return)
     assert paid > 0
     assert abs(paid - aware.returns.mean()) < 0.5 * aware.returns.mean()
 
 
+def test_a_bandit_in_the_spelling_of_before_is_a_learner_like_any_other():
+    older = {"learner": "linucb", "steps": 1_500, "exploration": 0.5, "mask": True}
+    (block,) = parsed(policies={"X": older}).policies.values()
+    assert (block.iterations, block.config.num_steps) == (2, 750)
+    assert block.hyperparams.exploration == 0.5
+    assert (block.mask, block.observation) == (True, ("providers", "task", "room"))
+    assert parsed(policies={"X": block.model_dump()}).policies["X"] == block
+
+
 def test_shipped_configs_can_be_read():
-    for name, providers in (("edge_market", 20), ("edge_market_qoe", 4)):
+    for name, providers in (("edge_market", 20), ("edge_market_qoe", 4), ("edge_market_link", 4)):
         config = load_market_config(Path("configs") / f"{name}.yaml", ["seeds=3"])
         assert config.seeds == 3
         assert len(load_fleet(config.market.fleet.file)) == providers
@@ -303,6 +319,10 @@ MISTAKES = {
     "drift without users": (
         {"market": content()["market"] | {"drift": {}}},
         "market.drift: tastes are those of users",
+    ),
+    "a mix without users": (
+        {"market": content()["market"] | {"user_mix": [1, 2]}},
+        "market.user_mix: these are weights of users; give catalog and judge too",
     ),
     "optimum of a queue": (
         {"market": content()["market"] | {"queue": 2}},

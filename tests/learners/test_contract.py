@@ -13,7 +13,7 @@ from gymnax.environments import spaces
 from probe_envs import ConstantReward
 from small_learners import small_config
 
-from rlli_jax.envs.policy import evaluate, random
+from rlli_jax.envs import policy
 from rlli_jax.envs.provider_selection import ProviderSelection
 from rlli_jax.errors import InputError
 from rlli_jax.learners import LEARNERS
@@ -53,7 +53,7 @@ def made(name):
         return learner.init(jax.random.wrap_key_data(words), hyperparams, params)
 
     def evaluate(state, params):
-        return evaluate(env, learner.policy(state), jax.random.key(1), params, 3)
+        return policy.evaluate(env, learner.policy(state), jax.random.key(1), params, 3)
 
     return learner, init, evaluate
 
@@ -67,7 +67,8 @@ def test_training_does_not_end_by_itself_after_the_default_number_of_iterations(
 
     def late_iteration(words, params):
         before = init(words, params)
-        before = before.replace(iteration=before.hyperparams.total_iterations + 1)
+        total = getattr(before.hyperparams, "total_iterations", 0)
+        before = before.replace(iteration=jnp.int32(total + 1))
         return before.params, learner.step(before, params)[0].params
 
     before, after = jax.jit(late_iteration)(WORDS, environment().default_params)
@@ -210,7 +211,7 @@ def test_an_environment_that_cannot_be_learned_on_is_one_sentence(fault):
         make(env, config).init(jax.random.key(0), hyperparams, env.default_params)
     assert "\n" not in str(error.value)
     with pytest.raises(InputError, match=FAULTS[fault]):
-        evaluate(env, random(), jax.random.key(0), env.default_params, 2)
+        policy.evaluate(env, policy.random(), jax.random.key(0), env.default_params, 2)
 
 
 @every_learner
@@ -230,7 +231,7 @@ def test_several_choices_a_step_are_made_by_those_that_say_so(name):
     def evaluated(words):
         state = learner.init(jax.random.wrap_key_data(words), hyperparams, params)
         state, _ = learner.step(state, params)
-        return evaluate(env, learner.policy(state), jax.random.key(1), params, 3).returns
+        return policy.evaluate(env, learner.policy(state), jax.random.key(1), params, 3).returns
 
     if LEARNERS[name].joint:
         assert jax.eval_shape(evaluated, WORDS).shape == (3,)

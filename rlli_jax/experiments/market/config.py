@@ -71,6 +71,37 @@ class DriftBlock(Block):
     """Part of satiation that is left after the user's next task."""
 
 
+class LinkBlock(Block):
+    """The wireless leg of each task; see :class:`rlli_jax.envs.edge_market.Link`."""
+
+    seed: NumpySeed = 0
+    """Of the places of users and providers, uniform over a square."""
+    side: Annotated[float, Field(gt=0)] = 1_000.0
+    """Metres, of that square."""
+    bandwidth: float = 1e6
+    """Hz, of the channel of one task."""
+    path_loss: float = 128.1
+    """dB at 1 km."""
+    path_loss_slope: float = 37.6
+    """dB for ten times the distance."""
+    user_power: float = 0.2
+    """W, sent by the user."""
+    provider_power: float = 1.0
+    """W, sent by the provider."""
+    noise_density: float = -174.0
+    """dBm/Hz."""
+    noise_figure: float = 9.0
+    """dB."""
+    prompt_bits: float = 2_464.0
+    """Of what goes up: 77 tokens of 32 bits."""
+    image_bits: float = 65_536.0
+    """Of what comes down: 8 KiB."""
+    compute_power: float = 350.0
+    """W, of a provider while it runs a task."""
+    energy_price: float = 0.0
+    """Reward that a joule costs."""
+
+
 class MarketBlock(Block):
     """The market; keys and defaults as in :func:`rlli_jax.envs.edge_market.make_params`."""
 
@@ -96,13 +127,19 @@ class MarketBlock(Block):
     """Seconds; endless if not given."""
     queue: Annotated[Whole, Field(ge=0)] = 0
     """Tasks that may wait at a provider."""
+    link: LinkBlock | None = None
+    """The wireless leg of each task; without it neither airtime nor energy counts."""
+    user_mix: tuple[NotNegative, ...] | None = None
+    """How often each user asks, as weights; equal if not given."""
+    request_mix: tuple[NotNegative, ...] | None = None
+    """How often each request is asked for, as weights; equal if not given."""
     drift: DriftBlock | None = None
     """How tastes move; they do not if not given."""
 
     def numbers(self) -> dict[str, Any]:
         """What ``make_params`` takes as it is."""
-        numbers = self.model_dump(exclude={"fleet", "queue", "drift"}, exclude_none=True)
-        return dict(numbers)
+        others = {"fleet", "queue", "link", "user_mix", "request_mix", "drift"}
+        return dict(self.model_dump(exclude=others, exclude_none=True))
 
 
 class Rule(Block):
@@ -112,19 +149,6 @@ class Rule(Block):
     """Which learner, or which policy that does not learn."""
     mask: bool = False
     """Whether providers without room are ruled out."""
-
-
-class Bandit(Block):
-    """A linear bandit, which learns while it serves ``steps`` tasks and is then evaluated."""
-
-    learner: Literal["linucb", "thompson"]
-    """Which learner, or which policy that does not learn."""
-    mask: bool = False
-    """Whether providers without room are ruled out."""
-    steps: Positive = 100_000
-    """Tasks served while it learns."""
-    exploration: NotNegative = 1.0
-    """Alpha of LinUCB, scale of Thompson sampling."""
 
 
 class MarketLearned(Learned):
@@ -142,9 +166,32 @@ class MarketLearned(Learned):
 
 
 if TYPE_CHECKING:
-    AnyMarketPolicy = MarketLearned | Bandit | Rule
+    AnyMarketPolicy = MarketLearned | Rule
 else:
-    AnyMarketPolicy = by_learner(MarketLearned, Bandit, Rule)
+    AnyMarketPolicy = by_learner(MarketLearned, Rule)
+
+
+def as_learner(block: Any, knows_traits: bool) -> Any:
+    """A bandit's block in the spelling of before, ``{steps, exploration}``, as any learner's.
+
+    It sees what bandits saw then: the load and room of each provider, the task, and the persona
+    where it is known.
+    """
+    if not isinstance(block, dict) or block.get("learner") not in ("linucb", "thompson"):
+        return block
+    steps = block.get("steps", 100_000)
+    if "iterations" in block or not isinstance(steps, int) or steps < 1:
+        return block
+    iterations = -(-steps // 1_000)
+    older = {k: v for k, v in block.items() if k not in ("steps", "exploration")}
+    parts = ["providers", "task", "room", *(["persona"] if knows_traits else [])]
+    hyperparams = {k: block[k] for k in ("exploration",) if k in block}
+    return {
+        "observation": parts,
+        "iterations": iterations,
+        "config": {"num_steps": steps // iterations},
+        "hyperparams": hyperparams,
+    } | older
 
 
 class MarketEvaluation(Block):
@@ -194,6 +241,15 @@ class MarketConfig(StudyBlock):
         """Whether the users' personalities are known; a file of scores does not tell them."""
         return self.population is not None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _older_bandits(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or not isinstance(content.get("policies"), dict):
+            return content
+        knows_traits = content.get("population") is not None
+        policies = {k: as_learner(v, knows_traits) for k, v in content["policies"].items()}
+        return content | {"policies": policies}
+
     @model_validator(mode="after")
     def _consistent(self) -> "MarketConfig":
         if (self.catalog is None) != (self.judge is None) or (
@@ -207,8 +263,13 @@ class MarketConfig(StudyBlock):
                 "population: the users of a recorded judge are those of its file; any other judge "
                 "needs this key"
             )
-        if self.market.drift is not None and not self.personal:
-            raise ValueError("market.drift: tastes are those of users; give catalog and judge too")
+        for key, what in (
+            ("drift", "tastes are those of users"),
+            ("user_mix", "these are weights of users"),
+            ("request_mix", "these are weights of what users ask for"),
+        ):
+            if getattr(self.market, key) is not None and not self.personal:
+                raise ValueError(f"market.{key}: {what}; give catalog and judge too")
         if self.evaluation.optimum and (self.market.drift is not None or self.market.queue):
             raise ValueError(
                 "evaluation.optimum: there is none where tastes drift or tasks queue; set it to "

@@ -12,7 +12,6 @@ The run directory holds, beside ``config.yaml`` and ``versions.json``::
 """
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,11 +28,12 @@ from rlli_jax.envs.edge_market import (
     EdgeMarket,
     EnvParams,
     Fleet,
-    bandits,
+    Link,
     load_fleet,
     make_params,
     make_users,
     references,
+    sample_distances,
     sample_fleet,
     sample_tasks,
 )
@@ -41,7 +41,6 @@ from rlli_jax.envs.edge_market.optimum import offline_optimum
 from rlli_jax.envs.edge_market.regret import RegretMarket
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.market.config import (
-    Bandit,
     MarketConfig,
     MarketLearned,
     Rule,
@@ -80,7 +79,9 @@ def prepare(config: MarketConfig, path: Path, console: Console) -> Market:
     fleet = _fleet(config, path)
     users = _users(config, path, fleet, console) if config.personal else None
     try:
-        params = make_params(fleet, users=users, **config.market.numbers())
+        people = 1 if users is None else users.count.shape[0]
+        link = _link(config, people, len(fleet))
+        params = make_params(fleet, users=users, link=link, **config.market.numbers())
     except InputError as error:
         raise InputError(f"market: {error}") from None
     # Arrays, not Python numbers: weak types would compile anew.
@@ -139,6 +140,14 @@ def _fleet(config: MarketConfig, path: Path) -> Fleet:
     return sample_fleet(block.sample.seed, block.sample.providers)
 
 
+def _link(config: MarketConfig, users: int, providers: int) -> Link | None:
+    block = config.market.link
+    if block is None:
+        return None
+    distance = sample_distances(block.seed, users, providers, side=block.side)
+    return Link(distance=distance, **block.model_dump(exclude={"seed", "side"}))
+
+
 def _users(config: MarketConfig, path: Path, fleet: Fleet, console: Console) -> Any:
     """The oracle's table and its users, on the device."""
     if not (path / "table.npz").exists():
@@ -157,7 +166,13 @@ def _users(config: MarketConfig, path: Path, fleet: Fleet, console: Console) -> 
         )
     drift = None if config.market.drift is None else Drift(**config.market.drift.model_dump())
     traits = Population.from_csv(path / "population.csv", traits=config.knows_traits).traits
-    return make_users(table, traits, drift=drift)
+    market = config.market
+    try:
+        return make_users(
+            table, traits, user_mix=market.user_mix, request_mix=market.request_mix, drift=drift
+        )
+    except InputError as error:
+        raise InputError(f"market: {error}") from None
 
 
 def train_all(config: MarketConfig, path: Path, market: Market, console: Console) -> None:
@@ -197,8 +212,6 @@ def _run_policy(
             block, config, Checkpoints(path / "checkpoints" / name), market, keys_train, keys_test,
             lambda done, note: progress.update(task, completed=done, note=note),
         )  # fmt: skip
-    elif isinstance(block, Bandit):
-        result, curve, learned = _learn_bandit(block, market, keys_train, keys_test)
     else:
         result, curve, learned = _follow(block, market, keys_test), None, {}
     if curve is not None:
@@ -261,43 +274,6 @@ def _learn(
         "steps_per_second": int(steps[-1]) * len(keys_train) / trained.train_seconds,
     }
     return _numpy(judge(trained.state, keys_test)), curve, learned
-
-
-def _learn_bandit(
-    block: Bandit, market: Market, keys_train: jax.Array, keys_test: jax.Array
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, Any]]:
-    """The same for a bandit. Its curve sums the rewards of as many tasks as an episode has."""
-    env, params = market.env(mask=block.mask), market.params
-    make = bandits.linucb if block.learner == "linucb" else bandits.thompson
-    bandit = make(env, block.exploration)
-    run = jax.jit(
-        lambda keys: jax.vmap(lambda key: bandits.learn(env, bandit, params, key, block.steps))(
-            keys
-        )
-    )
-    start = time.perf_counter()
-    compiled = run.lower(keys_train).compile()
-    ready = time.perf_counter()
-    state, rewards = jax.block_until_ready(compiled(keys_train))
-    seconds = time.perf_counter() - ready
-
-    @jax.jit
-    @jax.vmap
-    def judge(state: Any, key: jax.Array) -> dict[str, Any]:
-        policy = as_policy(bandits.exploit(env, state))
-        return play_all(env, params, market.episodes, policy, key)
-
-    window = min(block.steps, max(1, round(float(params.arrival_rate * params.horizon))))
-    windows = block.steps // window
-    rows = np.asarray(rewards)[:, : windows * window].reshape(len(keys_train), windows, window)
-    curve = {"env_steps": window * np.arange(1, windows + 1), "episode_return": rows.sum(-1)}
-    learned = {
-        "env_steps": block.steps,
-        "compile_seconds": ready - start,
-        "train_seconds": seconds,
-        "steps_per_second": block.steps * len(keys_train) / seconds,
-    }
-    return _numpy(judge(state, keys_test)), curve, learned
 
 
 def _follow(block: Rule, market: Market, keys: jax.Array) -> dict[str, np.ndarray]:

@@ -8,7 +8,6 @@ import pytest
 from rlli_jax.envs.edge_market import (
     EdgeMarket,
     Fleet,
-    bandits,
     follow,
     given_tasks,
     load_recording,
@@ -154,71 +153,6 @@ def test_the_bound_lies_above_greedy_on_a_recorded_fleet(env, agod):
     bound = offline_optimum(env, params, tasks)
     assert 0.85 * bound.value < recording.reward[:200].sum() <= bound.value
     assert bound.shares.sum(1).max() < 1 + 1e-6
-
-
-@pytest.mark.parametrize("bandit", [bandits.linucb, bandits.thompson])
-def test_bandits_learn_who_pays_and_who_is_full(env, bandit):
-    params = make_params(sample_fleet(1, providers=6), arrival_rate=2e-4)
-    learned, rewards = bandits.learn(env, bandit(env), params, jax.random.key(0), 1_500)
-    assert rewards[-500:].mean() > rewards[:200].mean() + 0.1
-    tasks = given_tasks(np.arange(200) * 5_000, np.resize(np.arange(100, 260, 10), 200))
-    assert (
-        the_return(env, params, tasks, bandits.exploit(env, learned))
-        > 0.9 * the_return(env, params, tasks, references.greedy(env))
-        > the_return(env, params, tasks, references.random(env))
-    )
-
-
-def test_the_bandit_update_is_ridge_regression(env):
-    params = make_params(sample_fleet(0, providers=2))
-    bandit = bandits.linucb(env)
-    learned = bandit.init(params)
-    xs, rewards = [], [0.5, -2.0, 0.25]
-    for i, reward in enumerate(rewards):
-        _, state = env.reset(jax.random.key(i), params)
-        learned = bandit.update(learned, state, jnp.int32(1), jnp.float32(reward), params)
-        xs.append(np.asarray(bandits.features(env, state, params)[1]))
-    x = np.stack(xs)
-    expected = np.linalg.solve(np.eye(x.shape[1]) + x.T @ x, x.T @ np.array(rewards))
-    np.testing.assert_allclose(learned.weights[1], expected, rtol=1e-4)
-    root = np.asarray(learned.root[1], np.float64)
-    inverse = np.linalg.inv(np.eye(x.shape[1]) + x.T @ x)
-    np.testing.assert_allclose(root.T @ root, inverse, rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(learned.root[0], np.eye(x.shape[1]))
-
-
-@pytest.mark.parametrize("make", [bandits.linucb, bandits.thompson])
-def test_after_many_tasks_a_bandit_weighs_as_a_refit_in_float64(env, make):
-    params = make_params(sample_fleet(0, providers=4), arrival_rate=2e-4)
-    bandit = make(env)
-
-    @jax.jit
-    def learn(key):
-        def body(carry, keys):
-            learned, state = carry
-            action = bandit.act(keys[0], learned, state, params)
-            x = bandits.features(env, state, params)[action]
-            _, after, reward, *_ = env.step(keys[1], state, action, params)
-            return (bandit.update(learned, state, action, reward, params), after), (
-                action, x, reward,
-            )  # fmt: skip
-
-        _, state = env.reset(key, params)
-        keys = jax.random.split(key, (60_000, 2))
-        return jax.lax.scan(body, (bandit.init(params), state), keys)
-
-    (learned, _), (action, x, reward) = learn(jax.random.key(0))
-    x, reward = np.asarray(x, np.float64), np.asarray(reward, np.float64)
-    busiest = np.bincount(action).argmax()
-    x, reward = x[action == busiest], reward[action == busiest]
-    assert len(x) > 10_000
-    gram = np.eye(x.shape[1]) + x.T @ x
-    refit = np.linalg.solve(gram, x.T @ reward)
-    error = np.linalg.norm(learned.weights[busiest] - refit)
-    assert error < 2e-3 * np.linalg.norm(refit)
-    width = np.sqrt(np.einsum("nf,nf->n", x[:100], np.linalg.solve(gram, x[:100].T).T))
-    ours = np.linalg.norm(x[:100] @ np.asarray(learned.root[busiest], np.float64).T, axis=1)
-    np.testing.assert_allclose(ours, width, rtol=2e-3)
 
 
 def test_following_a_list_takes_its_actions(env):
