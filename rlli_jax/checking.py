@@ -3,7 +3,7 @@
 import difflib
 import functools
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -159,3 +159,12 @@ def _members(kind: Any) -> list[Any]:
 
 def _at(content: Any, key: str) -> Any:
     return content.get(key) if isinstance(content, dict) else None
+
+
+def owner(key: str, policies: Iterable[str]) -> str | None:
+    """The policy that a key of a study, such as ``policies.PPO.iterations``, belongs to.
+
+    The name of a policy may hold dots: the longest that fits is meant. None for any other key.
+    """
+    fitting = [name for name in policies if f"{key}.".startswith(f"policies.{name}.")]
+    return max(fitting, key=len, default=None)

@@ -17,7 +17,7 @@ from rlli_jax.catalog import Catalog
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.yaml_blocks import Block, Positive, Whole, beside_file
 from rlli_jax.judges import Judge, PaidJudge, scale_of
-from rlli_jax.names import OnMissing
+from rlli_jax.qoe.table import OnMissing
 
 if TYPE_CHECKING:  # pandas comes with it
     from rlli_jax.judges.recorded import RecordedJudge

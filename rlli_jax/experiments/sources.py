@@ -16,12 +16,12 @@ from rlli_jax.errors import InputError, listed
 from rlli_jax.experiments.judge_blocks import AnyJudge, LanguageModel, Recorded, RecordedScores
 from rlli_jax.experiments.yaml_blocks import Block, Positive, Whole, beside_file, exactly_one
 from rlli_jax.judges import Answer, Judge, Scale, scale_of
-from rlli_jax.names import OnMissing
 from rlli_jax.oracle import Budget, Questions, ask, build_questions, open_store
 from rlli_jax.personas import Population, Wording
 from rlli_jax.personas.population import trait_range
 from rlli_jax.personas.questionnaire import population_from_answers
 from rlli_jax.qoe import QoETable
+from rlli_jax.qoe.table import OnMissing
 
 
 class Sample(Block):

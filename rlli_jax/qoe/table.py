@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 import numpy as np
 import scipy
@@ -21,9 +21,11 @@ from rlli_jax.catalog import Catalog
 from rlli_jax.errors import InputError
 from rlli_jax.files import whole
 from rlli_jax.judges import Answer, Failed, JudgeIdentity, Rated, Scale
-from rlli_jax.names import OnMissing
 from rlli_jax.personas import Population
 from rlli_jax.qoe.answers import Answers
+
+OnMissing = Literal["raise", "mask", "impute"]
+"""What a table does with questions that have no answer."""
 
 
 class References(TypedDict):

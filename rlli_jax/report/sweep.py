@@ -17,8 +17,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rlli_jax.checking import owner
 from rlli_jax.errors import InputError, listed
-from rlli_jax.names import owner
 from rlli_jax.report.data import Array, read, read_config, read_versions, require
 from rlli_jax.report.figures import (
     BLUE,

@@ -28,9 +28,10 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array, kron, vstack
 from scipy.sparse import eye_array as identity
 
-from rlli_jax.envs.edge_market.market import EdgeMarket, EnvParams, seconds
+from rlli_jax.envs.edge_market.market import EdgeMarket
+from rlli_jax.envs.edge_market.params import EnvParams
 from rlli_jax.envs.edge_market.play import check_tasks
-from rlli_jax.envs.edge_market.tasks import Task
+from rlli_jax.envs.edge_market.tasks import Task, seconds
 from rlli_jax.errors import InputError
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from flax import struct
 from jax.tree_util import Partial
 
-from rlli_jax.envs.edge_market.market import EdgeMarket, EnvParams, EnvState
+from rlli_jax.envs.edge_market.market import EdgeMarket, EnvState
+from rlli_jax.envs.edge_market.params import EnvParams
 from rlli_jax.envs.edge_market.tasks import Task
 from rlli_jax.errors import InputError
 

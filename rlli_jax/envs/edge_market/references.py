@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from rlli_jax.envs.edge_market.market import EdgeMarket, EnvParams, EnvState
+from rlli_jax.envs.edge_market.market import EdgeMarket, EnvState
+from rlli_jax.envs.edge_market.params import EnvParams
 from rlli_jax.envs.edge_market.play import Policy, play
 from rlli_jax.envs.edge_market.tasks import Task
 

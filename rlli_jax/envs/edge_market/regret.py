@@ -11,7 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rlli_jax.envs.edge_market.market import EdgeMarket, EnvParams, EnvState, draw_task
+from rlli_jax.envs.edge_market.arrivals import draw_task
+from rlli_jax.envs.edge_market.market import EdgeMarket, EnvState
+from rlli_jax.envs.edge_market.params import EnvParams
 from rlli_jax.envs.edge_market.tasks import Task
 
 

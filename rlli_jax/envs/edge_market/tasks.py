@@ -7,6 +7,7 @@ fully given by its tasks, which makes replays exact and the offline optimum well
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,9 @@ from flax import struct
 
 from rlli_jax.envs.edge_market.fleet import Fleet
 from rlli_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from rlli_jax.envs.edge_market.params import EnvParams
 
 
 class Task(struct.PyTreeNode):
@@ -137,3 +141,15 @@ def load_recording(path: str | Path) -> Recording:
         raise InputError(
             f"{path}: no recorded episode can be read here ({error}), check the path"
         ) from error
+
+
+def worth(coefficients: jax.Array, demand: jax.Array) -> jax.Array:
+    """Utility of a picture of ``demand`` steps; coefficients [..., 4] give float32 [...]."""
+    ax, ay, bx, by = jnp.moveaxis(coefficients, -1, 0)
+    return (by - ay) * jnp.clip((demand - ax) / (bx - ax), 0.0, 1.0)
+
+
+def seconds(demand: jax.Array, params: EnvParams) -> jax.Array:
+    """Runtime of a task of ``demand`` steps, float32, in seconds."""
+    a, b, c = params.runtime
+    return (a * demand + b) * demand + c

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from rlli_jax.envs.chance import index_below
 from rlli_jax.envs.edge_market.tasks import Task
+from rlli_jax.envs.qoe_samples import QoESamples, on_device
 from rlli_jax.errors import InputError
 from rlli_jax.qoe import QoETable
 
@@ -40,14 +40,10 @@ class Tastes(struct.PyTreeNode):
     satiation: jax.Array  # [K, L] float32 >= 0
 
 
-class Users(struct.PyTreeNode):
+@struct.dataclass(kw_only=True)
+class Users(QoESamples):
     """K users and their R requests; all traced."""
 
-    qoe: jax.Array  # [K, R, L, S] float32 in [0, 1], the valid samples of a cell first
-    count: jax.Array  # [K, R, L] int32, valid samples in each cell; 0 is a hole
-    mean: jax.Array  # [K, R, L] float32, mean over the valid samples, 0 in a hole
-    personas: jax.Array | None  # [K, 5] float32, Big Five on the 1-5 scale; None: unknown
-    request_features: jax.Array  # [R, F] float32
     user_mix: jax.Array  # [K] float32, cumulative share of the tasks, the last is 1
     request_mix: jax.Array  # [R] float32, the same for requests
     drift: Drift | None = None
@@ -79,14 +75,6 @@ def make_users(
     """
     table.require_served()  # users and requests are drawn independently
     people, asked, _, _ = table.qoe.shape
-    if personas is not None:
-        _check_personas(table, np.asarray(personas, np.float64))
-    features = np.eye(asked) if request_features is None else np.asarray(request_features)
-    if features.ndim != 2 or len(features) != asked:
-        raise InputError(
-            f"the request features have shape {features.shape}: give one row for each of the "
-            f"{asked} requests of the table"
-        )
     if drift is not None:
         for name, value, top in (
             ("interest_rate", drift.interest_rate, 1.0),
@@ -96,42 +84,17 @@ def make_users(
         ):
             if not np.all((np.asarray(value) >= 0) & (np.asarray(value) <= top)):
                 raise InputError(f"{name} of the drift is {value}: it must lie in [0, {top:g}]")
-    # The valid samples go first, so that a draw is one uniform number times their count.
-    first = np.argsort(~table.valid, axis=-1, kind="stable")
     return Users(
-        qoe=jnp.asarray(np.take_along_axis(table.qoe, first, -1), jnp.float32),
-        count=jnp.asarray(table.valid.sum(-1), jnp.int32),
-        mean=jnp.asarray(table.mean, jnp.float32),
-        personas=None if personas is None else jnp.asarray(personas, jnp.float32),
-        request_features=jnp.asarray(features, jnp.float32),
+        **on_device(table, personas, request_features),
         user_mix=_cumulative(user_mix, people, "user_mix"),
         request_mix=_cumulative(request_mix, asked, "request_mix"),
         drift=drift,
     )
 
 
-def _check_personas(table: QoETable, personas: np.ndarray) -> None:
-    """Raise InputError unless there is one sound Big Five vector for each user."""
-    people = len(table.users)
-    if personas.ndim != 2 or personas.shape[1] != 5 or len(personas) > people:
-        raise InputError(
-            f"the personas have shape {personas.shape}: give one Big Five vector for each of the "
-            f"{people} users of the table, shape ({people}, 5)"
-        )
-    known = np.zeros(people, bool)
-    known[: len(personas)] = ((personas >= 1) & (personas <= 5)).all(1)  # NaN compares false
-    for k in np.flatnonzero(~known)[:1]:
-        raise InputError(
-            f"user {table.users[k]!r} has no persona: give five traits from 1 to 5 in row {k} of "
-            f"the personas, one row for each of the {people} users"
-        )
-
-
 def sampled_qoe(users: Users, task: Task, provider: jax.Array) -> jax.Array:
     """QoE of the task's own sample of the judge at a provider with a rating, float32 []."""
-    cell = task.user, task.request, provider
-    count = users.count[cell]
-    return users.qoe[(*cell, index_below(count, task.draw))]
+    return users.drawn((task.user, task.request, provider), task.draw)
 
 
 def felt(

@@ -15,14 +15,20 @@ import numpy as np
 from flax import struct
 from gymnax.environments import environment, spaces
 
+from rlli_jax.envs import parts
 from rlli_jax.envs.chance import index_below
+from rlli_jax.envs.provider_selection.parts import PARTS, Assignment, ObservationPart
+from rlli_jax.envs.qoe_samples import QoESamples, on_device
 from rlli_jax.envs.spaces import MultiDiscrete
 from rlli_jax.errors import InputError
-from rlli_jax.names import Assignment, ObservationPart
 from rlli_jax.qoe import QoETable
 from rlli_jax.tally import Tally
 
-_MIDPOINT, _HALF_RANGE = 3.0, 2.0  # of the 1-5 trait scale
+LACKING = {  # what a part needs -> how to help oneself where it is not there
+    "turns": "assignment sequential, not {assignment}, which serves all users in one step",
+    "personas": "personas, but those of the users are unknown; give them to make_params, or "
+    "observe user instead",
+}
 
 
 @struct.dataclass
@@ -39,14 +45,9 @@ class EnvState(environment.EnvState):
 
 
 @struct.dataclass(kw_only=True)
-class EnvParams(environment.EnvParams):
+class EnvParams(QoESamples, environment.EnvParams):
     """The table, the users and the length of an episode; all traced."""
 
-    qoe: jax.Array  # [K, R, L, S] float32 in [0, 1], the valid samples of a cell first
-    count: jax.Array  # [K, R, L] int32, valid samples in each cell; 0 is a hole
-    mean: jax.Array  # [K, R, L] float32, what a choice is worth, 0 in a hole
-    personas: jax.Array | None  # [K, 5] float32, Big Five on the 1-5 scale; None: unknown
-    request_features: jax.Array  # [R, F] float32
     rounds: int | jax.Array  # [] int32, how often every user is served before the episode ends
     # [K, R] int32, the requests that a user may ask for (has a provider for), -1 behind them; None
     # if every user may ask for every request.
@@ -75,35 +76,14 @@ def make_params(
     Raises:
         InputError: if the shapes or holes disagree.
     """
-    users, requests = table.qoe.shape[:2]
-    features = np.eye(requests) if request_features is None else np.asarray(request_features)
-    if personas is not None and np.shape(personas) != (users, 5):
-        raise InputError(
-            f"The table has {users} users but the personas have shape {np.shape(personas)}; "
-            f"give one Big Five vector for each user, shape ({users}, 5)."
-        )
-    if features.ndim != 2 or len(features) != requests:
-        raise InputError(
-            f"The table has {requests} requests but the request features have shape "
-            f"{features.shape}; give one row for each request."
-        )
     if rounds < 1:
         raise InputError(f"rounds is {rounds}; an episode needs at least 1 round.")
-    worth = table if worth is None else worth
-    if worth.legal.shape != table.legal.shape or (worth.legal != table.legal).any():
-        raise InputError("The table of worth has other cells than the table; give it the same.")
     served = table.served
     # Stable: the requests stay in their order, those that are not served go last.
     asked = np.argsort(~served, axis=-1, kind="stable")
     asked = np.where(np.take_along_axis(served, asked, -1), asked, -1)
-    # The valid samples go first, so that a draw is one uniform number times their count.
-    first = np.argsort(~table.valid, axis=-1, kind="stable")
     return EnvParams(
-        qoe=jnp.asarray(np.take_along_axis(table.qoe, first, -1), jnp.float32),
-        count=jnp.asarray(table.valid.sum(-1), jnp.int32),
-        mean=jnp.asarray(worth.mean, jnp.float32),
-        personas=None if personas is None else jnp.asarray(personas, jnp.float32),
-        request_features=jnp.asarray(features, jnp.float32),
+        **on_device(table, personas, request_features, worth),
         rounds=rounds,
         asked=None if served.all() else jnp.asarray(asked, jnp.int32),
     )
@@ -175,24 +155,17 @@ class ProviderSelection(environment.Environment[EnvState, EnvParams]):
             raise InputError(
                 f"assignment is {assignment!r}; choose one of {', '.join(get_args(Assignment))}."
             )
-        known = get_args(ObservationPart)
-        unknown = [part for part in observation if part not in known]
-        if unknown or len(set(observation)) != len(observation) or not observation:
-            raise InputError(
-                f"observation is {list(observation)}; choose some of {', '.join(known)}, each once."
-            )
-        if "user" in observation and assignment != "sequential":
-            raise InputError(
-                f"The observation part user needs assignment sequential, not {assignment}, "
-                "which serves all users at once."
-            )
+        self.observation = parts.chosen(PARTS, observation)
         self.assignment = assignment
-        self.observation = tuple(part for part in known if part in observation)
         if params is None:
             params = make_params(demonstration_table(), demonstration_personas())
         self._params = params
-        if "persona" in self.observation:
-            self._require_personas(params)
+        known = {"turns": assignment == "sequential", "personas": params.personas is not None}
+        for name in self.observation:
+            needs = PARTS[name].needs
+            if needs and not known[needs]:
+                lacking = LACKING[needs].format(assignment=assignment)
+                raise InputError(f"The observation part {name} needs {lacking}.")
         if assignment == "shared":
             self.check_shared(self._params)
         if assignment == "joint" and "request" in self.observation and params.asked is not None:
@@ -200,16 +173,6 @@ class ProviderSelection(environment.Environment[EnvState, EnvParams]):
                 "assignment joint: some users have no provider for some requests, so they do not "
                 "all ask for the same; use assignment sequential, or observe no request."
             )
-
-    @staticmethod
-    def _require_personas(params: EnvParams) -> jax.Array:
-        """The personas, or InputError where they are unknown."""
-        if params.personas is None:
-            raise InputError(
-                "The observation part persona needs personas, but those of the users are unknown; "
-                "give them to make_params, or observe user instead."
-            )
-        return params.personas
 
     @staticmethod
     def check_shared(params: EnvParams) -> None:
@@ -309,9 +272,8 @@ class ProviderSelection(environment.Environment[EnvState, EnvParams]):
         draw = jax.random.uniform(key, (users.size + self._chances(params),))
         request, instead = self._ask(draw[users.size :], params)
         provider = self._serving(state, action, params)
-        count = params.count[users, requests, provider]
-        sample = index_below(count, draw[: users.size].reshape(users.shape))
-        reward = params.qoe[users, requests, provider, sample].sum()
+        chance = draw[: users.size].reshape(users.shape)
+        reward = params.drawn((users, requests, provider), chance).sum()
         time = state.time + 1
         new_round = time % self._steps_per_round(params) == 0
         state = EnvState(
@@ -342,7 +304,7 @@ class ProviderSelection(environment.Environment[EnvState, EnvParams]):
         return self.observe(key, state, None, params), state
 
     def _start(self, draw: jax.Array, params: EnvParams) -> EnvState:
-        """The first user, and nothing behind it, asking by a draw as :meth:`_ask` takes it."""
+        """The state before the first user is served, with a request by :meth:`_ask`."""
         request, instead = self._ask(draw, params)
         shape = (params.qoe.shape[0],) if self.assignment == "joint" else ()
         return EnvState(
@@ -358,18 +320,20 @@ class ProviderSelection(environment.Environment[EnvState, EnvParams]):
     ) -> jax.Array:
         """The observation vector, [sum of the parts] float32."""
         del key, action
-        num_users, _, num_providers, _ = params.qoe.shape
-        users = self.users(state, params)
-        parts = {
-            "action": lambda: jax.nn.one_hot(state.action, num_providers),
-            "reward": lambda: state.reward,
-            "user": lambda: jax.nn.one_hot(users, num_users),
-            "persona": lambda: (self._require_personas(params)[users] - _MIDPOINT) / _HALF_RANGE,
-            "request": lambda: params.request_features[
-                self.requests(state, params) if self.assignment == "sequential" else state.request
-            ],
-        }
-        return jnp.concatenate([parts[part]().reshape(-1) for part in self.observation])
+        return parts.observe(PARTS, self.observation, self, state, params)
+
+    def by_action(self, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """An observation [..., size] as what it tells of each provider [..., L, F], and the rest.
+
+        Raises:
+            InputError: it tells nothing of each provider, or (in ``joint``) of several choices.
+        """
+        if self.assignment == "joint":
+            raise InputError(
+                "by_action: an observation of assignment joint is about several choices; use "
+                "assignment sequential"
+            )
+        return parts.by_action(PARTS, self.observation, self, self._params, observation)
 
     def is_terminated(self, state: EnvState, params: EnvParams) -> jax.Array:
         """Whether every user has been served ``rounds`` times."""
@@ -391,18 +355,8 @@ class ProviderSelection(environment.Environment[EnvState, EnvParams]):
         return spaces.Discrete(num_providers)
 
     def observation_space(self, params: EnvParams) -> spaces.Box:
-        """A box of float32; only the reward of all K users together can leave [-1, 1]."""
-        num_users, _, num_providers, _ = params.qoe.shape
-        sizes = {
-            "action": num_providers * (num_users if self.assignment == "joint" else 1),
-            "reward": 1,
-            "user": num_users,
-            "persona": 5 * (1 if self.assignment == "sequential" else num_users),
-            "request": params.request_features.shape[1],
-        }
-        # Features of requests are the user's own and have no bound.
-        bound = np.finfo(np.float32).max if "request" in self.observation else num_users
-        return spaces.Box(-bound, bound, (sum(sizes[part] for part in self.observation),))
+        """A box of float32 that holds every part."""
+        return spaces.Box(*parts.bounds(PARTS, self.observation, self, params))
 
     def _steps_per_round(self, params: EnvParams) -> int:
         return params.qoe.shape[0] if self.assignment == "sequential" else 1

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from rlli_jax.envs.edge_market.observation import MarketObservationPart
 from rlli_jax.experiments.judge_blocks import AnyJudge
 from rlli_jax.experiments.policies import Learned, by_learner, each_once
 from rlli_jax.experiments.selection.config import StudyConfig, parse_config
@@ -27,7 +28,6 @@ from rlli_jax.experiments.yaml_blocks import (
     read_yaml,
     require_file_name,
 )
-from rlli_jax.names import MarketObservationPart
 
 Share = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]

@@ -37,6 +37,7 @@ from rlli_jax.envs.edge_market import (
     sample_fleet,
     sample_tasks,
 )
+from rlli_jax.envs.edge_market.observation import MarketObservationPart
 from rlli_jax.envs.edge_market.optimum import offline_optimum
 from rlli_jax.envs.edge_market.regret import RegretMarket
 from rlli_jax.errors import InputError
@@ -49,7 +50,6 @@ from rlli_jax.experiments.market.episodes import Episodes, as_policy, gather, pl
 from rlli_jax.experiments.run_directory import write_json, write_npz
 from rlli_jax.experiments.sources import judged
 from rlli_jax.experiments.training import Checkpoints, policy_keys, train, training_progress
-from rlli_jax.names import MarketObservationPart
 from rlli_jax.personas import Population
 from rlli_jax.qoe import QoETable
 
@@ -144,7 +144,7 @@ def _link(config: MarketConfig, users: int, providers: int) -> Link | None:
     block = config.market.link
     if block is None:
         return None
-    distance = sample_distances(block.seed, users, providers, side=block.side)
+    distance = jnp.asarray(sample_distances(block.seed, users, providers, side=block.side))
     return Link(distance=distance, **block.model_dump(exclude={"seed", "side"}))
 
 

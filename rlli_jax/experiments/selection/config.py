@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from rlli_jax.envs.provider_selection.parts import Assignment, ObservationPart
 from rlli_jax.experiments.judge_blocks import AnyJudge, RecordedScores
 from rlli_jax.experiments.policies import Learned, by_learner, each_once
 from rlli_jax.experiments.sources import CatalogBlock, PopulationBlock
@@ -20,7 +21,6 @@ from rlli_jax.experiments.yaml_blocks import (
     require_file_name,
 )
 from rlli_jax.learners import LEARNERS, learner_kind
-from rlli_jax.names import Assignment, ObservationPart
 
 Observation = Annotated[tuple[ObservationPart, ...], Field(min_length=1), AfterValidator(each_once)]
 

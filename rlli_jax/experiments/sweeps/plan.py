@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from rlli_jax.checking import owner
 from rlli_jax.envs.contract import PyTree
 from rlli_jax.envs.provider_selection import EnvParams, ProviderSelection, make_params
 from rlli_jax.errors import InputError, shown
@@ -21,7 +22,6 @@ from rlli_jax.experiments.selection.tables import Problem, build_problem
 from rlli_jax.experiments.sweeps.config import Sweep
 from rlli_jax.experiments.training import policy_keys
 from rlli_jax.learners.core import Learner
-from rlli_jax.names import owner
 
 
 @dataclass(frozen=True)
