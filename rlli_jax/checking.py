@@ -9,12 +9,17 @@ from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import AliasChoices, BaseModel, Field, TypeAdapter, ValidationError
 
 from rlli_jax.errors import InputError, shown
 
 UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # pydantic's types of error
 T = TypeVar("T")
+
+
+def renamed(name: str, *older: str) -> Any:
+    """For ``Annotated``: a field that config files of before name otherwise."""
+    return Field(validation_alias=AliasChoices(name, *older))
 
 
 def checked(cls: type[T], exempt: tuple[type, ...] = ()) -> type[T]:

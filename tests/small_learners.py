@@ -8,7 +8,7 @@ from rlli_jax.learners import Kind
 SIZES = {
     "num_envs": 2, "num_steps": 4, "hidden": (4,), "num_minibatches": 2, "num_epochs": 1,
     "batch_size": 4, "buffer_size": 8, "warm_up": 4, "lookahead": 1, "denoising_steps": 2,
-    "branches": 2, "length": 2, "updates": 1, "spread": 2,
+    "branches": 2, "length": 2, "updates": 1, "max_start_steps": 2,
 }  # fmt: skip
 
 

@@ -117,3 +117,9 @@ def test_hyperparameters_of_ones_own_need_defaults():
 
         class Mine(Hyperparams):
             rate: float
+
+
+def test_keys_of_before_are_taken_for_what_they_are_called_now():
+    older = VineConfig(spread=3, paid=True, shared=True)
+    assert older == VineConfig(max_start_steps=3, known_rewards=True, per_action_network=True)
+    assert PPOConfig(shared=True).per_action_network

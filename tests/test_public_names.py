@@ -45,7 +45,9 @@ def test_type_checkers_see_the_same_names_from_the_same_rooms():
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert seen == {name: f"rlli_jax{room}" for name, room in rlli_jax._ROOM_OF.items()}
+    assert seen == {
+        name: f"rlli_jax{room}" for room, names in rlli_jax._ROOMS.items() for name in names
+    }
     assert sorted(seen) == sorted(rlli_jax.__all__)
 
 

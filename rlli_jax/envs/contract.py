@@ -187,5 +187,5 @@ def by_action(env: Env) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
         return env.by_action
     raise InputError(
         f"{env.name} does not tell what its observation says of each action (by_action), which a "
-        "shared network needs; set shared to false."
+        "network for each action needs; set per_action_network to false."
     )

@@ -45,7 +45,7 @@ class MLP(nn.Module):
         return Dense(self.output, kernel_init=orthogonal(self.output_gain))(x)
 
 
-class Shared(nn.Module):
+class PerAction(nn.Module):
     """One network that scores every action: Deep Sets (Zaheer et al. 2017, arXiv 1703.06114).
 
     Each layer sees the action itself and the mean over all actions (Eq. 4 there, with a mean). What
@@ -77,7 +77,7 @@ class Actor(nn.Module):
     """Logits of a (factored) categorical policy.
 
     With ``split``, which takes an observation apart into what it tells of each action and the
-    rest, one shared network scores every action (:class:`Shared`); that is for a single choice.
+    rest, one shared network scores every action (:class:`PerAction`); that is for a single choice.
     """
 
     actions: ActionShape
@@ -93,7 +93,7 @@ class Actor(nn.Module):
         """
         heads, n = self.actions
         if self.split is not None:
-            logits = Shared(self.hidden, 0.01, self.activation)(*self.split(observation))
+            logits = PerAction(self.hidden, 0.01, self.activation)(*self.split(observation))
         else:
             outputs = int(np.prod(heads, dtype=int)) * n
             logits = MLP(self.hidden, outputs, 0.01, self.activation)(observation)

@@ -14,7 +14,7 @@ import optax
 from flax import struct
 from pydantic import Field
 
-from rlli_jax.checking import checked
+from rlli_jax.checking import checked, renamed
 from rlli_jax.envs import contract
 from rlli_jax.envs.contract import Key, PyTree
 from rlli_jax.envs.policy import Policy, PolicyInput
@@ -51,13 +51,13 @@ class PPOConfig:
     memory: Annotated[int, Field(ge=0)] = 0
     """Units of a gated recurrent unit that remembers the episode; 0 for none. Minibatches are
     then whole rows of num_steps steps, so num_envs must divide into num_minibatches."""
-    shared: bool = False
-    """Whether one network (networks.Shared) scores every action from what the observation tells
+    per_action_network: Annotated[bool, renamed("per_action_network", "shared")] = False
+    """Whether one network (networks.PerAction) scores every action from what the observation tells
     of it, instead of one output for each; for environments that have by_action."""
 
     def __post_init__(self) -> None:
-        if self.shared and self.memory:
-            raise InputError("shared and memory do not go together; set memory to 0.")
+        if self.per_action_network and self.memory:
+            raise InputError("per_action_network and memory do not go together; set memory to 0.")
         if self.memory and self.num_envs % self.num_minibatches:
             raise InputError(
                 f"num_envs = {self.num_envs} does not divide into num_minibatches = "
@@ -209,11 +209,12 @@ def ppo(env: core.Env, config: PPOConfig = PPOConfig()) -> Learner:
     clipped by their global norm. An action of several choices has a factored categorical policy.
 
     Raises:
-        InputError: ``env`` is no environment, or lacks ``by_action``, which ``shared`` needs.
+        InputError: ``env`` is no environment, or lacks ``by_action``, which
+            ``per_action_network`` needs.
     """
     contract.require_environment(env)
     cell = nn.GRUCell(config.memory, recurrent_kernel_init=orthogonal()) if config.memory else None
-    split = contract.by_action(env) if config.shared else None
+    split = contract.by_action(env) if config.per_action_network else None
 
     def networks(env_params: PyTree) -> tuple[Actor, Critic]:
         actions = contract.action_shape(env, env_params)

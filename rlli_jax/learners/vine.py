@@ -18,7 +18,7 @@ import optax
 from flax import struct
 from pydantic import Field
 
-from rlli_jax.checking import checked
+from rlli_jax.checking import checked, renamed
 from rlli_jax.envs import contract
 from rlli_jax.envs.contract import Key, PyTree
 from rlli_jax.envs.policy import Policy, PolicyInput, policy_input
@@ -43,7 +43,7 @@ class VineConfig:
     """Environments side by side, each branched once an iteration."""
     num_steps: Positive = 8
     """Steps of each environment between two branchings."""
-    spread: Positive = 1
+    max_start_steps: Annotated[int, Field(gt=0), renamed("max_start_steps", "spread")] = 1
     """Each environment begins with a random number of random steps below this, so that they do
     not go through their episodes in step: about the length of an episode."""
     branches: Annotated[int, Field(ge=2)] = 4
@@ -63,11 +63,11 @@ class VineConfig:
     futures: Annotated[int, Field(ge=0)] = 0
     """Sampled futures in which the learned policy tries its best ``branches`` actions before it
     acts; 0 for none. In training there are none. For environments that have ``redraw``."""
-    shared: bool = False
-    """Whether one network (networks.Shared) scores every action from what the observation tells
+    per_action_network: Annotated[bool, renamed("per_action_network", "shared")] = False
+    """Whether one network (networks.PerAction) scores every action from what the observation tells
     of it, instead of one output for each; for environments that have by_action."""
-    paid: bool = False
-    """Whether the environment tells what each action pays at once (value), so that the network
+    known_rewards: Annotated[bool, renamed("known_rewards", "paid")] = False
+    """Whether the environment tells what each action pays immediately (value), so that the network
     has to learn only what follows."""
 
     def __post_init__(self) -> None:
@@ -140,7 +140,8 @@ def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
 
     Raises:
         InputError: ``env`` is no environment, or lacks what the config needs: ``redraw`` for
-            ``futures``, ``value`` for ``paid``, ``by_action`` for ``shared``.
+            ``futures``, ``value`` for ``known_rewards``, ``by_action`` for
+            ``per_action_network``.
     """
     contract.require_environment(env)
     if config.futures and not hasattr(env, "redraw"):
@@ -148,11 +149,12 @@ def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
             f"{env.name} cannot draw anew what nobody may know of a state (redraw), which futures "
             "need; set futures to 0."
         )
-    if config.paid and not hasattr(env, "value"):
+    if config.known_rewards and not hasattr(env, "value"):
         raise InputError(
-            f"{env.name} does not tell what each action pays at once (value); set paid to false."
+            f"{env.name} does not tell what each action pays immediately (value); set "
+            "known_rewards to false."
         )
-    split = contract.by_action(env) if config.shared else None
+    split = contract.by_action(env) if config.per_action_network else None
     blocks = config.buffer_size // config.num_envs
 
     def network(env_params: PyTree) -> Actor:
@@ -164,14 +166,14 @@ def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
             )
         return Actor(actions, config.hidden, config.activation, split)
 
-    def paid(env_state: PyTree, env_params: PyTree) -> jax.Array | float:
-        """What each action pays at once, as far as that is known, [L]."""
-        return env.value(env_state, env_params) if config.paid else 0.0
+    def known_reward(env_state: PyTree, env_params: PyTree) -> jax.Array | float:
+        """What each action pays immediately, as far as that is known, [L]."""
+        return env.value(env_state, env_params) if config.known_rewards else 0.0
 
     def scores(network_params: PyTree, seen: PolicyInput) -> jax.Array:
         """What the policy maximises, for one environment, [L]."""
         follows = network(seen.params).apply(network_params, seen.observation, seen.legal)
-        return follows + paid(seen.state, seen.params)
+        return follows + known_reward(seen.state, seen.params)
 
     def rollout(
         network_params: PyTree,
@@ -201,7 +203,7 @@ def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
         """The environments, each some random steps after its reset."""
         key_reset, key_age, key_walk = jax.random.split(key, 3)
         envs = core.reset(env, key_reset, env_params, config.num_envs)
-        age = jax.random.randint(key_age, (config.num_envs,), 0, config.spread)
+        age = jax.random.randint(key_age, (config.num_envs,), 0, config.max_start_steps)
 
         def walk(i: jax.Array, envs: core.Envs) -> core.Envs:
             key_action, key_step = jax.random.split(jax.random.fold_in(key_walk, i))
@@ -215,7 +217,7 @@ def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
 
             return jax.vmap(choose)(i < age, moved, envs)
 
-        return jax.lax.fori_loop(0, config.spread - 1, walk, envs)
+        return jax.lax.fori_loop(0, config.max_start_steps - 1, walk, envs)
 
     def init(key: Key, hyperparams: VineHyperparams, env_params: PyTree) -> VineState:
         key, key_network, key_reset = jax.random.split(contract.typed_key(key), 3)
@@ -263,7 +265,7 @@ def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
             value = jax.vmap(rollout, (None, None, None, 0, None, None))(
                 state.policy, env_params, env_state, action, keys, hyper.gamma
             )
-            value -= jnp.broadcast_to(paid(env_state, env_params), score.shape)[action]
+            value -= jnp.broadcast_to(known_reward(env_state, env_params), score.shape)[action]
             return Branches(seen.observation, action, seen.legal[action], value)
 
         def loss(params: PyTree, batch: Branches) -> jax.Array:
@@ -271,7 +273,7 @@ def vine(env: core.Env, config: VineConfig = VineConfig()) -> Learner:
 
         envs, ended = jax.lax.scan(walk, state.envs, jax.random.split(key_walk, config.num_steps))
         keys = jax.random.split(key_branch, config.num_envs)
-        rows = config.branches * (actor.actions.n if config.shared else 1)
+        rows = config.branches * (actor.actions.n if config.per_action_network else 1)
         fitting = fitting_group_size(rows, max(config.hidden, default=1))
         new = vmap_in_groups(branch, (0, 0, 0), fitting)(keys, envs.state, envs.observation)
         place = state.iteration % blocks * config.num_envs

@@ -171,7 +171,7 @@ def test_a_shared_network_scores_alike_what_looks_alike():
 
 def test_a_shared_actor_learns_in_the_edge_market():
     env = EdgeMarket(observation=("providers", "task", "utility"))
-    learner = ppo(env, replace(SMALL, shared=True))
+    learner = ppo(env, replace(SMALL, per_action_network=True))
     init, step = jax.jit(learner.init), jax.jit(learner.step)
     state = init(jax.random.key(0), PPOHyperparams(), env.default_params)
     after, metrics = step(state, env.default_params)
@@ -183,9 +183,9 @@ def test_a_shared_actor_learns_in_the_edge_market():
 
 def test_bad_sizes_are_refused():
     with pytest.raises(InputError, match="set memory to 0"):
-        PPOConfig(num_envs=4, memory=2, shared=True)
+        PPOConfig(num_envs=4, memory=2, per_action_network=True)
     with pytest.raises(InputError, match="by_action"):
-        ppo(SELECTION, replace(SMALL, shared=True))
+        ppo(ForbiddenJackpot(), replace(SMALL, per_action_network=True))
     with pytest.raises(InputError, match="num_minibatches = 3"):
         PPOConfig(num_envs=4, num_steps=4, num_minibatches=3)
     with pytest.raises(InputError, match="as memory needs"):

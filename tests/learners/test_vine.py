@@ -78,7 +78,7 @@ def market():
     )
 
 
-MARKET = replace(SMALL, branches=3, hidden=(8,), shared=True)
+MARKET = replace(SMALL, branches=3, hidden=(8,), per_action_network=True)
 
 
 def test_a_shared_network_learns_in_the_edge_market(market):
@@ -88,20 +88,20 @@ def test_a_shared_network_learns_in_the_edge_market(market):
 
 def test_what_is_known_to_be_paid_is_not_learned(market):
     """Branches of one task bring what it pays: nothing is left to learn, and who pays most acts."""
-    _, state, _ = train(market, replace(MARKET, length=1, paid=True), iterations=1)
+    _, state, _ = train(market, replace(MARKET, length=1, known_rewards=True), iterations=1)
     tried = jax.tree.map(lambda x: np.asarray(x[:16]), state.buffer)
     assert np.allclose(tried.value[tried.legal], 0, atol=1e-6)
     room = tried.legal.all(1)
     assert room.any()
     pays = tried.observation[room, -3:]
     assert tried.action[room, 0].tolist() == pays.argmax(1).tolist()
-    with pytest.raises(InputError, match="set paid to false"):
-        vine(HiddenSign(), VineConfig(paid=True))
+    with pytest.raises(InputError, match="set known_rewards to false"):
+        vine(HiddenSign(), VineConfig(known_rewards=True))
 
 
 def test_environments_need_not_go_in_step(market):
     def times(spread):
-        learner = vine(market, replace(MARKET, spread=spread))
+        learner = vine(market, replace(MARKET, max_start_steps=spread))
         state = jax.jit(learner.init)(jax.random.key(0), HYPER, market.default_params)
         return np.asarray(state.envs.state.time)
 
@@ -115,7 +115,7 @@ def test_environments_need_not_go_in_step(market):
     ("make", "message"),
     [
         (lambda: VineConfig(num_envs=12, buffer_size=100), "no multiple of num_envs"),
-        (lambda: vine(ProviderSelection(), VineConfig(shared=True)), "by_action"),
+        (lambda: vine(HiddenSign(), VineConfig(per_action_network=True)), "by_action"),
         (lambda: train(HiddenSign(), VineConfig(branches=3)), "has 2 actions"),
         (lambda: train(ProviderSelection(assignment="joint"), SMALL), "single discrete action"),
     ],

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rlli_jax.envs.edge_market.params import EnvParams
 
 
-def sample_tasks(key: jax.Array, params: EnvParams) -> Task:
+def sample_tasks(key: jax.Array, params: "EnvParams") -> Task:
     """The tasks [T + 1] of one episode, drawn as the environment draws them. Host side.
 
     For playing several policies, or finding the optimum, on the same tasks.
@@ -26,7 +26,7 @@ def sample_tasks(key: jax.Array, params: EnvParams) -> Task:
 
 
 @partial(jax.jit, static_argnums=2)
-def _draw_tasks(key: jax.Array, params: EnvParams, length: int) -> Task:
+def _draw_tasks(key: jax.Array, params: "EnvParams", length: int) -> Task:
     def body(clock: tuple, key: jax.Array) -> tuple[tuple, Task]:
         arrival, fraction = clock
         chance = chances(key, params)
@@ -37,7 +37,7 @@ def _draw_tasks(key: jax.Array, params: EnvParams, length: int) -> Task:
     return jax.lax.scan(body, start, jax.random.split(key, length))[1]
 
 
-def draw_task(chance: jax.Array, arrival: jax.Array, params: EnvParams) -> Task:
+def draw_task(chance: jax.Array, arrival: jax.Array, params: "EnvParams") -> Task:
     """The task that comes at ``arrival``, from uniform numbers in [0, 1): see :func:`chances`."""
     users, link = params.users, params.link
     user = request = jnp.int32(0)
@@ -57,7 +57,7 @@ def draw_task(chance: jax.Array, arrival: jax.Array, params: EnvParams) -> Task:
     )
 
 
-def chances(key: jax.Array, params: EnvParams) -> jax.Array:
+def chances(key: jax.Array, params: "EnvParams") -> jax.Array:
     """Uniform numbers of a step: gap, demand; with users or a link user, request, draw, fading."""
     if params.users is None and params.link is None:
         return jax.random.uniform(key, (2,))
@@ -66,7 +66,7 @@ def chances(key: jax.Array, params: EnvParams) -> jax.Array:
 
 
 def next_arrival(
-    chance: jax.Array, arrival: jax.Array, fraction: jax.Array, params: EnvParams
+    chance: jax.Array, arrival: jax.Array, fraction: jax.Array, params: "EnvParams"
 ) -> tuple[jax.Array, jax.Array]:
     """The arrival after ``arrival + fraction``, cut to whole seconds, and what was cut off.
 

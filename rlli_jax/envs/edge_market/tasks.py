@@ -149,7 +149,7 @@ def worth(coefficients: jax.Array, demand: jax.Array) -> jax.Array:
     return (by - ay) * jnp.clip((demand - ax) / (bx - ax), 0.0, 1.0)
 
 
-def seconds(demand: jax.Array, params: EnvParams) -> jax.Array:
+def seconds(demand: jax.Array, params: "EnvParams") -> jax.Array:
     """Runtime of a task of ``demand`` steps, float32, in seconds."""
     a, b, c = params.runtime
     return (a * demand + b) * demand + c
