@@ -14,9 +14,10 @@ from pydantic import (
     model_validator,
 )
 
+from rlli_jax.envs.contract import Env
 from rlli_jax.experiments.yaml_blocks import Block, Positive
 from rlli_jax.learners import LEARNERS, learner_kind
-from rlli_jax.learners.core import Env, Learner
+from rlli_jax.learners.core import Learner
 
 
 def each_once(parts: tuple[str, ...]) -> tuple[str, ...]:

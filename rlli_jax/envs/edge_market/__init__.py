@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rlli_jax.envs.edge_market.fleet import Fleet, load_fleet, sample_fleet
     from rlli_jax.envs.edge_market.market import EdgeMarket, EnvState
     from rlli_jax.envs.edge_market.params import EnvParams, make_params
-    from rlli_jax.envs.edge_market.play import Played, follow, play
+    from rlli_jax.envs.edge_market.replay import Played, follow, play
     from rlli_jax.envs.edge_market.tasks import Recording, Task, given_tasks, load_recording
     from rlli_jax.envs.edge_market.users import Drift, Users, make_users
 
@@ -45,7 +45,7 @@ _MODULES = {
     ".fleet": ("Fleet", "load_fleet", "sample_fleet"),
     ".market": ("EdgeMarket", "EnvState"),
     ".params": ("EnvParams", "make_params"),
-    ".play": ("Played", "follow", "play"),
+    ".replay": ("Played", "follow", "play"),
     ".tasks": ("Recording", "Task", "given_tasks", "load_recording"),
     ".users": ("Drift", "Users", "make_users"),
 }

@@ -30,7 +30,7 @@ from scipy.sparse import eye_array as identity
 
 from rlli_jax.envs.edge_market.market import EdgeMarket
 from rlli_jax.envs.edge_market.params import EnvParams
-from rlli_jax.envs.edge_market.play import check_tasks
+from rlli_jax.envs.edge_market.replay import check_tasks
 from rlli_jax.envs.edge_market.tasks import Task, seconds
 from rlli_jax.errors import InputError
 
@@ -49,7 +49,7 @@ def offline_optimum(
 
     Args:
         env, params: the market.
-        tasks: as for :func:`.play.play`.
+        tasks: as for :func:`.replay.play`.
         whole: whether tasks must be served whole; this can take much longer.
 
     Raises:

@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 
 from rlli_jax.envs.edge_market.market import EdgeMarket, EnvState
 from rlli_jax.envs.edge_market.params import EnvParams
-from rlli_jax.envs.edge_market.play import Policy, play
+from rlli_jax.envs.edge_market.replay import Policy, play
 from rlli_jax.envs.edge_market.tasks import Task
 
 

@@ -40,7 +40,7 @@ def given_tasks(
     draw: np.ndarray | None = None,
     fading: np.ndarray | None = None,
 ) -> Task:
-    """Tasks that are known beforehand, to be played with :func:`.play.play`.
+    """Tasks that are known beforehand, to be played with :func:`.replay.play`.
 
     The last task only ends the episode and is not served, as in AGOD.
 

@@ -9,8 +9,8 @@ import numpy as np
 from flax import struct
 
 from rlli_jax.envs.edge_market import EdgeMarket, EnvParams, Task
-from rlli_jax.envs.edge_market.play import Policy as Rule
-from rlli_jax.envs.edge_market.play import check_tasks
+from rlli_jax.envs.edge_market.replay import Policy as Rule
+from rlli_jax.envs.edge_market.replay import check_tasks
 from rlli_jax.envs.policy import Policy, PolicyInput, policy_input
 
 
