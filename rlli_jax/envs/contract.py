@@ -181,11 +181,22 @@ def by_action(env: Env) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
     """What takes an observation apart: what it tells of each action [..., L, F], and the rest.
 
     Raises:
-        InputError: if the environment has no such thing.
+        InputError: the environment has no such thing; or, where it is called, the observation tells
+            nothing of each action.
     """
-    if hasattr(env, "by_action"):
-        return env.by_action
-    raise InputError(
-        f"{env.name} does not tell what its observation says of each action (by_action), which a "
-        "network for each action needs; set per_action_network to false."
-    )
+    if not hasattr(env, "by_action"):
+        raise InputError(
+            f"{env.name} does not tell what its observation says of each action (by_action), which "
+            "a network for each action needs; set per_action_network to false."
+        )
+
+    def split(observation: jax.Array) -> tuple[jax.Array, jax.Array]:
+        rows, rest = env.by_action(observation)
+        if not rows.shape[-1]:
+            raise InputError(
+                f"the observation of {env.name} tells nothing of each action, which a network for "
+                "each action needs; add a part that does, or set per_action_network to false."
+            )
+        return rows, rest
+
+    return split

@@ -79,9 +79,6 @@ def by_action(
     """An observation [..., size] as what it tells of each action, and the rest.
 
     [..., L, F] and [..., G], for networks that score every action alike.
-
-    Raises:
-        InputError: it tells nothing of each action.
     """
     actions = env.action_space(params).n
     widths = [table[part].size(env, params) for part in observation]
@@ -94,12 +91,7 @@ def by_action(
         shape = (actions, -1) if axis == 0 else (-1, actions)
         x = x.reshape(*x.shape[:-1], *shape)
         rows.append(x if axis == 0 else x.swapaxes(-1, -2))
-    if not rows:
-        able = [name for name, part in table.items() if part.action_axis is not None]
-        raise InputError(
-            f"the observation {', '.join(observation)} tells nothing of each action: add one of "
-            f"{', '.join(able)}"
-        )
+    rows = rows or [jnp.zeros((*seen.shape[:-1], actions, 0), seen.dtype)]
     return jnp.concatenate(rows, -1), jnp.concatenate(rest, -1)
 
 

@@ -326,7 +326,7 @@ class ProviderSelection(environment.Environment[EnvState, EnvParams]):
         """An observation [..., size] as what it tells of each provider [..., L, F], and the rest.
 
         Raises:
-            InputError: it tells nothing of each provider, or (in ``joint``) of several choices.
+            InputError: in ``joint``, where it is about several choices.
         """
         if self.assignment == "joint":
             raise InputError(

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rlli_jax.envs.contract import by_action
 from rlli_jax.envs.edge_market import (
     EdgeMarket,
     Fleet,
@@ -279,5 +280,7 @@ def test_a_missing_recording_is_refused(tmp_path):
 
 def test_an_observation_that_tells_nothing_of_providers_has_no_rows():
     env = EdgeMarket(observation=("task",))
-    with pytest.raises(InputError, match="tells nothing of each provider"):
-        env.by_action(jnp.zeros(2))
+    rows, rest = env.by_action(jnp.arange(2.0))
+    assert (rows.shape, rest.tolist()) == ((20, 0), [0, 1])
+    with pytest.raises(InputError, match="tells nothing of each action"):
+        by_action(env)(jnp.zeros(2))
