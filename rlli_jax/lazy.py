@@ -1,8 +1,11 @@
-"""Names of a package that are imported from its modules when they are asked for."""
+"""What is imported when it is asked for, and what is done when something else is imported."""
 
+import importlib.util
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
 from typing import Any
 
 
@@ -29,3 +32,33 @@ def attach(
         return sorted({*vars(sys.modules[package]), *module_of})
 
     return get, names
+
+
+def after_import(name: str, then: Callable[[], None]) -> None:
+    """Call ``then`` once the module ``name`` is imported, by whomever; now if it is already."""
+    if name in sys.modules:
+        then()
+    else:
+        sys.meta_path.insert(0, _Waiting(name, then))
+
+
+class _Waiting(MetaPathFinder):
+    """Finds its module once, as the others would, and calls ``then`` when it has run."""
+
+    def __init__(self, name: str, then: Callable[[], None]) -> None:
+        self._name, self._then = name, then
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if name != self._name:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            run = spec.loader.exec_module
+
+            def run_and_tell(module: Any) -> None:
+                run(module)
+                self._then()
+
+            spec.loader.exec_module = run_and_tell  # type: ignore[method-assign]
+        return spec

@@ -1,15 +1,14 @@
 """Environments, all on gymnax's base class, and what a policy is.
 
-gymnax knows the environments by name (``gymnax.make("EdgeMarket-v0")``) once this package is
-imported after gymnax, or one of the environments is imported from here. Importing this package
-alone is cheap: gymnax, which imports all its environments, comes with the first of ours.
+gymnax knows the environments by name, as in ``gymnax.make("EdgeMarket-v0")``, once this package is
+imported. Importing it alone is cheap: gymnax, which imports all its environments, comes with the
+first of ours.
 """
 
-import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from rlli_jax.lazy import attach
+from rlli_jax.lazy import after_import, attach
 
 if TYPE_CHECKING:
     from rlli_jax.envs.edge_market import EdgeMarket
@@ -23,13 +22,7 @@ _MODULES = {
     ".go_to_red_ball": ("GoToRedBall",),
     ".provider_selection": ("ProviderSelection",),
 }
-_get, __dir__ = attach(__name__, _MODULES)
-
-
-def __getattr__(name: str) -> Any:
-    value = _get(name)
-    _register()
-    return value
+__getattr__, __dir__ = attach(__name__, _MODULES)
 
 
 def _register() -> None:
@@ -48,5 +41,4 @@ def _factory(module: str, name: str) -> Any:
     return make
 
 
-if "gymnax" in sys.modules:
-    _register()
+after_import("gymnax", _register)

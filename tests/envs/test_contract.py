@@ -1,5 +1,8 @@
 """Every environment of ours honours gymnax's contract."""
 
+import subprocess
+import sys
+
 import gymnax
 import jax
 import numpy as np
@@ -39,3 +42,9 @@ def test_steps_vmap(env_id):
     actions = jax.vmap(env.action_space(params).sample)(keys)
     result = jax.vmap(env.step, (0, 0, 0, None))(keys, states, actions, params)
     assert result[2].shape == (3,)
+
+
+def test_gymnax_knows_them_also_where_it_is_imported_after_this_package():
+    code = "import rlli_jax.envs, gymnax; print(gymnax.registered_envs)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert all(name in done.stdout for name in OURS)
