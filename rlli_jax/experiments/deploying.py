@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn.linear_model import RidgeCV
 
+from rlli_jax.envs.policy import PolicyInput
 from rlli_jax.errors import InputError
 from rlli_jax.experiments import serving
 from rlli_jax.experiments.serving import TrainedPolicy
 from rlli_jax.judges import scale_of
-from rlli_jax.learners.core import Situation
 from rlli_jax.service import Arm, ServedPolicy, open_decisions, parse_rule
 from rlli_jax.service.selecting import Selector
 
@@ -54,7 +54,7 @@ def served_policy(run: str | Path, name: str | None = None) -> ServedPolicy:
         _, start = env.reset_env(jax.random.key(0), own)
         state = start.replace(time=place, request=jnp.minimum(request, requests - 1))
         observation = env.observe(jax.random.key(0), state, None, own)
-        seen = Situation(observation.reshape(-1), offered, state, own)
+        seen = PolicyInput(observation.reshape(-1), offered, state, own)
         action, _ = trained.policy.act(jax.random.key(0), seen, trained.policy.initial)
         return action, predict(persona, user, request)
 

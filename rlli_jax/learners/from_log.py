@@ -17,9 +17,9 @@ import optax
 from pydantic import Field
 
 from rlli_jax.checking import checked
+from rlli_jax.envs.contract import ActionShape
 from rlli_jax.feedback import Log, cross_fitted
 from rlli_jax.feedback.reward_model import folds
-from rlli_jax.learners.core import ActionShape
 from rlli_jax.learners.hyperparams import Hyperparams
 from rlli_jax.learners.networks import Activation, Actor
 

@@ -160,12 +160,7 @@ class ProviderSelection(environment.Environment[EnvState, EnvParams]):
         if params is None:
             params = make_params(demonstration_table(), demonstration_personas())
         self._params = params
-        known = {"turns": assignment == "sequential", "personas": params.personas is not None}
-        for name in self.observation:
-            needs = PARTS[name].needs
-            if needs and not known[needs]:
-                lacking = LACKING[needs].format(assignment=assignment)
-                raise InputError(f"The observation part {name} needs {lacking}.")
+        self._require(params)
         if assignment == "shared":
             self.check_shared(self._params)
         if assignment == "joint" and "request" in self.observation and params.asked is not None:
@@ -173,6 +168,15 @@ class ProviderSelection(environment.Environment[EnvState, EnvParams]):
                 "assignment joint: some users have no provider for some requests, so they do not "
                 "all ask for the same; use assignment sequential, or observe no request."
             )
+
+    def _require(self, params: EnvParams) -> None:
+        """Raise InputError if a part of the observation cannot be read from ``params``."""
+        known = {"turns": self.assignment == "sequential", "personas": params.personas is not None}
+        for name in self.observation:
+            needs = PARTS[name].needs
+            if needs and not known[needs]:
+                lacking = LACKING[needs].format(assignment=self.assignment)
+                raise InputError(f"The observation part {name} needs {lacking}.")
 
     @staticmethod
     def check_shared(params: EnvParams) -> None:
@@ -320,6 +324,7 @@ class ProviderSelection(environment.Environment[EnvState, EnvParams]):
     ) -> jax.Array:
         """The observation vector, [sum of the parts] float32."""
         del key, action
+        self._require(params)
         return parts.observe(PARTS, self.observation, self, state, params)
 
     def by_action(self, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
