@@ -251,7 +251,7 @@ def test_with_users_the_report_compares_aware_with_blind_and_names_the_stand_in(
                 "horizon": 20_000,
                 "drift": {"interest_rate": 0.1},
                 "queue": 1,
-                "link": {"side": 500, "energy_price": 1e-6},
+                "link": {"side": 500, "energy_price": 1e-9},
                 "user_mix": [2, 1, 0],
                 "request_mix": [1, 1, 1, 0, 0, 1],
             },
