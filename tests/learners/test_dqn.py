@@ -19,6 +19,9 @@ SMALL = DQNConfig(num_envs=4, num_steps=4, batch_size=8, buffer_size=64, warm_up
 
 
 SELECTION = ProviderSelection()
+# Compiled: op by op these tests would take minutes.
+written = jax.jit(write, static_argnums=2)
+sampled = jax.jit(sample, static_argnums=2)
 
 
 @cache
@@ -57,22 +60,21 @@ def filled_buffer(capacity, num_envs, steps, episode):
         next_observation=jnp.zeros((capacity, num_envs, 1)),
         next_legal=jnp.ones((capacity, num_envs, 2), bool),
     )
-    buffer = Buffer(empty, jnp.int32(0))
+    buffer, one = Buffer(empty, jnp.int32(0)), np.ones(num_envs, np.float32)
     for t in range(steps):
-        one = jnp.ones(num_envs)
         done = (t + 1) % episode == 0
         terminated = done and ((t + 1) // episode) % 2 == 1
         step = Transition(
             observation=t * one[:, None],
-            legal=jnp.ones((num_envs, 2), bool),
-            action=jnp.zeros(num_envs, jnp.int32),
+            legal=np.ones((num_envs, 2), bool),
+            action=np.zeros(num_envs, np.int32),
             reward=(1.0 + t) * one,
-            terminated=jnp.full(num_envs, terminated),
-            done=jnp.full(num_envs, done),
+            terminated=np.full(num_envs, terminated),
+            done=np.full(num_envs, done),
             next_observation=(t + 1) * one[:, None],
-            next_legal=jnp.ones((num_envs, 2), bool),
+            next_legal=np.ones((num_envs, 2), bool),
         )
-        buffer = write(buffer, step)
+        buffer = written(buffer, step)
     return buffer
 
 
@@ -82,8 +84,8 @@ def test_samples_are_n_step_transitions_of_one_episode(n_step, steps):
     capacity, gamma, episode = 8, 0.5, 4
     buffer = filled_buffer(capacity, 2, steps, episode)
     bits = jax.random.bits(jax.random.key(0), (2, 512))
-    batch, discount = sample(bits, buffer, n_step, gamma)
-    starts = np.asarray(batch.observation[:, 0]).astype(int)
+    batch, discount = jax.device_get(sampled(bits, buffer, n_step, gamma))
+    starts = batch.observation[:, 0].astype(int)
     oldest = max(0, steps - capacity)
     assert set(starts) == set(range(oldest, steps - n_step + 1))
     for i, start in enumerate(starts):
@@ -101,7 +103,7 @@ def test_samples_are_n_step_transitions_of_one_episode(n_step, steps):
 
 def test_samples_cover_the_buffer_uniformly():
     buffer = filled_buffer(8, 2, 8, 100)
-    batch, _ = sample(jax.random.bits(jax.random.key(0), (2, 8_000)), buffer, 1, 0.9)
+    batch, _ = sampled(jax.random.bits(jax.random.key(0), (2, 8_000)), buffer, 1, 0.9)
     counts = np.bincount(np.asarray(batch.observation[:, 0]).astype(int), minlength=8)
     # Binomial with p = 1/8: five standard deviations around 1,000.
     assert (abs(counts - 1000) < 5 * np.sqrt(8000 * 7 / 64)).all()
@@ -143,8 +145,9 @@ def test_only_transitions_with_all_their_steps_can_be_drawn(n_step, steps):
     capacity, num_envs = 8, 2
     filled = filled_buffer(capacity, num_envs, 4, 100)
     buffer = filled.replace(priorities=first_priorities(4, n_step, capacity, num_envs))
+    first = jax.tree.map(lambda x: x[0], buffer.steps)
     for _ in range(steps - 4):
-        buffer = write(buffer, jax.tree.map(lambda x: x[0], buffer.steps), n_step)
+        buffer = written(buffer, first, n_step)
     alive = {
         (t % capacity) * num_envs + env
         for t in range(max(0, steps - capacity), steps - n_step + 1)
