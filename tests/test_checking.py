@@ -18,8 +18,8 @@ from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams
 from rlli_jax.learners.reinforce import ReinforceConfig, ReinforceHyperparams
 from rlli_jax.learners.sac import D2SACConfig, SACConfig, SACHyperparams
 from rlli_jax.learners.vine import VineConfig, VineHyperparams
-from rlli_jax.teaching.bidirectional import Method, TeachingConfig, TeachingHyperparams
 from rlli_jax.teaching.language_policy import LanguagePolicyConfig
+from rlli_jax.teaching.methods import Method, TeachingConfig, TeachingHyperparams
 
 PAPER = Path(__file__).parent.parent / "configs" / "paper.yaml"
 CONFIGS = (

@@ -6,31 +6,25 @@ the situation s, a student P(a | x, s) acts, the TD error estimates the student'
 teacher hears whether its token was better or worse than the last one. The paper leaves open how the
 teacher hears it and what "the last one" is; every reading here is one choice of ``Method``.
 
-The texts are finite, so the teacher is a table that the compiled loop looks up (``practice``).
-Whatever the feedback asks of log M(x | s) adds up in a table of the same shape, and after a round
-of iterations a few gradient steps on that table improve the language model's weights (``lessons``).
-The two sides meet in these tables only.
+The texts are finite, so the teacher is a table that the compiled loop looks up: the student's side,
+which is here. Whatever the feedback asks of log M(x | s) adds up in a table of the same shape, and
+after a round of iterations a few gradient steps on that table improve the language model's weights:
+the teacher's side, :mod:`rlli_jax.teaching.teacher_update`. They meet in these tables only.
 """
 
-from dataclasses import dataclass
-from functools import partial
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from pydantic import Field
 
-from rlli_jax.checking import checked
 from rlli_jax.envs.contract import Key, PyTree, typed_key
 from rlli_jax.errors import InputError
-from rlli_jax.language.t5 import init_lora, merge_lora
 from rlli_jax.learners import core
-from rlli_jax.learners.hyperparams import Hyperparams
 from rlli_jax.learners.optimizer import adam
-from rlli_jax.learners.ppo import PPOHyperparams, advantages
-from rlli_jax.teaching.distinct import over_distinct
+from rlli_jax.learners.ppo import advantages
+from rlli_jax.teaching.methods import DEFAULTS, Choices, TeachingConfig, TeachingHyperparams
 from rlli_jax.teaching.objective import (
     Samples,
     check_single_choice,
@@ -40,154 +34,10 @@ from rlli_jax.teaching.objective import (
     shuffle,
 )
 from rlli_jax.teaching.tasks import Task
-from rlli_jax.teaching.teachers import NEGATIVE, NO_REMARK, POSITIVE, Teacher
-
-Positive = Annotated[int, Field(gt=0)]
-Feedback = Literal["nothing", "prompt", "policy_gradient", "pairs"]
-Comparison = Literal["previous", "same_state", "expected"]
-Signal = Literal["sign", "difference"]
-Estimate = Literal["td_error", "gae"]
-Credit = Literal["said", "taken"]
-Verdicts = Literal["true", "random", "shuffled", "constant"]
-Adapt = Literal["full", "lora"]
+from rlli_jax.teaching.teachers import NEGATIVE, NO_REMARK, POSITIVE
 
 
-@checked
-@dataclass(frozen=True)
-class Method:
-    """One reading of the algorithm, or one of its controls. The defaults are the paper's."""
-
-    teacher: bool = True
-    """False: the student alone."""
-    feedback: Feedback = "policy_gradient"
-    """How the teacher hears of it. nothing: not at all. prompt: a sentence before its next
-    prompt. policy_gradient: a step on log M(x | s), weighted by the signal. pairs: a logistic
-    loss on the difference of log M between the token and the one it is compared with."""
-    comparison: Comparison = "previous"
-    """The last token: of the step before (the paper), or the last one said about the same text.
-    expected: no token, but what the critic expects of the text, an advantage of 0."""
-    signal: Signal = "sign"
-    """Of policy_gradient: better or worse, or by how much."""
-    advantage: Estimate = "td_error"
-    """What estimates the advantage: the TD error (the paper), or generalised advantage
-    estimation, which looks further ahead than one step; only where the comparison is with the
-    expected."""
-    credit: Credit = "said"
-    """Which token the verdict is about: the one said (the paper), or the one that would have
-    advised the action that the student took, whatever was said."""
-    verdicts: Verdicts = "true"
-    """Controls: a coin instead of the verdict, the verdict that another environment earned, or
-    "better" whatever happened: the teacher is asked for more of every credited token, which with
-    credit: taken is to copy its student."""
-    adapt: Adapt = "full"
-    """All weights of the teacher, or LoRA on q and v."""
-
-    def __post_init__(self) -> None:
-        if self.advantage == "gae" and self.comparison != "expected":
-            raise InputError(
-                f"advantage: gae is known only after the last step of an iteration, so it cannot "
-                f"be compared with {self.comparison}; set comparison: expected"
-            )
-        if self.feedback == "pairs" and self.comparison == "expected":
-            raise InputError(
-                "feedback: pairs needs a token to compare with; set comparison: previous or "
-                "same_state"
-            )
-        if self.feedback == "prompt" and self.advantage == "gae":
-            raise InputError(
-                "advantage: gae comes too late for the next prompt; set advantage: td_error"
-            )
-
-    @property
-    def trains(self) -> Adapt | None:
-        """How the teacher's weights change; None if they do not."""
-        learns = self.teacher and self.feedback in ("policy_gradient", "pairs")
-        return self.adapt if learns else None
-
-    @property
-    def choices(self) -> "Choices":
-        """What of the method is traced."""
-        return Choices(
-            teacher=jnp.asarray(self.teacher),
-            prompt=jnp.asarray(self.teacher and self.feedback == "prompt"),
-            pairs=jnp.asarray(self.feedback == "pairs"),
-            same_state=jnp.asarray(self.comparison == "same_state"),
-            expected=jnp.asarray(self.comparison == "expected"),
-            difference=jnp.asarray(self.signal == "difference"),
-            gae=jnp.asarray(self.advantage == "gae"),
-            taken=jnp.asarray(self.credit == "taken"),
-            random=jnp.asarray(self.verdicts == "random"),
-            shuffled=jnp.asarray(self.verdicts == "shuffled"),
-            constant=jnp.asarray(self.verdicts == "constant"),
-        )
-
-
-class Choices(NamedTuple):
-    """A ``Method`` as traced switches, so that all readings share one compilation; bool []."""
-
-    teacher: jax.Array
-    prompt: jax.Array
-    pairs: jax.Array
-    same_state: jax.Array
-    expected: jax.Array
-    difference: jax.Array
-    gae: jax.Array
-    taken: jax.Array
-    random: jax.Array
-    shuffled: jax.Array
-    constant: jax.Array
-
-
-@checked
-@dataclass(frozen=True)
-class TeachingConfig:
-    """What decides shapes."""
-
-    num_envs: Positive = 32
-    """Environments side by side."""
-    num_steps: Positive = 8
-    """An iteration is num_envs x num_steps steps and one student update."""
-    num_minibatches: Positive = 1
-    """Parts that a collected batch is cut into for each epoch."""
-    num_epochs: Positive = 4
-    """Passes over a collected batch."""
-    teacher_steps: Positive = 6
-    """Gradient steps of the teacher after a round of iterations."""
-    teacher_texts: Positive = 128
-    """In each of them, drawn by how often they were met."""
-    lora_rank: Positive = 4
-    """Of the adapters, where a method adapts by LoRA."""
-
-    def __post_init__(self) -> None:
-        batch = self.num_envs * self.num_steps
-        if batch % self.num_minibatches:
-            raise InputError(
-                f"num_envs x num_steps = {batch} does not divide into num_minibatches = "
-                f"{self.num_minibatches}; choose numbers that do."
-            )
-
-
-class TeachingHyperparams(Hyperparams):
-    """What a sweep may vary within one compilation; every field is traced."""
-
-    student: PPOHyperparams = PPOHyperparams(
-        learning_rate=2e-2, anneal=0.0, gae_lambda=0.95, entropy_coefficient=1e-3
-    )
-    """At a constant rate: anneal and total_iterations have no effect."""
-    trust: Annotated[float, Field(ge=0)] = 4.0
-    """Logit by which the student prefers, at first, the action it is advised; 0 is a student
-    that does not know what the advice means."""
-    temperature: Annotated[float, Field(gt=0)] = 1.0
-    """At which the teacher's tokens are drawn; one that always says the same cannot be compared."""
-    teacher_learning_rate: Annotated[float, Field(gt=0)] = 3e-3
-    """Of Adam, constant."""
-    teacher_max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    """Gradients are scaled down to this global norm."""
-    teacher_kl: Annotated[float, Field(ge=0)] = 1.0
-    """Weight of the divergence from the teacher before the round: noise shall not carry it away."""
-
-
-class Said(NamedTuple):
+class Utterance(NamedTuple):
     """A token that a verdict is about, and the advantage it led to."""
 
     advantage: jax.Array  # float32
@@ -203,22 +53,10 @@ class StudentState(struct.PyTreeNode):
     optimizer: optax.OptState
     envs: core.Envs
     remark: jax.Array  # [N] int32, what the teacher hears next
-    last: Said  # [N], of the step before
-    in_text: Said  # [T], the last one about each text
+    last: Utterance  # [N], of the step before
+    in_text: Utterance  # [T], the last one about each text
     heard: jax.Array  # [T, 2] int32, how often the verdict about a text was worse, better
     choices: Choices
-    hyperparams: TeachingHyperparams
-
-
-class TeacherState(struct.PyTreeNode):
-    """All that a teacher needs to go on."""
-
-    key: Key  # []
-    adapted: PyTree  # its weights now, or its LoRA
-    optimizer: optax.OptState
-    # log M(x | s) at the temperature, [3 T, A], see ``tabulate``. Only the first T, of no remark,
-    # are kept up to date: whoever learns hears of its advice otherwise.
-    table: jax.Array
     hyperparams: TeachingHyperparams
 
 
@@ -241,7 +79,7 @@ def student_scores(student: dict[str, jax.Array], text: jax.Array, advice: jax.A
     return student["text"][text] + student["advice"][advice] + student["pair"][text, advice]
 
 
-def remember(memory: Said, now: Said) -> Said:
+def remember(memory: Utterance, now: Utterance) -> Utterance:
     """The memory [T] of the last token about each text, after what N environments said at once.
 
     Of several about the same text the last environment's is kept, whole and on every backend:
@@ -252,7 +90,7 @@ def remember(memory: Said, now: Said) -> Said:
     return jax.tree.map(lambda old, new: jnp.where(last < 0, old, new[last]), memory, now)
 
 
-class Asked(NamedTuple):
+class FeedbackSum(NamedTuple):
     """What the feedback of a round asks of the teacher, summed over its steps."""
 
     log: jax.Array  # [T, A] float32, of log M(x | s)
@@ -261,9 +99,9 @@ class Asked(NamedTuple):
     standardise: jax.Array  # [] bool; False for constant verdicts, which have no spread
 
     @staticmethod
-    def nothing(texts: int, advice: int, *, standardise: bool | jax.Array = True) -> "Asked":
+    def nothing(texts: int, advice: int, *, standardise: bool | jax.Array = True) -> "FeedbackSum":
         zeros = jnp.zeros((texts, advice), jnp.float32)
-        return Asked(zeros, zeros, jnp.float32(0), jnp.asarray(standardise))
+        return FeedbackSum(zeros, zeros, jnp.float32(0), jnp.asarray(standardise))
 
     @property
     def visits(self) -> jax.Array:
@@ -284,18 +122,6 @@ class Asked(NamedTuple):
         return (self.log - mean * self.times) / (spread * jnp.maximum(self.visits, 1)[:, None])
 
 
-def teacher_loss(
-    new: jax.Array, old: jax.Array, asked: jax.Array, kl: float | jax.Array
-) -> jax.Array:
-    """-(what is asked of log M) + kl KL(old || new), mean over texts.
-
-    new, old: log M now and before the round, [B, A]; asked [B, A]. At new = old its gradient is
-    that of the policy gradient; the divergence keeps further steps near.
-    """
-    divergence = (jnp.exp(old) * (old - new)).sum(1)
-    return (kl * divergence - (asked * new).sum(1)).mean()
-
-
 class Round(NamedTuple):
     """What a round of iterations is about."""
 
@@ -305,24 +131,14 @@ class Round(NamedTuple):
     value: dict[str, jax.Array]  # exact, of the student at the end and the teacher it had
 
 
-class Practice(NamedTuple):
+class StudentLoop(NamedTuple):
     """Pure functions of a student's training; vmap or map them over states."""
 
     init: Any  # key, choices, hyperparams, env_params -> StudentState
-    run: Any  # state, the teacher's table, env_params, iterations -> state, Asked, Round
+    run: Any  # state, the teacher's table, env_params, iterations -> state, FeedbackSum, Round
 
 
-class Lessons(NamedTuple):
-    """Pure functions of a teacher's training; vmap or map them over states."""
-
-    # key, the language model's params, what it says (``tabulate``), hyperparams -> TeacherState
-    init: Any
-    # state, the params of ``init``, Asked -> state; what is asked is done. The params are what a
-    # LoRA adapts: no part of the state, so that teachers of one model share them.
-    run: Any
-
-
-def practice(task: Task, config: TeachingConfig = TeachingConfig()) -> Practice:
+def student_loop(task: Task, config: TeachingConfig = DEFAULTS) -> StudentLoop:
     """The student's loop for one task, with a teacher that is a table.
 
     Every choice of a method is traced, as is the number of iterations, so all methods share one
@@ -346,7 +162,7 @@ def practice(task: Task, config: TeachingConfig = TeachingConfig()) -> Practice:
     ) -> StudentState:
         key, key_reset = jax.random.split(typed_key(key))
         params = init_student(num_texts, num_advice, hyperparams.trust * choices.teacher)
-        said = Said(jnp.float32(0), jnp.int32(0), jnp.int32(0))
+        said = Utterance(jnp.float32(0), jnp.int32(0), jnp.int32(0))
         return StudentState(
             key=key,
             params=params,
@@ -401,7 +217,7 @@ def practice(task: Task, config: TeachingConfig = TeachingConfig()) -> Practice:
             value = student["value"][text]
             next_value = student["value"][next_text]
             td_error = step.reward + gamma * next_value * ~step.terminated - value
-            now = Said(td_error, text, jnp.where(choices.taken, action, advice))
+            now = Utterance(td_error, text, jnp.where(choices.taken, action, advice))
             known = jax.tree.map(lambda x: x[text], in_text)
             rival = jax.tree.map(lambda a, b: jnp.where(choices.same_state, a, b), known, last)
             gain = td_error - jnp.where(choices.expected, 0, rival.advantage)
@@ -436,8 +252,13 @@ def practice(task: Task, config: TeachingConfig = TeachingConfig()) -> Practice:
         return jax.lax.scan(epoch, start, jax.random.split(key, config.num_epochs))[0]
 
     def ask(
-        asked: Asked, choices: Choices, table: jax.Array, now: Said, rival: Said, verdict: Any
-    ) -> Asked:
+        asked: FeedbackSum,
+        choices: Choices,
+        table: jax.Array,
+        now: Utterance,
+        rival: Utterance,
+        verdict: Any,
+    ) -> FeedbackSum:
         """Add what the verdicts [num_steps, N] ask of log M: of a token, and of its rival."""
         better, gain = verdict
         sign = jnp.where(better, 1.0, -1.0)
@@ -452,8 +273,8 @@ def practice(task: Task, config: TeachingConfig = TeachingConfig()) -> Practice:
         )
 
     def iterate(
-        state: StudentState, asked: Asked, table: jax.Array, env_params: PyTree
-    ) -> tuple[StudentState, Asked, Any]:
+        state: StudentState, asked: FeedbackSum, table: jax.Array, env_params: PyTree
+    ) -> tuple[StudentState, FeedbackSum, Any]:
         hyper, choices = state.hyperparams.student, state.choices
         key, key_collect, key_update = jax.random.split(state.key, 3)
         (envs, remark, last, in_text), record = collect(state, table, env_params, key_collect)
@@ -480,7 +301,7 @@ def practice(task: Task, config: TeachingConfig = TeachingConfig()) -> Practice:
 
     def run(
         state: StudentState, table: jax.Array, env_params: PyTree, iterations: int | jax.Array
-    ) -> tuple[StudentState, Asked, Round]:
+    ) -> tuple[StudentState, FeedbackSum, Round]:
         """Some iterations of the student with the teacher as it is."""
 
         def body(_: Any, carry: Any) -> Any:
@@ -489,7 +310,7 @@ def practice(task: Task, config: TeachingConfig = TeachingConfig()) -> Practice:
             return state, asked, jax.tree.map(jnp.add, total, new)
 
         total = (core.Episodes(jnp.float32(0), jnp.int32(0)), jnp.float32(0), jnp.float32(0))
-        nothing = Asked.nothing(num_texts, num_advice, standardise=~state.choices.constant)
+        nothing = FeedbackSum.nothing(num_texts, num_advice, standardise=~state.choices.constant)
         start = (state, nothing, total)
         state, asked, (ended, followed, positive) = jax.lax.fori_loop(0, iterations, body, start)
         result = Round(
@@ -508,85 +329,4 @@ def practice(task: Task, config: TeachingConfig = TeachingConfig()) -> Practice:
         advised = (jnp.exp(table[:num_texts])[..., None] * acts).sum(1)
         return jnp.where(state.choices.teacher, advised, acts[:, 0])
 
-    return Practice(init, run)
-
-
-def _log_m(scores: jax.Array, hyperparams: TeachingHyperparams) -> jax.Array:
-    return jax.nn.log_softmax(scores / hyperparams.temperature)
-
-
-def tabulate(teacher: Teacher, params: PyTree, hyperparams: TeachingHyperparams) -> jax.Array:
-    """All that a teacher may say, log M(x | s) after each remark, [3 T, A]."""
-    count = len(teacher.remarked.ids)
-    read = over_distinct(partial(teacher.scores, remarked=True), count)
-    return _log_m(read(params, jnp.arange(count)), hyperparams)
-
-
-def lessons(
-    task: Task,
-    teacher: Teacher,
-    config: TeachingConfig = TeachingConfig(),
-    *,
-    adapt: Adapt = "full",
-) -> Lessons:
-    """The side of a teacher that learns; ``adapt``: how its weights change."""
-    num_texts = len(task.texts)
-    read = over_distinct(teacher.scores, num_texts)
-
-    def weights(params: PyTree, adapted: PyTree) -> PyTree:
-        return merge_lora(params, adapted) if adapt == "lora" else adapted
-
-    def init(
-        key: Key, params: PyTree, table: jax.Array, hyperparams: TeachingHyperparams
-    ) -> TeacherState:
-        key, key_lora = jax.random.split(typed_key(key))
-        lora = adapt == "lora"
-        adapted = init_lora(key_lora, params, rank=config.lora_rank) if lora else params
-        return TeacherState(
-            key=key,
-            adapted=adapted,
-            optimizer=adam(1.0, 1.0, eps=1e-5).init(adapted),
-            table=table,
-            hyperparams=core.traced(hyperparams),
-        )
-
-    def run(state: TeacherState, params: PyTree, asked: Asked) -> TeacherState:
-        """A few gradient steps of the teacher towards what was asked of it."""
-        hyper, old, wish = state.hyperparams, state.table, asked.of_visit()
-        optimizer = adam(hyper.teacher_max_grad_norm, hyper.teacher_learning_rate, eps=1e-5)
-        key, key_texts = jax.random.split(state.key)
-
-        def loss(adapted: PyTree, text: jax.Array) -> jax.Array:
-            new = _log_m(teacher.scores(weights(params, adapted), text), hyper)
-            return teacher_loss(new, old[text], wish[text], hyper.teacher_kl)
-
-        def descend(carry: Any, key: Key) -> Any:
-            adapted, opt_state = carry
-            text = draw(asked.visits, jax.random.uniform(key, (config.teacher_texts,)))
-            grads = jax.grad(loss)(adapted, text)
-            updates, opt_state = optimizer.update(grads, opt_state)
-            return (optax.apply_updates(adapted, updates), opt_state), None
-
-        start = (state.adapted, state.optimizer)
-        keys = jax.random.split(key_texts, config.teacher_steps)
-        adapted, opt_state = jax.lax.scan(descend, start, keys)[0]
-        scores = read(weights(params, adapted), jnp.arange(num_texts))
-        table = old.at[:num_texts].set(_log_m(scores, hyper))
-        return state.replace(key=key, adapted=adapted, optimizer=opt_state, table=table)
-
-    return Lessons(init, run)
-
-
-def examine(task: Task, table: jax.Array) -> dict[str, jax.Array]:
-    """A teacher by itself, hearing no remark; ``table`` as in ``TeacherState``.
-
-    ``advice`` [T, A]: how likely it says each; ``accuracy``: the expert's probability of its
-    likeliest advice, mean over the texts acted on; ``return`` and so on: exact, of obeying it.
-    """
-    table = table[: len(task.texts)]
-    right = task.expert[jnp.arange(len(task.texts)), table.argmax(1)]
-    obeyed = task.value(distribution(table, task.legal).probs)
-    return obeyed | {
-        "advice": jnp.exp(table),
-        "accuracy": (right * task.acted_on).sum() / task.acted_on.sum(),
-    }
+    return StudentLoop(init, run)

@@ -14,22 +14,16 @@ from lowering import NONE, foreign_calls
 from rlli_jax.envs import go_to_red_ball
 from rlli_jax.language import t5
 from rlli_jax.learners.ppo import PPOHyperparams
-from rlli_jax.teaching.bidirectional import (
-    Asked,
-    Method,
-    TeachingConfig,
-    TeachingHyperparams,
-    lessons,
-    practice,
-    tabulate,
-)
+from rlli_jax.teaching.bidirectional import FeedbackSum, student_loop
 from rlli_jax.teaching.language_policy import (
     LanguagePolicyConfig,
     language_policy,
     policy_table,
 )
+from rlli_jax.teaching.methods import Method, TeachingConfig, TeachingHyperparams
 from rlli_jax.teaching.quick import over_seeds
 from rlli_jax.teaching.tasks import go_to_red_ball as red_ball
+from rlli_jax.teaching.teacher_update import advice_table, teacher_update
 from rlli_jax.teaching.teachers import teacher
 
 
@@ -57,13 +51,13 @@ def matrix_products(jaxpr):
 def test_teaching_lowers_for_every_backend_without_foreign_calls(task, model):
     config = TeachingConfig(num_envs=4, num_steps=2, teacher_steps=1, teacher_texts=4)
     hyper, choices, key = TeachingHyperparams(), Method().choices, jax.random.key(0)
-    student, asked = practice(task, config), teacher(task, model)
-    taught = lessons(task, asked, config, adapt="lora")
-    table = jax.eval_shape(partial(tabulate, asked), model.params, hyper)
+    student, asked = student_loop(task, config), teacher(task, model)
+    taught = teacher_update(task, asked, config, adapt="lora")
+    table = jax.eval_shape(partial(advice_table, asked), model.params, hyper)
     state = jax.eval_shape(student.init, key, choices, hyper, task.env_params)
     assert foreign_calls(student.run, state, table, task.env_params, jnp.int32(2)) == NONE
     state = jax.eval_shape(taught.init, key, model.params, table, hyper)
-    wish = Asked.nothing(*task.legal.shape)
+    wish = FeedbackSum.nothing(*task.legal.shape)
     assert foreign_calls(taught.run, state, model.params, wish) == NONE
 
 

@@ -14,19 +14,7 @@ from gymnax.environments import environment, spaces
 from rlli_jax.errors import InputError
 from rlli_jax.language import t5
 from rlli_jax.learners.ppo import PPOHyperparams
-from rlli_jax.teaching.bidirectional import (
-    Asked,
-    Method,
-    Said,
-    TeachingConfig,
-    TeachingHyperparams,
-    examine,
-    lessons,
-    practice,
-    remember,
-    tabulate,
-    teacher_loss,
-)
+from rlli_jax.teaching.bidirectional import FeedbackSum, Utterance, remember, student_loop
 from rlli_jax.teaching.distinct import over_distinct
 from rlli_jax.teaching.language_policy import (
     LAMOREL,
@@ -34,8 +22,15 @@ from rlli_jax.teaching.language_policy import (
     language_policy,
     policy_table,
 )
+from rlli_jax.teaching.methods import Method, TeachingConfig, TeachingHyperparams
 from rlli_jax.teaching.objective import draw
 from rlli_jax.teaching.tasks import Task
+from rlli_jax.teaching.teacher_update import (
+    advice_table,
+    evaluate_teacher,
+    teacher_loss,
+    teacher_update,
+)
 from rlli_jax.teaching.teachers import stand_in_teachers, teacher
 
 SEEDS = 2
@@ -216,11 +211,11 @@ def test_each_distinct_text_is_read_once_whatever_the_batch():
 
 def test_the_64_bit_mode_of_jax_is_refused_in_one_sentence(task):
     with jax.enable_x64(True), pytest.raises(InputError, match="teaching computes in 32 bits"):
-        practice(task)
+        student_loop(task)
 
 
 def test_untyped_keys_start_a_student_and_a_policy_as_typed_ones_do(task, model):
-    student, choices = practice(task, TeachingConfig(num_envs=2, num_steps=2)), Method().choices
+    student, choices = student_loop(task, TeachingConfig(num_envs=2, num_steps=2)), Method().choices
     policy = language_policy(task, model, LanguagePolicyConfig(num_envs=2, value_width=4))
     for start in (
         lambda key: student.init(key, choices, TeachingHyperparams(), task.env_params),
@@ -251,9 +246,9 @@ def test_a_choice_at_0_is_not_drawn_though_sums_over_zeros_are_rounded_apart(mon
 
 def test_of_tokens_about_one_text_the_last_is_remembered_whole():
     """Three environments at once; two of them about text 1."""
-    memory = Said(jnp.zeros(4), jnp.zeros(4, jnp.int32), jnp.zeros(4, jnp.int32))
+    memory = Utterance(jnp.zeros(4), jnp.zeros(4, jnp.int32), jnp.zeros(4, jnp.int32))
     text = jnp.array([1, 3, 1])
-    now = Said(jnp.array([0.1, 0.3, 0.5]), text, jnp.array([2, 4, 6]))
+    now = Utterance(jnp.array([0.1, 0.3, 0.5]), text, jnp.array([2, 4, 6]))
     kept = jax.jit(remember)(memory, now)
     np.testing.assert_allclose(kept.advantage, [0, 0.5, 0, 0.3])
     assert kept.text.tolist() == [0, 1, 0, 3]
@@ -265,7 +260,7 @@ def test_of_tokens_about_one_text_the_last_is_remembered_whole():
 
 def test_what_is_asked_is_a_mean_over_visits_of_standardised_verdicts():
     """Verdicts 3 and 1 on one token of text 0, -1 and 1 on those of text 1: mean 1, variance 2."""
-    asked = Asked(
+    asked = FeedbackSum(
         log=jnp.array([[4.0, 0.0], [-1.0, 1.0], [0.0, 0.0]]),
         times=jnp.array([[2.0, 0.0], [1.0, 1.0], [0.0, 0.0]]),
         squares=jnp.float32(12.0),
@@ -274,11 +269,11 @@ def test_what_is_asked_is_a_mean_over_visits_of_standardised_verdicts():
     expected = np.array([[2 / 2, 0], [-2 / 2, 0], [0, 0]]) / np.sqrt(2)
     np.testing.assert_allclose(asked.of_visit(), expected, rtol=1e-3)
     threes = jnp.full((2, 2), 3.0)
-    alike = Asked(threes, threes, jnp.float32(12.0), standardise=jnp.array(True))
+    alike = FeedbackSum(threes, threes, jnp.float32(12.0), standardise=jnp.array(True))
     np.testing.assert_allclose(alike.of_visit(), 0, atol=1e-3)
     # Constant feedback asks for each token as often as it was credited.
     times = jnp.array([[3.0, 1.0], [0.0, 0.0]])
-    constant = Asked(times, times, jnp.float32(4.0), standardise=jnp.array(False))
+    constant = FeedbackSum(times, times, jnp.float32(4.0), standardise=jnp.array(False))
     np.testing.assert_allclose(constant.of_visit(), [[0.75, 0.25], [0, 0]])
 
 
@@ -297,12 +292,12 @@ def test_readings_that_make_no_sense_are_refused(changes, says):
 
 @pytest.fixture(scope="module")
 def train(task, stand_ins):
-    """Train a method; all share one compiled practice, and those that learn alike one lesson."""
+    """Train a method; all share the student's program, and those that learn alike the teacher's."""
     config = TeachingConfig(num_envs=8, num_steps=4, teacher_steps=2, teacher_texts=4)
     chex.clear_trace_counter()  # it counts by name, over all tests
-    student = practice(task, config)
+    student = student_loop(task, config)
     practise = jax.jit(jax.vmap(chex.assert_max_traces(student.run, n=1), (0, 0, None, None)))
-    tables = jax.jit(jax.vmap(partial(tabulate, stand_ins.teacher), (0, None)))
+    tables = jax.jit(jax.vmap(partial(advice_table, stand_ins.teacher), (0, None)))
     taught = {}
 
     def run(method, rounds, iterations, weights=stand_ins.params, **hyper):
@@ -314,7 +309,7 @@ def train(task, stand_ins):
         table = tables(weights, hyper)
         if method.trains:
             if method.trains not in taught:
-                one = lessons(task, stand_ins.teacher, config, adapt=method.trains)
+                one = teacher_update(task, stand_ins.teacher, config, adapt=method.trains)
                 taught[method.trains] = (
                     jax.jit(jax.vmap(one.init, (0, 0, 0, None))), jax.jit(jax.vmap(one.run)),
                 )  # fmt: skip
@@ -357,7 +352,7 @@ def obeyed(task, train):
         _, table, _ = train(
             method, 40, 8, untaught, student=frozen, trust=8.0, teacher_learning_rate=1e-2
         )
-        return jax.vmap(partial(examine, task))(table)
+        return jax.vmap(partial(evaluate_teacher, task))(table)
 
     return run
 

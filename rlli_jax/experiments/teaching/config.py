@@ -20,8 +20,8 @@ from rlli_jax.experiments.yaml_blocks import (
 )
 from rlli_jax.language.t5.model import ComputeDtype
 from rlli_jax.learners.ppo import PPOHyperparams
-from rlli_jax.teaching.bidirectional import Method, TeachingConfig, TeachingHyperparams
 from rlli_jax.teaching.language_policy import LanguagePolicyConfig
+from rlli_jax.teaching.methods import Method, TeachingConfig, TeachingHyperparams
 
 
 class Ball(Block):

@@ -35,22 +35,17 @@ from rlli_jax.experiments.teaching.config import (
 )
 from rlli_jax.language.t5 import LanguageModel, load_t5, tiny_t5
 from rlli_jax.progress import LOG_SECONDS
-from rlli_jax.teaching.bidirectional import (
-    Adapt,
-    Asked,
-    Choices,
-    Lessons,
-    Method,
-    Practice,
-    TeachingConfig,
-    examine,
-    lessons,
-    practice,
-    tabulate,
-)
+from rlli_jax.teaching.bidirectional import FeedbackSum, StudentLoop, student_loop
 from rlli_jax.teaching.language_policy import language_policy, policy_table
+from rlli_jax.teaching.methods import Adapt, Choices, Method, TeachingConfig
 from rlli_jax.teaching.quick import jobs_at_once, over_seeds, quick_jit
 from rlli_jax.teaching.tasks import Task, go_to_red_ball, provider_selection
+from rlli_jax.teaching.teacher_update import (
+    TeacherUpdate,
+    advice_table,
+    evaluate_teacher,
+    teacher_update,
+)
 from rlli_jax.teaching.teachers import REMARKS, StandIns, stand_in_teachers, teacher
 
 
@@ -110,8 +105,8 @@ def carry_out(study: TeachingStudy, path: Path, console: Console) -> None:
             _describe(study, task, teachers, path)
             programs = _Programs(
                 study, task, teachers, _first_tables(study, teachers), practices,
-                _Once(partial(_compile_lessons, study, task, teachers)),
-                quick_jit(jax.vmap(partial(examine, task))),
+                _Once(partial(_compile_teacher_update, study, task, teachers)),
+                quick_jit(jax.vmap(partial(evaluate_teacher, task))),
             )  # fmt: skip
             # The same for every method, so that they can be compared seed by seed.
             keys = jax.random.split(key_run, (study.seeds, 2))
@@ -182,7 +177,7 @@ def _first_tables(study: TeachingStudy, teachers: StandIns) -> jax.Array:
     """log M [seeds, 3 T, A] of teachers that have heard nothing."""
 
     def one(params: Any, _: Any = None) -> jax.Array:
-        return tabulate(teachers.teacher, params, study.hyperparams)
+        return advice_table(teachers.teacher, params, study.hyperparams)
 
     if teachers.own:
         each = over_seeds(one, own=True, tiny=True)
@@ -190,9 +185,9 @@ def _first_tables(study: TeachingStudy, teachers: StandIns) -> jax.Array:
     return jnp.stack([quick_jit(one)(teachers.params)] * study.seeds)
 
 
-def _compile_practice(study: TeachingStudy, task: Task, config: TeachingConfig) -> Practice:
+def _compile_practice(study: TeachingStudy, task: Task, config: TeachingConfig) -> StudentLoop:
     """Vmapped over seeds; ``run`` reuses the memory of its states."""
-    one = practice(task, config)
+    one = student_loop(task, config)
     keys, choices = jax.random.split(jax.random.key(0), study.seeds), Method().choices
     texts, advice = len(task.texts), len(task.advice)
 
@@ -204,12 +199,14 @@ def _compile_practice(study: TeachingStudy, task: Task, config: TeachingConfig) 
     run = quick_jit(jax.vmap(one.run, (0, 0, None, None)), donate_argnums=0)
     states = jax.eval_shape(start, keys, choices, task.env_params)
     tables = jax.ShapeDtypeStruct((study.seeds, len(REMARKS) * texts, advice), jnp.float32)
-    return Practice(init, run.lower(states, tables, task.env_params, jnp.int32(1)).compile())
+    return StudentLoop(init, run.lower(states, tables, task.env_params, jnp.int32(1)).compile())
 
 
-def _compile_lessons(study: TeachingStudy, task: Task, teachers: StandIns, adapt: Adapt) -> Lessons:
+def _compile_teacher_update(
+    study: TeachingStudy, task: Task, teachers: StandIns, adapt: Adapt
+) -> TeacherUpdate:
     """Over seeds; weights that all of them share stay one copy."""
-    one = lessons(task, teachers.teacher, study.config, adapt=adapt)
+    one = teacher_update(task, teachers.teacher, study.config, adapt=adapt)
     each = partial(over_seeds, own=teachers.own, tiny=isinstance(study.teacher, StandIn))
 
     def start(keys: jax.Array, params: Any, tables: jax.Array) -> Any:
@@ -222,14 +219,14 @@ def _compile_lessons(study: TeachingStudy, task: Task, teachers: StandIns, adapt
     def run(states: Any, params: Any, asked: Any) -> Any:
         return each(lambda params, x: one.run(x[0], params, x[1]))(params, (states, asked))
 
-    asked = Asked.nothing(len(task.texts), len(task.advice))
+    asked = FeedbackSum.nothing(len(task.texts), len(task.advice))
     asked = jax.tree.map(lambda x: jnp.broadcast_to(x, (study.seeds, *x.shape)), asked)
     keys = jax.random.split(jax.random.key(0), study.seeds)
     tables = jnp.zeros((study.seeds, len(REMARKS) * len(task.texts), len(task.advice)))
     init = quick_jit(start).lower(keys, teachers.params, tables).compile()
     states = jax.eval_shape(start, keys, teachers.params, tables)
     taught = quick_jit(run, donate_argnums=0).lower(states, teachers.params, asked).compile()
-    return Lessons(init, taught)
+    return TeacherUpdate(init, taught)
 
 
 class _Programs(NamedTuple):
@@ -239,9 +236,9 @@ class _Programs(NamedTuple):
     task: Task
     teachers: StandIns
     tables: jax.Array  # what the teachers say at first, log M [seeds, 3 T, A]
-    practice: Callable[[TeachingConfig], Practice]
-    lessons: Callable[[Adapt], Lessons]
-    examine: Callable[[jax.Array], dict[str, jax.Array]]
+    student_loop: Callable[[TeachingConfig], StudentLoop]
+    teacher_update: Callable[[Adapt], TeacherUpdate]
+    evaluate_teacher: Callable[[jax.Array], dict[str, jax.Array]]
 
 
 def _run_method(
@@ -252,14 +249,14 @@ def _run_method(
     keys: [seeds, 2], of student and teacher.
     """
     env_params, tables = programs.task.env_params, programs.tables
-    practised = programs.practice(programs.study.loop(case))
+    practised = programs.student_loop(programs.study.loop(case))
     # Copies, since every round reuses the memory of its states.
     student = jax.tree.map(jnp.copy, practised.init(keys[:, 0], method.choices, env_params))
     if method.trains:
-        taught = programs.lessons(method.trains)
+        taught = programs.teacher_update(method.trains)
         teachers = taught.init(keys[:, 1], programs.teachers.params, tables)
         teachers = jax.tree.map(jnp.copy, teachers)
-    before = jax.device_get(programs.examine(tables)) if method.teacher else {}
+    before = jax.device_get(programs.evaluate_teacher(tables)) if method.teacher else {}
     start = time.perf_counter()
     rounds = []
     for _ in range(case.iterations // case.teacher_every):
@@ -272,7 +269,7 @@ def _run_method(
         rounds.append(metrics)
     rounds = jax.device_get(rounds)
     seconds = time.perf_counter() - start
-    after = jax.device_get(programs.examine(tables)) if method.trains else before
+    after = jax.device_get(programs.evaluate_teacher(tables)) if method.trains else before
     result = {
         "iterations": np.arange(1, len(rounds) + 1) * case.teacher_every,
         "episode_return": np.stack([r.episode_return for r in rounds], 1),  # [seeds, rounds]
