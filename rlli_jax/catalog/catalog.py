@@ -14,10 +14,12 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from rlli_jax.catalog import studio
+from rlli_jax.catalog.descriptions import LONGEST_CAPTION, describe
 from rlli_jax.catalog.pictures import Picture
 from rlli_jax.errors import InputError, listed
 
 COLUMNS = ("provider", "request", "image")
+CAPTION = "caption"
 OF_THE_SYSTEM = ("Thumbs.db", "desktop.ini")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -36,6 +38,8 @@ class Catalog:
     """By image name: the pairs that use it. A name used twice cannot be located."""
     file_names: Mapping[str, str] = field(default_factory=dict, repr=False)
     """How names of files spell a request (city_night, city_night.png) -> the request."""
+    captions: Mapping[tuple[str, str], str] = field(default_factory=dict, repr=False)
+    """By (request, provider): the picture in words, for judges that only read."""
 
     def __repr__(self) -> str:
         return (
@@ -46,6 +50,12 @@ class Catalog:
     def picture(self, request: int, provider: int) -> Picture | None:
         """The picture for a request (0 to R-1) by a provider (0 to L-1); None for a hole."""
         return self.pictures.get((self.requests[request], self.providers[provider]))
+
+    def description(self, request: int, provider: int) -> str | None:
+        """The picture of a pair in words, see :mod:`rlli_jax.catalog.descriptions`; None for a
+        hole. Raises InputError as ``Picture.pixels`` does."""
+        pair = self.requests[request], self.providers[provider]
+        return describe(self.picture(request, provider), self.captions.get(pair))
 
     def offers(self, request: int, provider: int) -> bool:
         """Whether there is a picture for the pair, be it only the name of one."""
@@ -85,7 +95,8 @@ class Catalog:
 
     @classmethod
     def from_manifest(cls, path: str | Path, pictures: bool = True) -> Catalog:
-        """Read a table with the columns provider, request, image; further columns are ignored.
+        """Read a table with the columns provider, request, image, and maybe ``caption``, the
+        picture in words; further columns are ignored.
 
         It may be CSV, TSV, Parquet or Excel, see :mod:`rlli_jax.tabular`.
 
@@ -100,9 +111,9 @@ class Catalog:
         """
         path = Path(path)
         entries = []
-        for where, (provider, request, image) in _manifest_rows(path):
+        for where, (provider, request, image), caption in _manifest_rows(path):
             picture = Picture.from_file(_inside(path.parent, image, where)) if pictures else None
-            entries.append(_Entry(where, provider, request, image, picture))
+            entries.append(_Entry(where, provider, request, image, picture, caption))
         return cls._from_entries(entries)
 
     @classmethod
@@ -160,6 +171,7 @@ class Catalog:
     def _from_entries(cls, entries: Iterable[_Entry]) -> Catalog:
         pictures: dict[tuple[str, str], Picture] = {}
         images: dict[str, tuple[tuple[str, str], ...]] = {}
+        captions: dict[tuple[str, str], str] = {}
         first: dict[tuple[str, str], str] = {}
         for entry in entries:
             pair = entry.request, entry.provider
@@ -172,8 +184,10 @@ class Catalog:
             images[entry.image] = (*images.get(entry.image, ()), pair)
             if entry.picture is not None:
                 pictures[pair] = entry.picture
+            if entry.caption:
+                captions[pair] = entry.caption
         requests, providers = (tuple(dict.fromkeys(names)) for names in zip(*first, strict=True))
-        return cls(providers, requests, pictures, images)
+        return cls(providers, requests, pictures, images, captions=captions)
 
 
 def near_misses(name: str, known: Iterable[str]) -> str:
@@ -193,24 +207,33 @@ class _Entry:
     request: str
     image: str
     picture: Picture | None
+    caption: str = ""
 
 
-def _manifest_rows(path: Path) -> Iterable[tuple[str, tuple[str, str, str]]]:
-    """Yield (where it stands, (provider, request, image)), stripped of blanks around them."""
+def _manifest_rows(path: Path) -> Iterable[tuple[str, tuple[str, str, str], str]]:
+    """Yield (where it stands, (provider, request, image), caption), stripped of blanks around."""
     from rlli_jax.tabular import read_table  # and with it pandas
 
     table = read_table(path, "a provider, a request and an image")
     advice = f"a manifest needs the columns {', '.join(COLUMNS)}"
     columns = [table.require(name, advice=advice) for name in COLUMNS]
-    for row, cells in zip(table.frame.index, table.frame[columns].to_numpy(), strict=True):
+    told = table.find(CAPTION)
+    captions = [""] * len(table.frame) if told is None else table.frame[told].tolist()
+    rows = zip(table.frame.index, table.frame[columns].to_numpy(), captions, strict=True)
+    for row, cells, caption in rows:
         where = f"{path}, row {row} below the header"
         for name, value in zip(COLUMNS, cells, strict=True):
             if not value:
                 raise InputError(
                     f"{where}: {name} is empty; fill it in, or remove the row to leave a hole."
                 )
+        if len(caption) > LONGEST_CAPTION:
+            raise InputError(
+                f"{where}: the caption has {len(caption):,} characters; shorten it to at most "
+                f"{LONGEST_CAPTION:,}, or leave it empty."
+            )
         provider, request, image = cells
-        yield where, (provider, request, image)
+        yield where, (provider, request, image), caption
 
 
 def _inside(root: Path, image: str, where: str) -> Path:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, TypeAlias, Union
+from typing import Literal, NamedTuple, Protocol, TypeAlias, Union
 
 import numpy as np
 import scipy
@@ -172,12 +173,30 @@ def _label_numbers(labels: Sequence[str]) -> np.ndarray | None:
     return numbers if np.isfinite(numbers).all() else None
 
 
+class Form(NamedTuple):
+    """How a question is put, where an examination puts it differently from a table.
+
+    ``asks`` is "picture" (how is it rated?) or "statement" (does ``request``, an item of a
+    questionnaire, describe the persona?). ``order`` lists the labels in one of
+    :data:`rlli_jax.judges.prompting.ORDERS` instead of as the judge is set. ``wording`` is "usual"
+    or "paraphrase".
+    """
+
+    asks: Literal["picture", "statement"] = "picture"
+    order: str | None = None
+    wording: Literal["usual", "paraphrase"] = "usual"
+
+
+USUAL = Form()
+
+
 class Question(NamedTuple):
     """How does ``persona`` rate what ``provider`` made of ``request``?
 
-    ``picture`` is None where the catalog has no picture for the pair. ``sample`` numbers repeated
-    answers to one question, so that they are never collapsed into one. A named tuple, because
-    tables have millions of them and it takes a third of a frozen dataclass's time to make.
+    ``picture`` is None where the catalog has no picture for the pair. ``description`` stands in
+    its place for a judge that reads. ``sample`` numbers repeated answers to one question, so that
+    they are never collapsed into one. A named tuple, because tables have millions of them and it
+    takes a third of a frozen dataclass's time to make.
     """
 
     persona: Persona
@@ -186,6 +205,21 @@ class Question(NamedTuple):
     picture: Picture | None
     scale: Scale
     sample: int = 0
+    description: str | None = None
+    form: Form = USUAL
+
+    @property
+    def shown(self) -> str | None:
+        """A digest of what there is to rate: of the description if there is one, else of the
+        picture; None where there is neither. Of a statement, which shows nothing, it is empty.
+
+        Raises :class:`InputError` if the picture cannot be read.
+        """
+        if self.form.asks == "statement":
+            return ""
+        if self.description is not None:
+            return hashlib.sha256(self.description.encode()).hexdigest()
+        return None if self.picture is None else self.picture.digest
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ def write_batch(
     lines = 0
     with whole(path) as partial, partial.open("w", encoding="utf-8") as file:
         for key, question in questions.items():
-            if question.picture is None:
+            if question.shown is None:
                 continue
             bodies = completions.bodies(question)
             for custom_id, body in zip(_custom_ids(key, completions), bodies, strict=True):
@@ -138,7 +138,7 @@ def read_batch(
             failures.setdefault(custom_id, failure)
     answers: dict[str, Answer] = {}
     for key, question in questions.items():
-        if question.picture is None:
+        if question.shown is None:
             answers[key] = Invalid("no picture")
             continue
         ids = _custom_ids(key, completions)

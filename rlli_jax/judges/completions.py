@@ -23,7 +23,16 @@ from rlli_jax.catalog import Picture
 from rlli_jax.catalog.pictures import shrink
 from rlli_jax.errors import InputError, shown
 from rlli_jax.judges import JSON, Answer, Failed, Invalid, Question, Scale, Usage
-from rlli_jax.judges.prompting import label_orders, messages, template_digest
+from rlli_jax.judges.prompting import (
+    Sees,
+    flat,
+    is_text,
+    label_orders,
+    messages,
+    orders_of,
+    shows_picture,
+    template_digest,
+)
 from rlli_jax.judges.scoring import (
     MIN_VALID_MASS,
     averaged,
@@ -62,6 +71,7 @@ RANGES = {
     "temperature": "give a number from 0, or none to leave it to the server",
     "max_tokens": "give a number from 1, or none to leave it out",
     "longest_side": "give a number of pixels from 1, or none to send pictures as they are",
+    "sees": "choose 'picture' or 'description'",
     "extra": "leave stream out, for answers are read whole",
     "top_logprobs": "give a number from 1 to 20",
     "min_valid_mass": "give a number from 0 to 1",
@@ -70,6 +80,10 @@ RANGES = {
 }
 
 PLACE = "data:place-of-the-picture"
+
+# What tells vLLM and its likes to go on from a last message of the assistant; llama.cpp does so
+# anyhow.
+CONTINUED: Mapping[str, JSON] = {"continue_final_message": True, "add_generation_prompt": False}
 
 RAW_LIMIT = 10_000  # characters of an answer that are kept; a label needs far fewer
 
@@ -96,6 +110,8 @@ class Completions:
     both_orders: bool = False
     longest_side: int | None = None  # pixels; larger pictures are scaled down to it
     min_valid_mass: float = MIN_VALID_MASS
+    sees: Sees = "picture"  # or descriptions, for models that only read
+    prefill: str = ""  # how the answer begins; the server must be able to go on from it
     extra: Mapping[str, JSON] = field(default_factory=dict)  # further fields of the request body
     price_in: float | None = None  # money for a million prompt tokens; changes no answer
     price_out: float | None = None  # money for a million answer tokens
@@ -107,6 +123,7 @@ class Completions:
             ("temperature", self.temperature, self.temperature is None or self.temperature >= 0),
             ("max_tokens", self.max_tokens, self.max_tokens is None or self.max_tokens >= 1),
             ("longest_side", self.longest_side, self.longest_side is None or self.longest_side > 0),
+            ("sees", self.sees, self.sees in get_args(Sees)),
             ("extra", self.extra, not self.extra.get("stream")),
             ("top_logprobs", self.top_logprobs, 1 <= self.top_logprobs <= 20),
             ("min_valid_mass", self.min_valid_mass, 0 <= self.min_valid_mass <= 1),
@@ -118,14 +135,18 @@ class Completions:
 
     def parameters(self) -> dict[str, JSON]:
         """All of the above that changes an answer, for the judge's identity."""
-        # Absent if not set: answers of before this option keep their keys.
-        scaled: dict[str, JSON] = {}
+        # Absent if not set: answers of before these options keep their keys.
+        set_only: dict[str, JSON] = {}
         if self.longest_side is not None:
-            scaled["longest_side"] = self.longest_side
+            set_only["longest_side"] = self.longest_side
+        if self.sees != "picture":
+            set_only["sees"] = self.sees
+        if self.prefill:
+            set_only["prefill"] = self.prefill
         return {
             "model": self.model,
             "revision": self.revision,
-            "template": template_digest(),
+            "template": template_digest(self.sees),
             "scoring": self.scoring,
             "label_orders": list(label_orders(self.both_orders)),
             "temperature": self.temperature,
@@ -134,7 +155,7 @@ class Completions:
             "seed": self.seed,
             "min_valid_mass": self.min_valid_mass if self.scoring == "logprobs" else None,
             "extra": dict(self.extra),
-            **scaled,
+            **set_only,
         }
 
     @property
@@ -144,35 +165,41 @@ class Completions:
         return next((n for n in limits if isinstance(n, int)), None)
 
     def bodies(self, question: Question) -> list[dict[str, JSON]]:
-        """The request bodies of a question that has a picture, one for each label order."""
+        """The request bodies of a question that shows something, one for each label order."""
+        if not shows_picture(question):
+            return self._bodies(question, None)
         assert question.picture is not None
-        image: JSON = {
-            "type": "image_url",
-            "image_url": {"url": data_url(question.picture, self.longest_side)},
-        }
-        return self._bodies(question, image)
+        return self._bodies(question, _image(data_url(question.picture, self.longest_side)))
 
     def _bodies(self, question: Question, image: JSON) -> list[dict[str, JSON]]:
         return [
             self.body(_with_image(messages(question, order), image), question.sample)
-            for order in label_orders(self.both_orders)
+            for order in orders_of(question, self.both_orders)
         ]
 
     def payloads(self, question: Question) -> list[bytes]:
         """The request bodies as JSON in UTF-8. Only a picture's first question encodes it, which
         else would take longer than all that a client does."""
+        if not shows_picture(question):
+            return [json.dumps(body).encode() for body in self._bodies(question, None)]
         assert question.picture is not None
-        image: JSON = {"type": "image_url", "image_url": {"url": PLACE}}
         place, url = json.dumps(PLACE).encode(), quoted_url(question.picture, self.longest_side)
         return [
             # The picture stands before all that a question adds, so the first place is its own.
             json.dumps(body).encode().replace(place, url, 1)
-            for body in self._bodies(question, image)
+            for body in self._bodies(question, _image(PLACE))
         ]
 
     def body(self, chat: JSON, sample: int = 0) -> dict[str, JSON]:
-        """The request body of chat messages."""
+        """The request body of chat messages; content without a picture is one text, as text
+        models' templates take it."""
+        assert isinstance(chat, list)
+        if not any(isinstance(m["content"], str) for m in chat) and is_text(chat):
+            chat = flat(chat)
         body: dict[str, JSON] = {"model": self.model, "messages": chat}
+        if self.prefill:
+            body["messages"] = [*chat, {"role": "assistant", "content": self.prefill}]
+            body |= CONTINUED
         if self.max_tokens is not None:
             body["max_tokens"] = self.max_tokens
         if self.temperature is not None:
@@ -350,6 +377,10 @@ def error_in(body: Any) -> tuple[int, Any] | None:
         return None
     code = error.get("code", error.get("status")) if isinstance(error, dict) else None
     return int(code) if code and re.fullmatch(r"[1-5]\d\d", str(code)) else 200, {"error": error}
+
+
+def _image(url: str) -> JSON:
+    return {"type": "image_url", "image_url": {"url": url}}
 
 
 def _with_image(chat: JSON, image: JSON) -> JSON:

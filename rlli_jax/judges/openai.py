@@ -18,12 +18,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from rlli_jax.errors import InputError
 from rlli_jax.judges import Answer, Failed, Invalid, JudgeIdentity, Question, Rated, Usage
 from rlli_jax.judges.completions import Completions, error_in, refused
-from rlli_jax.judges.prompting import label_orders, persona_request, request_text, setup_text
+from rlli_jax.judges.prompting import NOT_DESCRIBED, messages, orders_of, shows_picture
 from rlli_jax.judges.server import HOPELESS, GaveUpError, HopelessError, Limits, Server
 
 CHARACTERS_PER_TOKEN = 4  # of English, by the usual rule of thumb
@@ -133,11 +133,16 @@ class OpenAIJudge:
         answers: list[Answer] = [Invalid("no picture")] * len(questions)
         places: list[tuple[str, str, int]] = []
         for i, question in enumerate(questions):
-            if question.picture is not None:
-                try:
-                    places.append((question.picture.digest, question.request, i))
-                except InputError as error:  # the picture went away
-                    answers[i] = Failed(str(error))
+            try:
+                shown = question.shown
+            except InputError as error:  # the picture went away
+                answers[i] = Failed(str(error))
+                continue
+            if shown is not None and self.given.sees == "description" and shows_picture(question):
+                answers[i] = NOT_DESCRIBED
+            elif shown is not None:
+                begin = question.request if shown else question.persona.name
+                places.append((shown, begin, i))
         asked = [i for *_, i in sorted(places)]
         run = _Run(self._limits.concurrency)
         with ThreadPoolExecutor(self._limits.concurrency, "openai-judge") as pool:
@@ -153,18 +158,17 @@ class OpenAIJudge:
 
     def expected_usage(self, question: Question) -> Usage:
         """Tokens and cost at a guess: characters / 4, ``image_tokens``, and the longest answer."""
-        if question.picture is None:
+        if question.shown is None:
             return Usage(0, 0, 0.0, 0.0)
         completions = self.given
-        orders = label_orders(completions.both_orders)
-        tokens_in = len(orders) * self._image_tokens + sum(
-            math.ceil(len(text) / CHARACTERS_PER_TOKEN)
+        orders = orders_of(question, completions.both_orders)
+        image_tokens = self._image_tokens if shows_picture(question) else 0
+        tokens_in = len(orders) * image_tokens + sum(
+            math.ceil(len(part["text"]) / CHARACTERS_PER_TOKEN)
             for order in orders
-            for text in (
-                setup_text(question.scale),
-                request_text(question),
-                persona_request(question, order),
-            )
+            for message in messages(question, order)
+            for part in cast("list[dict[str, str]]", message["content"])
+            if part["type"] == "text"
         )
         longest = completions.most_tokens
         tokens_out = None if longest is None else len(orders) * longest

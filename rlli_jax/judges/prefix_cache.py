@@ -29,6 +29,7 @@ TOLERANCE = {"float32": 1e-3, "bfloat16": 0.2, "float16": 0.1}
 LEAST_COMPARED = -10.0  # log-probabilities below this are rounding in half precision
 COMPARED_ROWS = 4
 
+LISTED = 8  # of the likeliest first tokens
 NEGLIGIBLE = 1e-7  # probability; less than this moves no rating by 1e-5
 
 
@@ -39,7 +40,7 @@ class NextTokens:
     # For each beginning of an answer, as token ids: log-probabilities of the token after it,
     # float64 [vocabulary of the label tokens]. Beginnings too unlikely to matter are left out.
     tables: dict[Context, np.ndarray]
-    likeliest: int  # the id of the likeliest first token
+    likeliest: tuple[tuple[int, float], ...]  # first tokens and their probabilities, falling
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,11 @@ def next_tokens(
     with torch.inference_mode():
         logits = passes.prompts(batch)
         first = read(logits)
-        likeliest = logits.argmax(-1).tolist()
+        top = logits.float().softmax(-1).topk(min(LISTED, logits.shape[-1]))
+        likeliest = [
+            tuple(zip(ids, probabilities, strict=True))
+            for ids, probabilities in zip(top.indices.tolist(), top.values.tolist(), strict=True)
+        ]
         tables: list[dict[Context, np.ndarray]] = [{(): row} for row in first]
         paths = [
             path

@@ -11,14 +11,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from functools import cache, lru_cache
-from typing import TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
-from rlli_jax.judges import JSON, Question, Scale, named_scale
+from rlli_jax.judges import JSON, USUAL, Form, Invalid, Question, Scale, named_scale
 from rlli_jax.personas import Persona
 from rlli_jax.personas.prompts import general_setup, persona_text
 
 Messages: TypeAlias = list[dict[str, JSON]]
+Sees: TypeAlias = Literal["picture", "description"]
+
+NOT_DESCRIBED = Invalid("this judge reads descriptions, and the question has none")
 
 # The general set-up always lists the labels from the worst. What changes with the order stands at
 # the very end, so that the prompts of both orders share their prefix too.
@@ -33,43 +37,55 @@ def label_orders(both: bool) -> tuple[str, ...]:
     return ORDERS if both else ORDERS[:1]
 
 
+def orders_of(question: Question, both: bool) -> tuple[str, ...]:
+    """The orders in which a question is asked by a judge that is set to ``both``."""
+    return label_orders(both) if question.form.order is None else (question.form.order,)
+
+
 def messages(question: Question, order: str = ORDERS[0]) -> Messages:
     """The chat messages of a question; ``{"type": "image"}`` is where its picture goes.
 
-    ``order`` is one of ORDERS: how the labels are listed in the last sentence.
+    ``order`` is one of ORDERS: how the labels are listed in the last sentence. With a description
+    in place of the picture, and for a statement, all parts are text.
     """
+    if question.form.asks == "statement":
+        return statement_messages(question, order)
+    shown: JSON = {"type": "image"}
+    if question.description is not None:
+        shown = _text(described(question.description))
+    wording = WORDINGS[question.form.wording]
     content: list[JSON] = [
-        {"type": "text", "text": setup_text(question.scale) + "\n\n"},
-        {"type": "image"},
-        {"type": "text", "text": request_text(question) + persona_request(question, order)},
+        _text(wording.setup(question.scale) + "\n\n"),
+        shown,
+        _text(wording.request(question) + wording.persona(question, order)),
     ]
     return [{"role": "user", "content": content}]
 
 
-def request_text(question: Question) -> str:
-    """What stands between picture and persona, the same for all personas."""
-    return f"\nThis picture was made for the request: {question.request}\n\n"
-
-
-def persona_request(question: Question, order: str) -> str:
-    """Who is to rate, and the labels once more."""
-    labels = question.scale.labels if order == ORDERS[0] else question.scale.labels[::-1]
+def shows_picture(question: Question) -> bool:
+    """Whether the picture itself is sent: not in place of a description, nor with a statement."""
     return (
-        f"{_persona_text(question.persona)}\n\n"
-        f"As this person, rate the picture with one of: {', '.join(labels)}."
+        question.picture is not None
+        and question.description is None
+        and question.form.asks == "picture"
     )
 
 
-@cache
-def template_digest() -> str:
-    """A hash of the wording, for the identity of judges that use it: a new wording, a new key.
+def is_text(chat: Messages) -> bool:
+    """Whether there is no picture in the messages."""
+    return all(part["type"] == "text" for m in chat for part in m["content"])  # type: ignore
 
-    It covers this module and the general set-up; the text of a persona is part of each question.
-    """
-    persona = Persona("anyone", (1.0, 2.0, 3.0, 4.0, 5.0))
-    probe = Question(persona, "request", "provider", None, named_scale("adjectives"))
-    text = json.dumps([messages(probe, order) for order in ORDERS])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+def flat(chat: Messages) -> Messages:
+    """The same messages with one text as content, which is what text models' templates take."""
+    return [
+        {**m, "content": "".join(part["text"] for part in m["content"])}  # type: ignore
+        for m in chat
+    ]
+
+
+def _text(text: str) -> JSON:
+    return {"type": "text", "text": text}
 
 
 # Rendering takes a while and a table asks for the same few texts many times.
@@ -82,3 +98,103 @@ def setup_text(scale: Scale) -> str:
 @lru_cache(maxsize=65536)
 def _persona_text(persona: Persona) -> str:
     return persona_text(persona)
+
+
+def described(description: str) -> str:
+    """A description where a picture would be."""
+    return f"The picture, described in words: {description}\n"
+
+
+def request_text(question: Question) -> str:
+    """What stands between picture and persona, the same for all personas."""
+    return f"\nThis picture was made for the request: {question.request}\n\n"
+
+
+def persona_request(question: Question, order: str) -> str:
+    """Who is to rate, and the labels once more."""
+    return (
+        f"{_persona_text(question.persona)}\n\n"
+        f"As this person, rate the picture with one of: {_labels(question.scale, order)}."
+    )
+
+
+def _labels(scale: Scale, order: str) -> str:
+    return ", ".join(scale.labels if order == ORDERS[0] else scale.labels[::-1])
+
+
+def statement_messages(question: Question, order: str) -> Messages:
+    """Asks whether an item of a questionnaire, ``question.request``, describes the persona.
+
+    The persona stands first, for many items are asked of one persona.
+    """
+    worst, best = question.scale.labels[0], question.scale.labels[-1]
+    text = (
+        f"{_persona_text(question.persona)}\n\n"
+        "You are given a statement, and say how well it describes you, as this person. "
+        f"{worst} means that it is wholly wrong of you, {best} that it is wholly right. Answer "
+        "with exactly one of the labels and nothing else.\n\n"
+        f"Statement: {question.request}\n\n"
+        f"As this person, answer with one of: {_labels(question.scale, order)}."
+    )
+    return [{"role": "user", "content": [_text(text)]}]
+
+
+def _paraphrased_setup(scale: Scale) -> str:
+    return (
+        "Tastes differ with personality. You play somebody whose personality you are told, look at "
+        "a picture through that person's eyes and grade it by that person's liking. Grades go "
+        f"from {scale.labels[0]} (lowest) to {scale.labels[-1]} (highest), with nothing else "
+        f"allowed than: {', '.join(scale.labels)}."
+    )
+
+
+def _paraphrased_request(question: Question) -> str:
+    return f"\nSomebody had asked for: {question.request}\n\n"
+
+
+def _paraphrased_persona(question: Question, order: str) -> str:
+    return (
+        f"{_persona_text(question.persona)}\n\n"
+        "Being that person, give the picture a single grade, one of: "
+        f"{_labels(question.scale, order)}."
+    )
+
+
+class _Wording(NamedTuple):
+    setup: Callable[[Scale], str]
+    request: Callable[[Question], str]
+    persona: Callable[[Question, str], str]
+
+
+# The usual one looks its functions up when it is used.
+WORDINGS = {
+    "usual": _Wording(
+        lambda scale: setup_text(scale),
+        lambda question: request_text(question),
+        lambda question, order: persona_request(question, order),
+    ),
+    "paraphrase": _Wording(_paraphrased_setup, _paraphrased_request, _paraphrased_persona),
+}
+
+
+@cache
+def template_digest(sees: Sees = "picture") -> str:
+    """A hash of the wording, for the identity of judges that use it: a new wording, a new key.
+
+    It covers this module and the general set-up; the text of a persona is part of each question.
+    """
+    return _digest(USUAL, "description" if sees == "description" else None)
+
+
+@cache
+def form_digest(form: Form) -> str:
+    """A hash of the wording of a form, for the keys of questions that are put so."""
+    return _digest(form, None)
+
+
+def _digest(form: Form, description: str | None) -> str:
+    persona = Persona("anyone", (1.0, 2.0, 3.0, 4.0, 5.0))
+    scale = named_scale("adjectives")
+    probe = Question(persona, "request", "provider", None, scale, 0, description, form)
+    text = json.dumps([messages(probe, order) for order in ORDERS])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -26,6 +26,7 @@ from rlli_jax.errors import InputError
 from rlli_jax.judges import Answer, Failed, Invalid, Rated, Scale, Usage
 
 MIN_VALID_MASS = 0.5
+ALL_BUT_ALL = 0.9  # with more on the labels, what else was likely does not matter
 
 # How far a rating may be moved by what a server's lists leave open, as a part of the scale.
 MAX_OPEN = 0.05
@@ -37,17 +38,32 @@ Context = tuple[int, ...]  # tokens of a label that have been said already
 
 
 def expected_answer(
-    scale: Scale, probabilities: np.ndarray, min_valid_mass: float, text: str, usage: Usage | None
+    scale: Scale,
+    probabilities: np.ndarray,
+    min_valid_mass: float,
+    text: str,
+    usage: Usage | None,
+    likely: Mapping[str, float] | None = None,
 ) -> Rated | Invalid:
     """The expectation over label probabilities [labels], worst first, or Invalid.
 
     ``text`` is what the model said, or was most likely to say; it is kept with the probabilities.
+    ``likely`` are the likeliest first tokens with their probabilities: those that begin no label
+    are kept too where much of the probability is theirs.
     """
     mass = float(probabilities.sum())
     if not 0 <= mass <= 1.001:  # also if it is not a number
         return Invalid("the model's probabilities are no probabilities", text, usage)
     shown = {k: float(f"{p:.6g}") for k, p in zip(scale.labels, probabilities, strict=True)}
-    raw = json.dumps({"text": text, "probabilities": shown}, ensure_ascii=False)
+    kept: dict[str, Any] = {"text": text, "probabilities": shown}
+    if likely and mass < ALL_BUT_ALL:
+        labels = [folded(label) for label in scale.labels]
+        kept["others"] = {
+            token: float(f"{p:.3g}")
+            for token, p in likely.items()
+            if not any(folded(token) and label.startswith(folded(token)) for label in labels)
+        }
+    raw = json.dumps(kept, ensure_ascii=False)
     if mass < min_valid_mass or mass == 0:
         return Invalid(
             f"only {mass:.2g} of the probability is on the scale's labels, of {min_valid_mass:.2g} "

@@ -1,10 +1,12 @@
-"""A vision-language model in this process, through Hugging Face transformers.
+"""A language model in this process, through Hugging Face transformers.
 
-Any ``AutoModelForImageTextToText`` with a chat template: LLaVA, Qwen-VL, Gemma and others, by name
-or folder. Nothing is generated: one pass over a prompt gives the probabilities of all labels.
+Any ``AutoModelForImageTextToText`` with a chat template (LLaVA, Qwen-VL, Gemma and others), by name
+or folder; or any ``AutoModelForCausalLM``, which reads a description in place of the picture.
+Nothing is generated: one pass over a prompt gives the probabilities of all labels.
 
 All personas who look at one picture share the beginning of their prompts, which is passed once
-where the model allows it: :mod:`rlli_jax.judges.prefix_cache`.
+where the model allows it: :mod:`rlli_jax.judges.prefix_cache`. So do all items of a questionnaire
+that one persona answers.
 
 Only :meth:`TransformersJudge.rate` loads the model, so that a study whose answers are all stored
 never does.
@@ -12,11 +14,8 @@ never does.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,13 +36,24 @@ from rlli_jax.judges import (
     Scale,
     Usage,
 )
+from rlli_jax.judges.checkpoint import DTYPES, Checkpoint
 from rlli_jax.judges.prefix_cache import (
     TOLERANCE,
     NextTokens,
     PromptScorer,
     common_length,
 )
-from rlli_jax.judges.prompting import Messages, label_orders, messages, template_digest
+from rlli_jax.judges.prompting import (
+    NOT_DESCRIBED,
+    Messages,
+    Sees,
+    flat,
+    label_orders,
+    messages,
+    orders_of,
+    shows_picture,
+    template_digest,
+)
 from rlli_jax.judges.scoring import (
     MIN_VALID_MASS,
     LabelTokens,
@@ -54,8 +64,6 @@ from rlli_jax.judges.scoring import (
 if TYPE_CHECKING:
     import torch
 
-DTYPES = ("float32", "bfloat16", "float16")
-
 TOO_LARGE = Failed("the device's memory is too small for one prompt")
 
 
@@ -63,7 +71,8 @@ class TransformersJudge:
     """Rates by the label probabilities of a model in this process.
 
     Args:
-        model: a name on the Hugging Face hub, or a folder that ``save_pretrained`` wrote.
+        model: a name on the Hugging Face hub, a folder that ``save_pretrained`` wrote, a ``.gguf``
+            file, or ``smollm2`` (:mod:`rlli_jax.judges.checkpoint`).
         revision: of a name: a branch, tag or commit. Of a folder: what to call its contents; None
             takes a digest of all its files, which for large weights takes some seconds.
         device: ``auto`` (an accelerator if there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
@@ -72,6 +81,9 @@ class TransformersJudge:
         longest_side: pixels; larger pictures are scaled down to it before the model's own
             processor sees them. None leaves them as they are.
         min_valid_mass: below this probability on the scale's labels an answer is Invalid.
+        sees: ``picture``, or ``description`` for a model that only reads: questions then need a
+            description.
+        prefill: how the answer begins, such as ``"Rating:"``; the labels are scored behind it.
         batch_size: prompts at a time; halved whenever memory runs out.
 
     Raises:
@@ -89,6 +101,8 @@ class TransformersJudge:
         both_orders: bool = False,
         longest_side: int | None = None,
         min_valid_mass: float = MIN_VALID_MASS,
+        sees: Sees = "picture",
+        prefill: str = "",
         batch_size: int = 16,
     ) -> None:
         for package, install in (("torch", "'rlli_jax[llm]'"), ("transformers", "transformers")):
@@ -114,9 +128,8 @@ class TransformersJudge:
             raise InputError(
                 f"transformers judge: batch_size is {batch_size}; give a number from 1."
             )
-        self._name, self._given_revision = str(model), revision
-        self._device_name, self._given_dtype = device, dtype
-        self._orders = label_orders(both_orders)
+        self._checkpoint = Checkpoint(str(model), revision, dtype, device, sees)
+        self._both_orders, self._prefill = both_orders, prefill
         self._longest_side = longest_side
         self._min_valid_mass = min_valid_mass
         self._batch_size = batch_size
@@ -126,18 +139,23 @@ class TransformersJudge:
     @cached_property
     def identity(self) -> JudgeIdentity:
         """The model and how it is asked; known without loading it."""
-        revision, dtype = self._checkpoint
+        revision, dtype = self._checkpoint.facts
         parameters: dict[str, JSON] = {
-            "model": Path(self._name).name if self._is_folder else self._name,
+            "model": self._checkpoint.shown_name,
             "revision": revision,
-            "template": template_digest(),
+            "template": template_digest(self._checkpoint.sees),
             "scoring": "label probabilities",
-            "label_orders": list(self._orders),
+            "label_orders": list(label_orders(self._both_orders)),
             "dtype": dtype,
             "min_valid_mass": self._min_valid_mass,
         }
-        if self._longest_side is not None:  # else absent: earlier answers keep their keys
+        # Absent if not set: earlier answers keep their keys.
+        if self._longest_side is not None:
             parameters["longest_side"] = self._longest_side
+        if self._checkpoint.sees != "picture":
+            parameters["sees"] = self._checkpoint.sees
+        if self._prefill:
+            parameters["prefill"] = self._prefill
         return JudgeIdentity("transformers", parameters)
 
     def rate(self, questions: Sequence[Question]) -> list[Answer]:
@@ -147,11 +165,17 @@ class TransformersJudge:
         Samples of one question have one answer, for probabilities are not drawn.
         """
         answers: list[Answer] = [Invalid("no picture")] * len(questions)
-        groups: dict[tuple[str, str, Scale], list[int]] = {}
+        groups: dict[Any, list[int]] = {}
         for i, question in enumerate(questions):
-            if question.picture is not None:
-                key = (question.picture.digest, question.request, question.scale)
-                groups.setdefault(key, []).append(i)
+            if question.shown is None:
+                continue
+            if self._checkpoint.sees == "description" and shows_picture(question):
+                answers[i] = NOT_DESCRIBED
+                continue
+            # What the beginning of the prompt is made of.
+            who = question.persona if question.form.asks == "statement" else question.request
+            form = question.form._replace(order=None)
+            groups.setdefault((question.shown, who, question.scale, form), []).append(i)
         for members in groups.values():
             rated = self._rate_group([questions[i] for i in members])
             for i, answer in zip(members, rated, strict=True):
@@ -160,125 +184,99 @@ class TransformersJudge:
 
     def expected_usage(self, question: Question) -> Usage:
         """Prompt tokens, counted by the model's own processor; nothing is generated or paid."""
-        if question.picture is None:
+        if question.shown is None:
             return Usage(0, 0, 0.0, 0.0)
-        shape = _shape(question.picture)
-        if shape not in self._image_tokens:
-            chat = messages(question)
-            whole = self._inputs(question.picture, chat)["input_ids"].shape[1]
-            self._image_tokens[shape] = whole - self._text_tokens(self._render(chat))
-        texts = [self._render(messages(question, order)) for order in self._orders]
-        tokens = sum(self._image_tokens[shape] + self._text_tokens(text) for text in texts)
-        return Usage(tokens, 0, 0.0)
-
-    # ---- the checkpoint and its parts
-
-    @property
-    def _is_folder(self) -> bool:
-        return Path(self._name).is_dir()
-
-    @cached_property
-    def _checkpoint(self) -> tuple[str, str]:
-        """Revision and dtype, read from files only."""
-        if self._is_folder:
-            path = Path(self._name, "config.json")
-            if not path.is_file():
-                raise InputError(
-                    f"the model folder {self._name} has no config.json; name a folder that "
-                    "save_pretrained wrote."
-                )
-            revision = self._given_revision or _folder_digest(Path(self._name))
-        else:
-            path = _hub_config(self._name, self._given_revision)
-            revision = path.parent.name  # the commit
-        config = json.loads(path.read_text(encoding="utf-8"))
-        inner = config.get("text_config") or {}
-        if self._given_dtype != "auto":
-            return revision, self._given_dtype
-        kept = [c.get(k) for c in (config, inner) for k in ("dtype", "torch_dtype")]
-        return revision, next((str(dtype) for dtype in kept if dtype in DTYPES), "float32")
-
-    @property
-    def _source(self) -> dict[str, Any]:
-        return {} if self._is_folder else {"revision": self._checkpoint[0]}
-
-    @cached_property
-    def _processor(self) -> Any:
-        from transformers import AutoProcessor
-
-        with self._loading():
-            processor = AutoProcessor.from_pretrained(self._name, **self._source)
-        if not getattr(processor, "chat_template", None):
-            raise InputError(
-                f"the model {self._name} has no chat template; choose an instruction-tuned model."
-            )
-        return processor
-
-    @cached_property
-    def _model(self) -> Any:
-        import torch
-        from transformers import AutoModelForImageTextToText
-
-        dtype = getattr(torch, self._checkpoint[1])
-        with self._loading():
-            model: Any = AutoModelForImageTextToText.from_pretrained(
-                self._name, dtype=dtype, **self._source
-            )
-            return model.to(self._device).eval()
-
-    @contextmanager
-    def _loading(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-            raise InputError(
-                f"the model {self._name} cannot be loaded ({error}); name one that "
-                "AutoModelForImageTextToText knows, and a device that is there."
-            ) from error
+        picture, image_tokens = _picture(question), 0
+        if picture is not None:
+            shape = _shape(picture)
+            if shape not in self._image_tokens:
+                chat = messages(question)
+                whole = self._inputs(picture, chat)["input_ids"].shape[1]
+                self._image_tokens[shape] = whole - self._text_tokens(self._render(chat))
+            image_tokens = self._image_tokens[shape]
+        texts = [self._render(chat) for chat in self._chats(question)]
+        return Usage(sum(image_tokens + self._text_tokens(text) for text in texts), 0, 0.0)
 
     @cached_property
     def _scorer(self) -> PromptScorer:
-        return PromptScorer(self._name, TOLERANCE[self._checkpoint[1]], self._batch_size)
-
-    @cached_property
-    def _device(self) -> torch.device:
-        import torch
-
-        if self._device_name != "auto":
-            return torch.device(self._device_name)
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        dtype = self._checkpoint.facts[1]
+        return PromptScorer(self._checkpoint.name, TOLERANCE[dtype], self._batch_size)
 
     # ---- prompts
 
-    def _render(self, chat: Messages) -> str:
-        text: str = self._processor.apply_chat_template(
-            chat, tokenize=False, add_generation_prompt=True
-        )
-        return text
+    def _chats(self, question: Question) -> list[Messages]:
+        return [messages(question, order) for order in orders_of(question, self._both_orders)]
 
-    def _inputs(self, picture: Picture, chat: Messages) -> dict[str, torch.Tensor]:
+    def _shaped(self, chat: Messages) -> Messages:
+        """The messages as the model's template takes them."""
+        return flat(chat) if self._checkpoint.sees == "description" else chat
+
+    def _render(self, chat: Messages) -> str:
+        try:
+            text: str = self._checkpoint.processor.apply_chat_template(
+                self._shaped(chat), tokenize=False, add_generation_prompt=True
+            )
+        except InputError:
+            raise
+        except Exception as error:  # templates are programs, which raise what they like
+            raise InputError(
+                f"the chat template of the model {self._checkpoint.name} refuses a message of the "
+                f"user ({type(error).__name__}: {error}); choose another model."
+            ) from error
+        return text + self._prefill
+
+    def _inputs(self, picture: Picture | None, chat: Messages) -> dict[str, torch.Tensor]:
         """All that the model takes for one prompt with its picture; tensors of batch size 1."""
         from PIL import Image
 
+        processor, text = self._checkpoint.processor, self._render(chat)
+        if picture is None:
+            start = processor.apply_chat_template(
+                self._shaped(chat), tokenize=True, add_generation_prompt=True, return_dict=True,
+                return_tensors="pt",
+            )  # fmt: skip
+            return self._begun(start, text)
         pixels = picture.pixels
         if self._longest_side is not None:
             pixels = shrink(pixels, self._longest_side)
         image: Any = {"type": "image", "image": Image.fromarray(pixels)}
         content: Any = chat[0]["content"]
         parts = [image if part["type"] == "image" else part for part in content]
-        inputs = self._processor.apply_chat_template(
+        inputs = processor.apply_chat_template(
             [{"role": "user", "content": parts}],
             tokenize=True,
             add_generation_prompt=True,
             return_dict=True,
             return_tensors="pt",
         )
-        return dict(inputs)
+        return self._begun(inputs, text)
+
+    def _begun(self, inputs: Any, text: str) -> dict[str, torch.Tensor]:
+        """The inputs of a prompt with the tokens of the prefill behind them."""
+        import torch
+
+        inputs = dict(inputs)
+        if not self._prefill:
+            return inputs
+        before = self._encode(text[: -len(self._prefill)])
+        after = self._encode(text)
+        if after[: len(before)] != before:
+            raise InputError(
+                f"judge.prefill: {self._prefill!r} does not follow the prompt of "
+                f"{self._checkpoint.name} in whole tokens; begin it with another letter."
+            )
+        shape = inputs["input_ids"].shape
+        added = torch.tensor([after[len(before) :]])
+        fill = {"input_ids": added, "attention_mask": torch.ones_like(added)}
+        return {
+            name: torch.cat([tensor, fill.get(name, torch.zeros_like(added)).to(tensor.dtype)], 1)
+            if tensor.shape == shape
+            else tensor
+            for name, tensor in inputs.items()
+        }
 
     def _encode(self, text: str) -> list[int]:
-        ids: list[int] = self._processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids: list[int] = self._checkpoint.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
     def _text_tokens(self, text: str) -> int:
@@ -321,12 +319,9 @@ class TransformersJudge:
     def _rate_group(self, questions: Sequence[Question]) -> list[Answer]:
         """Answers to questions of one picture, request and scale."""
         started = time.monotonic()
-        picture, scale = questions[0].picture, questions[0].scale
-        assert picture is not None
+        picture, scale = _picture(questions[0]), questions[0].scale
         asked = {
-            self._render(chat): chat
-            for question in questions
-            for chat in (messages(question, order) for order in self._orders)
+            self._render(chat): chat for question in questions for chat in self._chats(question)
         }
         tokens = self._tokens_of(scale, next(iter(asked)))
         said = dict(zip(asked, self._ask(picture, list(asked.values()), tokens), strict=True))
@@ -334,9 +329,10 @@ class TransformersJudge:
         answers = []
         for question in questions:
             parts: list[Answer] = []
-            for order in self._orders:
-                length, heard = said[self._render(messages(question, order))]
-                usage = Usage(length, 0, 0.0, seconds / len(self._orders))
+            texts = [self._render(chat) for chat in self._chats(question)]
+            for text in texts:
+                length, heard = said[text]
+                usage = Usage(length, 0, 0.0, seconds / len(texts))
                 parts.append(self._answer(scale, tokens, heard, usage))
             answers.append(averaged(parts))
         return answers
@@ -348,52 +344,30 @@ class TransformersJudge:
             return Failed(said.reason, usage)
         nothing = dict.fromkeys(tokens.contexts, np.full(len(tokens.vocabulary), -np.inf))
         probabilities = tokens.probabilities(nothing | said.tables)
-        text = self._processor.tokenizer.decode([said.likeliest])
-        return expected_answer(scale, probabilities, self._min_valid_mass, text, usage)
+        decode = self._checkpoint.tokenizer.decode
+        likely = {decode([token]): p for token, p in said.likeliest}
+        text = decode([said.likeliest[0][0]])
+        return expected_answer(scale, probabilities, self._min_valid_mass, text, usage, likely)
 
     def _ask(
-        self, picture: Picture, chats: Sequence[Messages], tokens: LabelTokens
+        self, picture: Picture | None, chats: Sequence[Messages], tokens: LabelTokens
     ) -> list[tuple[int, NextTokens | Failed]]:
         """The length in tokens of each prompt, and what the model would say after it."""
         inputs = self._inputs(picture, chats[0])
         prompts = self._prompts(chats, inputs["input_ids"][0].tolist())
         if prompts is None:
             return [self._ask(picture, [chat], tokens)[0] for chat in chats]
-        model = self._model  # loaded before its device is used, which may not be there
-        inputs = {name: tensor.to(self._device) for name, tensor in inputs.items()}
+        model = self._checkpoint.model  # before its device is used, which may not be there
+        inputs = {name: tensor.to(self._checkpoint.device) for name, tensor in inputs.items()}
         heard = self._scorer.score(model, prompts, inputs, tokens)
         return [(len(ids), said or TOO_LARGE) for ids, said in zip(prompts, heard, strict=True)]
+
+
+def _picture(question: Question) -> Picture | None:
+    """The picture, if it is shown itself."""
+    return question.picture if shows_picture(question) else None
 
 
 @lru_cache(maxsize=65536)
 def _shape(picture: Picture) -> tuple[int, ...]:
     return picture.pixels.shape
-
-
-def _folder_digest(folder: Path) -> str:
-    """SHA-256 of the names and contents of all files in a folder."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        with path.open("rb") as file:
-            digest.update(
-                f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\0".encode()
-            )
-    return digest.hexdigest()
-
-
-def _hub_config(name: str, revision: str | None) -> Path:
-    """The config.json of a model on the hub, from the local cache if it is there."""
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-
-    try:
-        cached = try_to_load_from_cache(name, "config.json", revision=revision)
-        return Path(
-            cached
-            if isinstance(cached, str)
-            else hf_hub_download(name, "config.json", revision=revision)
-        )
-    except Exception as error:  # a bad name, no network, no permission, no such revision
-        raise InputError(
-            f"there is no folder {name}, and the hub does not give a model of this name "
-            f"({type(error).__name__}); correct the name or the revision."
-        ) from error

@@ -105,11 +105,12 @@ class Lookup:
         look at it once for all of them."""
         unknown = self.answers.unknown.tolist()
         missing = [(k, self.questions[i]) for k, i in self.places.items() if unknown[i]]
-        return dict(sorted(missing, key=lambda pair: _picture(pair[1])))
+        return dict(sorted(missing, key=lambda pair: _neighbours(pair[1])))
 
 
-def _picture(question: Question) -> str:
-    return "" if question.picture is None else question.picture.digest
+def _neighbours(question: Question) -> str:
+    """What questions share whose prompts begin alike: what is shown, or the persona."""
+    return question.shown or f"statement {question.persona.name}"
 
 
 def look_up(judge: Judge, questions: Sequence[Question], store: Store) -> Lookup:

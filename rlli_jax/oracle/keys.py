@@ -6,7 +6,9 @@ A key is the SHA-256 of the canonical JSON of::
 
 J, P and S are SHA-256 digests of longer texts: the judge's name and parameters, the persona as the
 language model reads it, and the scale (name, labels, ends) with the general set-up that introduces
-it. D is the digest of the decoded pixels, or null. So a renamed or losslessly re-encoded file, a
+it, and with the form of the question where that is not the usual one. D is the digest of the
+decoded pixels, or of the description that a judge reads in their place, or null for a statement,
+which shows nothing. So a renamed or losslessly re-encoded file, a
 provider's name and a persona's name change nothing, while one pixel or one parameter does. How
 patiently a judge asks (timeouts, retries, concurrency, API key) is no part of its identity. A
 parameter that is null differs from one that is absent and from 0.
@@ -21,7 +23,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rlli_jax.errors import InputError
-from rlli_jax.judges import JSON, JudgeIdentity, Question, Scale
+from rlli_jax.judges import JSON, USUAL, Form, JudgeIdentity, Question, Scale
+from rlli_jax.judges.prompting import form_digest
 from rlli_jax.oracle.questions import Questions
 from rlli_jax.personas import Persona
 from rlli_jax.personas.prompts import general_setup, persona_text
@@ -89,9 +92,13 @@ def _refuse_secrets(judge: str, value: JSON) -> None:
             _refuse_secrets(judge, item)
 
 
-def scale_text(scale: Scale) -> str:
-    """What a key knows of the scale and of the text that introduces it, as canonical JSON."""
-    return canonical({**asdict(scale), "general_setup": general_setup(scale)})
+def scale_text(scale: Scale, form: Form = USUAL) -> str:
+    """What a key knows of the scale, of the text that introduces it and of how the question is
+    put, as canonical JSON."""
+    known = {**asdict(scale), "general_setup": general_setup(scale)}
+    if form != USUAL:  # else absent: earlier answers keep their keys
+        known["form"] = {**form._asdict(), "template": form_digest(form)}
+    return canonical(known)
 
 
 @dataclass(frozen=True)
@@ -117,7 +124,7 @@ class Keys:
         self._texts: dict[str, str] = {}  # digest -> text
         self.judge = self._digest(judge_text(identity))
         self._personas: dict[Persona, str] = {}
-        self._scales: dict[Scale, str] = {}
+        self._scales: dict[tuple[Scale, Form], str] = {}
 
     def _digest(self, text: str) -> str:
         digest = sha256(text)
@@ -129,10 +136,17 @@ class Keys:
             self._personas[persona] = self._digest(persona_text(persona))
         return self._personas[persona]
 
-    def _scale(self, scale: Scale) -> str:
-        if scale not in self._scales:
-            self._scales[scale] = self._digest(scale_text(scale))
-        return self._scales[scale]
+    def _scale(self, question: Question) -> str:
+        put = question.scale, question.form
+        if put not in self._scales:
+            self._scales[put] = self._digest(scale_text(*put))
+        return self._scales[put]
+
+    def _shown(self, question: Question) -> str | None:
+        """A digest of what there is to rate; the text of a description is kept."""
+        if question.description is not None:
+            return self._digest(question.description)
+        return question.shown or None
 
     def take_texts(self) -> dict[str, str]:
         """Digest -> text, for each digest that came up since the last call."""
@@ -144,17 +158,17 @@ class Keys:
         return Parts(
             judge=self.judge,
             persona=self._persona(question.persona),
-            picture=None if question.picture is None else question.picture.digest,
+            picture=self._shown(question),
             request=question.request,
             sample=question.sample,
-            scale=self._scale(question.scale),
+            scale=self._scale(question),
         )
 
     def of(self, questions: Sequence[Question]) -> list[bytes | None]:
-        """Their keys; None for a question without a picture, whose answer nobody keeps."""
+        """Their keys; None for a question that shows nothing, whose answer nobody keeps."""
         if isinstance(questions, Questions):
             return self._of_table(questions)
-        return [None if q.picture is None else self.parts(q).key() for q in questions]
+        return [None if q.shown is None else self.parts(q).key() for q in questions]
 
     def _of_table(self, questions: Questions) -> list[bytes | None]:
         """The same, fast for tables of millions.
@@ -163,7 +177,7 @@ class Keys:
         ends alike for all questions about a cell.
         """
         asked = questions[: len(questions.cells) * questions.samples]  # of the first persona
-        ends = [None if question.picture is None else self._end(question) for question in asked]
+        ends = [None if question.shown is None else self._end(question) for question in asked]
         keys: list[bytes | None] = []
         for persona in questions.personas:
             start = self._start(persona)
@@ -183,9 +197,8 @@ class Keys:
 
     def _end(self, question: Question) -> bytes:
         """The JSON from the picture on."""
-        picture = None if question.picture is None else question.picture.digest
         return (
-            f'{canonical(picture)},"request":{canonical(question.request)},'
-            f'"sample":{question.sample},"scale":"{self._scale(question.scale)}",'
+            f'{canonical(self._shown(question))},"request":{canonical(question.request)},'
+            f'"sample":{question.sample},"scale":"{self._scale(question)}",'
             f'"schema":{SCHEMA}}}'
         ).encode()

@@ -24,6 +24,7 @@ class Questions(Sequence[Question]):
     cells: tuple[tuple[str, str, Picture | None], ...]  # R * L: request, provider, picture
     scale: Scale
     samples: int
+    descriptions: tuple[str | None, ...] = ()  # R * L, for a judge that reads; else none
 
     def __repr__(self) -> str:
         return (
@@ -45,17 +46,24 @@ class Questions(Sequence[Question]):
             return [self[i] for i in range(len(self))[index]]
         place, sample = divmod(range(len(self))[index], self.samples)
         user, cell = divmod(place, len(self.cells))
-        return Question(self.personas[user], *self.cells[cell], self.scale, sample)
+        described = self.descriptions[cell] if self.descriptions else None
+        return Question(self.personas[user], *self.cells[cell], self.scale, sample, described)
 
     def __iter__(self) -> Iterator[Question]:
+        descriptions = self.descriptions or (None,) * len(self.cells)
         for persona in self.personas:
-            for request, provider, picture in self.cells:
+            for cell, description in zip(self.cells, descriptions, strict=True):
                 for sample in range(self.samples):
-                    yield Question(persona, request, provider, picture, self.scale, sample)
+                    yield Question(persona, *cell, self.scale, sample, description)
 
 
 def build_questions(
-    population: Population, catalog: Catalog, scale: Scale, samples: int = 1
+    population: Population,
+    catalog: Catalog,
+    scale: Scale,
+    samples: int = 1,
+    *,
+    described: bool = False,
 ) -> Questions:
     """Every question of a table, in the order of its cells [K, R, L, samples].
 
@@ -67,9 +75,11 @@ def build_questions(
         catalog: R requests, L providers and their pictures.
         scale: on which the judge rates.
         samples: how often each question is asked.
+        described: pictures are put into words, for a judge that only reads.
 
     Raises:
-        InputError: ``samples`` is below 1.
+        InputError: ``samples`` is below 1; or there is nothing to describe, no picture and no
+            caption.
     """
     if samples < 1:
         raise InputError(f"samples is {samples}; ask for at least one answer to each question.")
@@ -78,4 +88,13 @@ def build_questions(
         for r, request in enumerate(catalog.requests)
         for p, provider in enumerate(catalog.providers)
     )
-    return Questions(population.personas, cells, scale, samples)
+    if not described:
+        return Questions(population.personas, cells, scale, samples)
+    places = [(r, p) for r in range(len(catalog.requests)) for p in range(len(catalog.providers))]
+    descriptions = tuple(catalog.description(r, p) for r, p in places)
+    if not any(descriptions):
+        raise InputError(
+            "the judge reads descriptions, but the catalog has neither pictures nor captions; add "
+            "a column caption to the manifest, or pictures."
+        )
+    return Questions(population.personas, cells, scale, samples, descriptions)

@@ -49,7 +49,10 @@ def judge(llava):
 def fresh(llava, judge, **arguments):
     """A judge with a state of its own and the parts of one that is loaded."""
     other = TransformersJudge(llava, device="cpu", **{"min_valid_mass": 0.0, **arguments})
-    other._model, other._processor = judge._model, judge._processor
+    other._checkpoint.model, other._checkpoint.processor = (
+        judge._checkpoint.model,
+        judge._checkpoint.processor,
+    )
     return other
 
 
@@ -62,7 +65,7 @@ def spelled_out(judge, question, order=ORDERS[0]):
     def next_token(said):
         ids = torch.cat([inputs["input_ids"], torch.tensor([said], dtype=torch.long)], 1)
         with torch.inference_mode():
-            logits = judge._model(
+            logits = judge._checkpoint.model(
                 **{**inputs, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
             ).logits
         return logits[0, -1].double().softmax(-1).numpy()
@@ -173,7 +176,7 @@ def counting(model, seen, fail=lambda rows, shared: False, of=len):
 def test_a_picture_is_looked_at_once_for_all_personas(judge, llava, question):
     other, seen = fresh(llava, judge), []
     other.rate([question(0), question(1)])  # the check of shared prefixes
-    other._model = counting(judge._model, seen)
+    other._checkpoint.model = counting(judge._checkpoint.model, seen)
     other.rate([question(i, scale="good-poor") for i in range(20)])
     assert seen[0] == (1, False)
     assert all(shared for _, shared in seen[1:])
@@ -183,7 +186,7 @@ def test_a_picture_is_looked_at_once_for_all_personas(judge, llava, question):
 def test_behind_a_label_only_its_tokens_are_passed(judge, llava, question):
     other, widths = fresh(llava, judge), []
     other._scorer.shares = True
-    other._model = counting(judge._model, widths, of=lambda ids: ids.shape[1])
+    other._checkpoint.model = counting(judge._checkpoint.model, widths, of=lambda ids: ids.shape[1])
     other.rate([question(i, scale="adjectives") for i in range(4)])
     prefix, ending, *paths = (width for width, _ in widths)
     assert prefix > ending > 50
@@ -198,7 +201,7 @@ def test_only_spellings_that_are_likely_enough_are_followed(
     monkeypatch.setattr(prefix_cache, "NEGLIGIBLE", negligible)
     other, seen = fresh(llava, judge), []
     other._scorer.shares = True
-    other._model = counting(judge._model, seen)
+    other._checkpoint.model = counting(judge._checkpoint.model, seen)
     answers = other.rate([question(i) for i in range(4)])
     assert all(isinstance(answer, Rated) for answer in answers)
     paths = len(judge._tokens_of(named_scale("adjectives"), "").paths)
@@ -226,7 +229,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(judge, llava, question):
     expected = judge.rate(questions)
     other, seen = fresh(llava, judge), []
     other._scorer.shares = True
-    other._model = counting(judge._model, seen, lambda rows, shared: rows > 3)
+    other._checkpoint.model = counting(judge._checkpoint.model, seen, lambda rows, shared: rows > 3)
     answers = other.rate(questions)
     for a, b in zip(answers, expected, strict=True):
         assert a.rating == pytest.approx(b.rating, abs=1e-5)
@@ -240,7 +243,7 @@ def test_a_prompt_that_never_fits_fails(judge, llava, question):
     for shared in (True, False):
         other = fresh(llava, judge)
         other._scorer.shares = shared
-        other._model = counting(judge._model, [], lambda rows, shared: True)
+        other._checkpoint.model = counting(judge._checkpoint.model, [], lambda rows, shared: True)
         (one, two) = other.rate([question(0), question(1)])
         assert one == Failed("the device's memory is too small for one prompt")
         assert two == one
@@ -253,7 +256,7 @@ def test_other_errors_of_a_model_are_not_hidden(judge, llava, question):
     def broken(rows, shared):
         raise RuntimeError("a mistake")
 
-    other._model = counting(judge._model, [], broken)
+    other._checkpoint.model = counting(judge._checkpoint.model, [], broken)
     with pytest.raises(RuntimeError, match="a mistake"):
         other.rate([question(0), question(1)])
 
@@ -280,17 +283,20 @@ def test_a_model_without_a_cache_is_asked_whole_prompts(judge, llava, question):
     other = fresh(llava, judge)
 
     class NoCache:
-        config, generation_config = judge._model.config, judge._model.generation_config
+        config, generation_config = (
+            judge._checkpoint.model.config,
+            judge._checkpoint.model.generation_config,
+        )
 
         def __call__(self, *, input_ids, attention_mask, pixel_values, use_cache, logits_to_keep):
-            return judge._model(
+            return judge._checkpoint.model(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
                 pixel_values=pixel_values,
                 logits_to_keep=logits_to_keep,
             )
 
-    other._model = NoCache()
+    other._checkpoint.model = NoCache()
     with pytest.warns(RuntimeWarning, match="every prompt is passed whole"):
         answers = other.rate(questions)
     for a, b in zip(answers, judge.rate(questions), strict=True):
@@ -370,7 +376,7 @@ def qwen(tokenizer):
 
 def test_qwen_shares_prefixes_too(llava, qwen, question):
     judge = TransformersJudge(llava, device="cpu", min_valid_mass=0.0)
-    judge._model, judge._processor = qwen
+    judge._checkpoint.model, judge._checkpoint.processor = qwen
     questions = [question(i, p, "1-10") for i in range(3) for p in range(2)]
     inputs = judge._inputs(questions[0].picture, messages(questions[0]))
     assert int(inputs["image_grid_thw"].prod()) > 4
@@ -381,7 +387,7 @@ def test_qwen_shares_prefixes_too(llava, qwen, question):
     for ask, answer in zip(questions, answers, strict=True):
         assert answer.valid_mass > 0
         alone = TransformersJudge(llava, device="cpu", min_valid_mass=0.0)
-        alone._model, alone._processor = qwen
+        alone._checkpoint.model, alone._checkpoint.processor = qwen
         alone._scorer.shares = False
         (whole,) = alone.rate([ask])
         assert answer.rating == pytest.approx(whole.rating, abs=1e-4)
