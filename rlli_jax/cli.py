@@ -119,6 +119,38 @@ def judge(
 
 
 @app.command
+def examine(
+    config: Config,
+    overrides: Overrides = (),
+    /,
+    output: Output = None,
+) -> None:
+    """Examine the judge of a study: does it see, keep to the scale, and answer as the persona?
+
+    A few hundred questions, whose answers are stored like all others; rlli run asks them too,
+    before the table. DIR gets examination.json; runs/<name of the study>-examination if not given.
+
+    Example: rlli examine configs/smollm.yaml
+    """
+    _require("examine", config, overrides, ("selection", "market"))
+    from rich.console import Console
+
+    from rlli_jax.experiments import examination
+    from rlli_jax.experiments.study import directory_of, load_study
+
+    study: Any = load_study(config, overrides)
+    if study.judge is None:
+        raise InputError(f"{config} has no judge, so there is nobody to examine.")
+    run = directory_of(study)
+    path = output if output is not None else run.with_name(f"{run.name}-examination")
+    examination.examine_study(
+        study.population, study.catalog, study.judge, getattr(study.evaluation, "human", None),
+        Console(), path,
+    )  # fmt: skip
+    print(f"examination: {path / examination.FILE}")
+
+
+@app.command
 def train(
     config: Config,
     overrides: Overrides = (),

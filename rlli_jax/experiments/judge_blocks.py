@@ -2,7 +2,7 @@
 
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     Field,
@@ -11,18 +11,23 @@ from pydantic import (
     ValidationInfo,
     field_validator,
     model_serializer,
+    model_validator,
 )
 
 from rlli_jax.catalog import Catalog
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.yaml_blocks import Block, Positive, Whole, beside_file
 from rlli_jax.judges import Judge, PaidJudge, scale_of
+from rlli_jax.judges.examination import Check
+from rlli_jax.judges.prompting import Sees
 from rlli_jax.qoe.table import OnMissing
 
 if TYPE_CHECKING:  # pandas comes with it
     from rlli_jax.judges.recorded import RecordedJudge
 
-SHARED = {"model", "revision", "both_orders", "longest_side", "min_valid_mass"}
+SHARED = {
+    "model", "revision", "both_orders", "longest_side", "min_valid_mass", "sees", "prefill",
+}  # fmt: skip
 MOST_LABELS = 101  # of a language model's scale, which every prompt lists: 0-100
 
 
@@ -133,8 +138,22 @@ class BudgetBlock(Block):
     """In the currency of the prices."""
 
 
+class ExaminationBlock(Block):
+    """How many questions a judge is examined by: 40 a picture for steering and wording, 50 a
+    persona for the questionnaire. They are stored like all others."""
+
+    pictures: Annotated[Whole, Field(ge=3)] = 6
+    """Compared, of one to three requests; with each request a blank one."""
+    personas: Annotated[Whole, Field(ge=0)] = 12
+    """Drawn from published norms, each of whom answers the 50 IPIP markers; 0: none do."""
+    people: Annotated[Whole, Field(ge=0)] = 12
+    """Of population.questionnaire, of whom half of the answers is told and half asked; 0: none."""
+
+
 class LanguageModel(JudgeBlock):
     """What the language models share. Their answers are kept in a store and never paid twice."""
+
+    meant_nulls: ClassVar[tuple[str, ...]] = ("examination",)
 
     model: str
     """Name or folder of the model."""
@@ -146,6 +165,16 @@ class LanguageModel(JudgeBlock):
     """Average over labels from worst to best and from best to worst."""
     longest_side: Positive | None = None
     """Pixels; larger pictures are scaled down to it."""
+    sees: Sees = "picture"
+    """picture; or description, for models that only read: a manifest's captions, or the pictures'
+    measured features in words."""
+    prefill: str = ""
+    """How the answer begins, such as "Rating:"; the labels are scored behind it. Of a server it is
+    found out whether it goes on from there."""
+    require: tuple[Check, ...] = ("sight", "scale")
+    """Checks that the judge must not fail before its table is asked; none: ask whatever it does."""
+    examination: ExaminationBlock | None = ExaminationBlock()
+    """How thoroughly it is examined before the table is asked; null: not at all."""
     min_valid_mass: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Least probability on the labels; an answer with less is invalid."""
     store: str | None = None
@@ -154,6 +183,24 @@ class LanguageModel(JudgeBlock):
     """The most that one command may use up."""
     on_missing: OnMissing = "raise"
     """What a question without an answer does: raise an error, mask the choice out, or impute."""
+
+    @model_serializer(mode="wrap")
+    def _with_nulls(
+        self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        """Keep the nulls that mean something, which a dump without nulls would turn into the
+        defaults."""
+        meant = [name for name in self.meant_nulls if getattr(self, name) is None]
+        return handler(self) | (dict.fromkeys(meant) if info.exclude_none else {})
+
+    @model_validator(mode="after")
+    def _examined(self) -> Self:
+        if self.examination is None and self.require:
+            raise ValueError(
+                f"require: {self.require[0]} is required, but examination is null; set require to "
+                "[] as well"
+            )
+        return self
 
     @property
     def draws(self) -> bool:
@@ -216,6 +263,8 @@ class Transformers(LanguageModel):
 class OpenAI(LanguageModel):
     """A model behind an OpenAI-compatible server; the key comes from the environment."""
 
+    meant_nulls = ("examination", "temperature", "max_tokens")
+
     kind: Literal["openai"]
     """Which form of this block it is."""
     base_url: str | None = None
@@ -251,15 +300,6 @@ class OpenAI(LanguageModel):
     """Seconds."""
     retries: Annotated[int, Field(ge=0)] = 6
     """Further tries after a failure that may pass."""
-
-    @model_serializer(mode="wrap")
-    def _with_nulls(
-        self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
-    ) -> dict[str, Any]:
-        """Keep the nulls that mean something, which a dump without nulls would turn into the
-        defaults."""
-        meant = [name for name in ("temperature", "max_tokens") if getattr(self, name) is None]
-        return handler(self) | (dict.fromkeys(meant) if info.exclude_none else {})
 
     @property
     def draws(self) -> bool:

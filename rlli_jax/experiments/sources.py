@@ -13,10 +13,17 @@ from rich.console import Console
 
 from rlli_jax.catalog import Catalog
 from rlli_jax.errors import InputError, listed
-from rlli_jax.experiments.judge_blocks import AnyJudge, LanguageModel, Recorded, RecordedScores
+from rlli_jax.experiments.examination import examine_judge
+from rlli_jax.experiments.judge_blocks import (
+    AnyJudge,
+    LanguageModel,
+    Psychometric,
+    Recorded,
+    RecordedScores,
+)
 from rlli_jax.experiments.yaml_blocks import Block, Positive, Whole, beside_file, exactly_one
 from rlli_jax.judges import Answer, Judge, Scale, scale_of
-from rlli_jax.oracle import Budget, Questions, ask, build_questions, open_store
+from rlli_jax.oracle import Asker, Budget, Questions, ask, build_questions, open_store
 from rlli_jax.personas import Population, Wording
 from rlli_jax.personas.population import trait_range
 from rlli_jax.personas.questionnaire import population_from_answers
@@ -127,10 +134,13 @@ class Inquiry:
     catalog: Catalog
     scale: Scale
     samples: int
+    described: bool = False  # the judge reads
 
     def questions(self) -> Questions:
         """All questions, in the order of the table [K, R, L, S]."""
-        return build_questions(self.population, self.catalog, self.scale, self.samples)
+        return build_questions(
+            self.population, self.catalog, self.scale, self.samples, described=self.described
+        )
 
     def table(self, answers: Sequence[Answer], on_missing: OnMissing = "mask") -> QoETable:
         """Lay down the answers to :meth:`questions`."""
@@ -191,7 +201,9 @@ def inquire(population: PopulationBlock | None, catalog: CatalogBlock, judge: An
         return replace(inquiry, population=join(inquiry.population, population.load()))
     assert population is not None  # checked by the config
     people = population.load()
-    return Inquiry(judge.make(pictures), people, pictures, scale_of(judge.scale), judge.times)
+    described = isinstance(judge, LanguageModel) and judge.sees == "description"
+    scale = scale_of(judge.scale)
+    return Inquiry(judge.make(pictures), people, pictures, scale, judge.times, described)
 
 
 def asked_once(block: LanguageModel) -> str:
@@ -207,25 +219,41 @@ def judged(
     catalog: CatalogBlock,
     judge: AnyJudge,
     console: Console | None = None,
+    *,
+    path: Path | None = None,
+    human: RecordedScores | None = None,
 ) -> tuple[Inquiry, QoETable]:
-    """Ask the judge everything and lay the answers down as a table.
+    """Examine the judge, ask it everything and lay the answers down as a table.
 
     With ``on_missing: impute`` holes stay holes: imputing is learning from other answers, and
     waits until some are set aside.
 
+    Args:
+        path: of the run directory, where the examination is kept; without one the stand-in, of
+            which nothing is required, is not examined.
+        human: people's scores of the pictures, if there are any.
+
     Raises:
-        InputError: anything that is wrong with the files that the blocks name.
+        InputError: anything that is wrong with the files that the blocks name; or the judge fails
+            what ``judge.require`` names.
     """
     inquiry = inquire(population, catalog, judge)
     on_missing: OnMissing = "mask" if judge.on_missing == "impute" else judge.on_missing
+    console = console or Console(stderr=True)
     if not isinstance(judge, LanguageModel):
+        if path is not None and isinstance(judge, Psychometric):
+            examine_judge(inquiry, judge, population, human, Asker(inquiry.judge), console, path)
         answers = ask(inquiry.judge, inquiry.questions())
         return inquiry, inquiry.table(answers, on_missing)
-    console = console or Console(stderr=True)
+    questions = inquiry.questions()  # refuses what cannot be asked before anything is
     tell = partial(console.print, highlight=False, markup=False)
     if inquiry.samples < judge.samples:
         tell(asked_once(judge))
     with closing(open_store(judge.store, message=tell)) as store:
-        budget = Budget(**judge.budget.model_dump())
-        answers = ask(inquiry.judge, inquiry.questions(), store, budget=budget, console=console)
+        asker = Asker(inquiry.judge, store, Budget(**judge.budget.model_dump()), console)
+        if judge.examination is not None:
+            examine_judge(
+                inquiry, judge, population, human, asker, console, path, require=judge.require
+            )
+        answers = asker(questions)
     return inquiry, inquiry.table(answers, on_missing)

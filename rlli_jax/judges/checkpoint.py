@@ -104,13 +104,13 @@ class Checkpoint:
         kept = [c.get(k) for c in (config, inner) for k in ("dtype", "torch_dtype")]
         return revision, chosen or next((str(d) for d in kept if d in DTYPES), "float32")
 
-    def _require(self, takes_pictures: bool) -> None:
+    def _require(self, takes_pictures: bool | None) -> None:
         if takes_pictures and self.sees == "description":
             raise InputError(
                 f"the model {self.name} takes pictures, but is to read descriptions; set "
                 "judge.sees to picture, or name a text model."
             )
-        if not takes_pictures and self.sees == "picture":
+        if takes_pictures is False and self.sees == "picture":
             raise InputError(
                 f"the model {self.name} takes text only, but is to see pictures; set judge.sees "
                 "to description, or name a vision-language model."
@@ -196,10 +196,14 @@ def _packaged() -> Path:
     )
 
 
-def _takes_pictures(config: dict[str, Any]) -> bool:
+def _takes_pictures(config: dict[str, Any]) -> bool | None:
+    """None where transformers does not know the kind of model."""
     from transformers.models.auto import modeling_auto
 
-    return config.get("model_type") in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    kind = config.get("model_type")
+    if kind in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        return True
+    return False if kind in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES else None
 
 
 def _file_digest(path: Path) -> str:

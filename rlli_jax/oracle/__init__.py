@@ -17,12 +17,13 @@ A judge that costs something is asked through a store, which keeps every answer:
     answers = ask(judge, questions, store, budget=Budget(money=5.0), console=Console())
 """
 
-from rlli_jax.oracle.asking import Plan, ask, plan
+from rlli_jax.oracle.asking import Asker, Plan, ask, plan
 from rlli_jax.oracle.budget import Budget
 from rlli_jax.oracle.questions import Questions, build_questions
 from rlli_jax.oracle.store import Store, open_store
 
 __all__ = [
+    "Asker",
     "Budget",
     "Plan",
     "Questions",

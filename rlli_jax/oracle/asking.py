@@ -177,6 +177,7 @@ def ask(
     *,
     budget: Budget | None = None,
     console: Console | None = None,
+    tally: Tally | None = None,
 ) -> Sequence[Answer]:
     """One answer to each question, in order; equal questions are asked once.
 
@@ -187,6 +188,7 @@ def ask(
             everything in one call and keeps nothing.
         budget: what this call may use up; the rest is answered Failed("not asked: ...").
         console: shows a progress bar and a summary.
+        tally: counts what is used up, in place of ``budget``, for the caller to read.
 
     Raises:
         InputError: the store cannot be used (answers that it does not take any more are kept in a
@@ -204,7 +206,7 @@ def ask(
         if console is not None:
             console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    tally = Tally(budget or Budget())
+    tally = tally or Tally(budget or Budget())
     if missing:
         name = judge.identity.name
         with progress(console, name, len(missing), tally) as advance:
@@ -220,6 +222,31 @@ def ask(
     return answers.take(
         [i if key is None else found.places[key] for i, key in enumerate(found.key_of)]
     )
+
+
+class Asker:
+    """Asks several times within one budget; called with questions, it gives their answers.
+
+    Args:
+        judge, store, budget, console: as of :func:`ask`.
+    """
+
+    def __init__(
+        self,
+        judge: Judge,
+        store: Store | None = None,
+        budget: Budget | None = None,
+        console: Console | None = None,
+    ) -> None:
+        self._judge, self._store, self._console = judge, store, console
+        self._left = budget or Budget()
+
+    def __call__(self, questions: Sequence[Question]) -> Sequence[Answer]:
+        """See :func:`ask`."""
+        tally = Tally(self._left)
+        given = ask(self._judge, questions, self._store, console=self._console, tally=tally)
+        self._left = tally.left
+        return given
 
 
 def _rate(judge: Judge, questions: Sequence[Question]) -> list[Answer]:

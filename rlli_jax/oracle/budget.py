@@ -112,6 +112,13 @@ class Tally:
                 self.stopped = f"{GIVE_UP} questions failed one after another ({answer.reason})"
 
     @property
+    def left(self) -> Budget:
+        """What a next call may use up."""
+        spent = {"questions": self.asked, "tokens": self.tokens, "money": self.cost}
+        limits = vars(self.budget).items()
+        return Budget(**{n: None if m is None else max(0, m - spent[n]) for n, m in limits})
+
+    @property
     def rate(self) -> float:
         """Questions asked in a second."""
         return self.asked / max(time.perf_counter() - self.started, 1e-9)

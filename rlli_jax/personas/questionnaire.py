@@ -52,18 +52,10 @@ def score(answers: np.ndarray, key: Key, max_missing: float = MISSING) -> np.nda
     return traits
 
 
-def population_from_answers(
-    path: str | PathLike[str], *, max_missing: float = MISSING
-) -> Population:
-    """Read a table with a person a row and a column for each of the 50 items.
+def read_answers(path: str | PathLike[str]) -> tuple[list[str], np.ndarray]:
+    """Names [K] and answers [K, 50] from 1 to 5, NaN for none, of a table with a person a row.
 
-    A column ``name`` or ``user`` names the people; without one they are "User 1", "User 2", ...
-    in the order of the rows.
-
-    Raises:
-        InputError: the file cannot be read, lacks an item, repeats a name, holds an answer that
-            is not 1 to 5 (0 or blank for none), or somebody left out more than the share
-            ``max_missing`` of the items of a trait.
+    Its columns are as of :func:`population_from_answers`, which says what is refused.
     """
     from rlli_jax.tabular import column_names, read_table
 
@@ -87,6 +79,24 @@ def population_from_answers(
         )
     column = table.find("name", "user")
     names = table.names(column) if column else [f"User {row}" for row in table.frame.index.tolist()]
+    return names, answers
+
+
+def population_from_answers(
+    path: str | PathLike[str], *, max_missing: float = MISSING
+) -> Population:
+    """Read a table with a person a row and a column for each of the 50 items.
+
+    A column ``name`` or ``user`` names the people; without one they are "User 1", "User 2", ...
+    in the order of the rows.
+
+    Raises:
+        InputError: the file cannot be read, lacks an item, repeats a name, holds an answer that
+            is not 1 to 5 (0 or blank for none), or somebody left out more than the share
+            ``max_missing`` of the items of a trait.
+    """
+    key = ipip50()
+    names, answers = read_answers(path)
     traits = score(answers, key, max_missing)
     short = [name for name, vector in zip(names, traits, strict=True) if np.isnan(vector).any()]
     if short:

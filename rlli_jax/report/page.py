@@ -12,7 +12,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from rlli_jax.files import write_bytes, write_text
-from rlli_jax.report import calibration, figures, reliability
+from rlli_jax.report import calibration, examination, figures, reliability
 from rlli_jax.report.data import Policy, Run, Thumbnail, load_run
 from rlli_jax.report.findings import findings, share
 from rlli_jax.report.labels import (
@@ -74,6 +74,9 @@ def page_html(run: Run, plates: list[figures.Plate]) -> str:
             human=_human_rows(run),
             reliability=reliability.load(run),
             calibration=calibration.load(run),
+            examination=examination.load(run.path),
+            yardstick=examination.YARDSTICK,
+            not_examined=examination.note(run.path, run.config),
             holes=int((~run.test.valid).sum()),
             command=again(run.path),
         )

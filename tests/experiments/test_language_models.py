@@ -44,7 +44,13 @@ def study(tmp_path):
         blocks = {
             "catalog": {"folder": "pictures"},
             "population": {"csv": "users.csv"},
-            "judge": {"scale": "adjectives", "store": "answers.sqlite", **judge},
+            "judge": {
+                "scale": "adjectives",
+                "store": "answers.sqlite",
+                "examination": None,
+                "require": [],
+                **judge,
+            },
             "table": {},
             "policies": {"Random": {"learner": "random"}},
         }

@@ -153,7 +153,7 @@ def _users(config: MarketConfig, path: Path, fleet: Fleet, console: Console) -> 
     if not (path / "table.npz").exists():
         assert config.catalog is not None
         assert config.judge is not None
-        inquiry, table = judged(config.population, config.catalog, config.judge, console)
+        inquiry, table = judged(config.population, config.catalog, config.judge, console, path=path)
         if config.judge.on_missing == "impute":
             table = table.imputed()
         inquiry.population.select(table.users).to_csv(path / "population.csv")

@@ -28,7 +28,7 @@ def judge(config: StudyConfig, path: Path, console: Console) -> Problem:
     # A language model has a progress bar of its own.
     paid = isinstance(config.judge, LanguageModel)
     with nullcontext() if paid else console.status("asking the judge"):
-        problem = build_problem(config, console)
+        problem = build_problem(config, console, path)
     problem.population.to_csv(path / "population.csv")
     _write_thumbnails(problem.catalog, path / "pictures")
     write_json(path / "references.json", problem.worth.references())

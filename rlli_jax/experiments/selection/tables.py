@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,13 +62,20 @@ class Calibrated:
         }
 
 
-def build_problem(config: StudyConfig, console: Console | None = None) -> Problem:
+def build_problem(
+    config: StudyConfig, console: Console | None = None, path: Path | None = None
+) -> Problem:
     """Ask the judge everything and lay the answers down as tables.
+
+    ``path`` is the run directory, where the examination of the judge is kept.
 
     Raises:
         InputError: anything that is wrong with the files that the config names.
     """
-    inquiry, table = judged(config.population, config.catalog, config.judge, console)
+    inquiry, table = judged(
+        config.population, config.catalog, config.judge, console,
+        path=path, human=config.evaluation.human,
+    )  # fmt: skip
     given = _rated_in_both_parts(config.table, table)
     if config.judge.on_missing == "impute":
         given = impute(config.table, given)

@@ -1,0 +1,199 @@
+"""A judge is examined before its table is asked, and what is found is kept and shown.
+
+``examination.json`` of a run directory holds one finding for each check, see
+:class:`rlli_jax.judges.examination.Finding`. The answers are in the judge's store like all others,
+so that a second examination asks nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from rlli_jax.errors import InputError
+from rlli_jax.experiments.judge_blocks import (
+    AnyJudge,
+    ExaminationBlock,
+    LanguageModel,
+    Psychometric,
+    RecordedScores,
+)
+from rlli_jax.files import write_text
+from rlli_jax.judges.examination import Finding
+from rlli_jax.oracle import Asker, Budget, open_store
+
+if TYPE_CHECKING:
+    from rlli_jax.experiments.sources import Inquiry, PopulationBlock
+    from rlli_jax.judges.examination.examine import Setting
+
+FILE = "examination.json"
+MARKS = {"pass": "green", "weak": "yellow", "fail": "bold red", "not applicable": "dim"}
+
+
+def setting_of(
+    inquiry: Inquiry,
+    judge: AnyJudge,
+    population: PopulationBlock | None,
+    human: RecordedScores | None,
+    *,
+    require: Sequence[Any] = (),
+) -> Setting:
+    """What the judge of a study is examined by."""
+    from rlli_jax.judges.examination.examine import Setting
+
+    wording = inquiry.population.personas[0].wording
+    scores = {} if human is None else _human_scores(human, inquiry)
+    if isinstance(judge, Psychometric):
+        return Setting(
+            inquiry.catalog, inquiry.scale, in_words=False, draws=judge.noise > 0, wording=wording,
+            human=scores,
+        )  # fmt: skip
+    assert isinstance(judge, LanguageModel)
+    block = judge.examination or ExaminationBlock()
+    return Setting(
+        inquiry.catalog, inquiry.scale, in_words=True, draws=judge.draws, wording=wording,
+        sees=judge.sees, both_orders=judge.both_orders, prefill=judge.prefill,
+        min_valid_mass=judge.min_valid_mass, pictures=block.pictures, personas=block.personas,
+        require=tuple(require), answers=_answers(population, block.people), human=scores,
+    )  # fmt: skip
+
+
+def _human_scores(block: RecordedScores, inquiry: Inquiry) -> Mapping[tuple[str, str], float]:
+    """(request, provider) -> mean score, of the pictures that people scored."""
+    from rlli_jax.experiments.sources import recorded
+    from rlli_jax.oracle import ask
+
+    people = recorded(block, inquiry.catalog)
+    table = people.table(ask(people.judge, people.questions()))
+    scores = np.where(table.legal, table.mean, np.nan)  # [people, R, L]
+    return {
+        (request, provider): float(np.nanmean(scores[:, r, p]))
+        for r, request in enumerate(table.requests)
+        for p, provider in enumerate(table.providers)
+        if not np.isnan(scores[:, r, p]).all()
+    }
+
+
+def _answers(population: PopulationBlock | None, count: int) -> np.ndarray | None:
+    """[people, 50] of the first people whose answers to the questionnaire have no gap."""
+    if population is None or population.questionnaire is None or not count:
+        return None
+    from rlli_jax.personas.questionnaire import read_answers
+
+    _, answers = read_answers(population.questionnaire)
+    whole = answers[~np.isnan(answers).any(1)]
+    return whole[np.random.default_rng(0).permutation(len(whole))[:count]]
+
+
+def examine_judge(
+    inquiry: Inquiry,
+    judge: AnyJudge,
+    population: PopulationBlock | None,
+    human: RecordedScores | None,
+    ask: Asker,
+    console: Console,
+    path: Path | None,
+    *,
+    require: Sequence[Any] = (),
+) -> list[Finding]:
+    """Examine the judge; write what is found into the run directory ``path``, and show it.
+
+    Raises:
+        InputError: a check of ``require`` failed, after everything is written and shown.
+    """
+    from rlli_jax.judges.examination.examine import examine
+
+    findings = examine(ask, setting_of(inquiry, judge, population, human, require=require))
+    if path is not None:
+        text = json.dumps(summary(findings, inquiry), indent=2, ensure_ascii=False)
+        write_text(path / FILE, f"{text}\n")
+    show(findings, console)
+    failed = [f for f in findings if f.check in require and f.outcome == "fail"]
+    if failed:
+        first = failed[0]
+        rest = [check for check in require if check != first.check]
+        raise InputError(
+            f"the judge fails the check {first.check!r} ({first.says}), so its table was not "
+            f"asked; change the judge, or set judge.require to [{', '.join(rest)}] to go on all "
+            "the same."
+        )
+    return findings
+
+
+def summary(findings: Sequence[Finding], inquiry: Inquiry) -> dict[str, Any]:
+    """As ``examination.json`` holds it."""
+    return {
+        "judge": inquiry.judge.identity.describe(),
+        "stand_in": inquiry.judge.identity.stand_in,
+        "wording": inquiry.population.personas[0].wording,
+        "findings": [finding.summary() for finding in findings],
+    }
+
+
+def show(findings: Sequence[Finding], console: Console) -> None:
+    """The findings as a table for people."""
+    table = Table("check", "verdict", "measured", "95 % interval", "what it says")
+    for finding in findings:
+        table.add_row(
+            finding.check,
+            f"[{MARKS[finding.outcome]}]{finding.outcome}[/]",
+            "" if finding.estimate is None else f"{finding.estimate:.3g}",
+            ""
+            if finding.low is None or finding.high is None or not np.isfinite(finding.low)
+            else f"{finding.low:.2f} to {finding.high:.2f} ({finding.over})",
+            _plain(finding.says),
+        )
+    console.print(table)
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """What a run directory knows of its judge's examination; None if it was not examined."""
+    file = path / FILE
+    if not file.exists():
+        return None
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found
+
+
+def examine_study(
+    population: PopulationBlock | None,
+    catalog: Any,
+    judge: AnyJudge,
+    human: RecordedScores | None,
+    console: Console,
+    path: Path,
+) -> list[Finding]:
+    """Examine the judge of a study and nothing else; nothing is required of it.
+
+    Raises:
+        InputError: the judge replays recorded scores, so nobody can be asked.
+    """
+    from rlli_jax.experiments.sources import inquire
+
+    if isinstance(judge, RecordedScores):
+        raise InputError(
+            "judge.kind: recorded scores are not asked, so they cannot be examined; rlli run shows "
+            "their reliability."
+        )
+    inquiry = inquire(population, catalog, judge)
+    if not isinstance(judge, LanguageModel):
+        ask = Asker(inquiry.judge)
+        return examine_judge(inquiry, judge, population, human, ask, console, path)
+    tell = partial(console.print, highlight=False, markup=False)
+    with closing(open_store(judge.store, message=tell)) as store:
+        ask = Asker(inquiry.judge, store, Budget(**judge.budget.model_dump()), console)
+        return examine_judge(inquiry, judge, population, human, ask, console, path)

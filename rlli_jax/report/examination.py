@@ -1,0 +1,111 @@
+"""Whether the judge can be believed: ``examination.json`` of a run directory, in words."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlli_jax.report.data import read, read_json
+from rlli_jax.report.labels import number
+
+FILE = "examination.json"
+
+ABOUT = {
+    "sight": "Do pictures change the answer?",
+    "scale": "Does it answer with the labels?",
+    "order": "Is the answer the same in other words and label orders?",
+    "quality": "Does it like what people like?",
+    "persona": "Does it answer a questionnaire as the persona?",
+    "prediction": "Told half of a person's answers, does it know the rest?",
+    "steering": "Do traits change which pictures are liked?",
+}
+NO_CLAIM = (
+    "As a persona this judge {0}. What was learned here is about pictures and not about people: "
+    "differences between users are differences between prompts."
+)
+NOT_EXAMINED = (
+    "This judge was not examined: whether it sees, follows the scale and answers as the persona is "
+    "not known."
+)
+YARDSTICK = (
+    "Convergent r",
+    "Alpha",
+    "Alpha of people",
+    "Mean",
+    "Mean of people",
+    "SD",
+    "SD of people",
+)
+KEYS = ("convergent", "alpha", "alpha of people", "mean", "mean of people", "sd", "sd of people")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One line of the table."""
+
+    check: str
+    about: str
+    outcome: str
+    measured: str
+    interval: str
+    threshold: str
+    says: str
+
+
+@dataclass(frozen=True)
+class ExaminationView:
+    """The section of the report, ready to print."""
+
+    verdicts: list[Verdict]
+    claim: str  # what may not be claimed; empty if nothing
+    personas: int
+    traits: list[tuple[str, list[str]]]  # trait, its figures in the order of YARDSTICK
+
+
+def load(path: Path) -> ExaminationView | None:
+    """What the run directory says; None where it says nothing."""
+    file = path / FILE
+    return read(file, _view) if file.exists() else None
+
+
+def note(path: Path, config: str) -> str:
+    """A sentence where a language model was believed without an examination; else empty."""
+    judge = (yaml.safe_load(config) or {}).get("judge") or {}
+    asked = judge.get("kind") in ("transformers", "openai")
+    return NOT_EXAMINED if asked and not (path / FILE).exists() else ""
+
+
+def _view(file: Path) -> ExaminationView:
+    found = read_json(file)
+    findings = {finding["check"]: finding for finding in found["findings"]}
+    persona = findings["persona"]
+    claim = ""
+    if not found["stand_in"] and persona["outcome"] != "pass":
+        word = {"fail": "fails", "weak": "is weak"}.get(persona["outcome"], "was not examined")
+        claim = NO_CLAIM.format(word)
+    measures = persona["measures"]
+    traits = [
+        (trait, [_figure(measures[key][i]) for key in KEYS])
+        for i, trait in enumerate(measures.get("traits", []))
+    ]
+    verdicts = [_verdict(finding) for finding in findings.values()]
+    return ExaminationView(verdicts, claim, int(measures.get("personas", 0)), traits)
+
+
+def _verdict(finding: dict[str, Any]) -> Verdict:
+    low, high = finding["low"], finding["high"]
+    interval = "" if low is None or high is None else f"{_figure(low)} to {_figure(high)}"
+    if interval and finding["over"]:
+        interval += f", over {finding['over']}"
+    measured = "" if finding["estimate"] is None else _figure(finding["estimate"])
+    if measured:
+        measured += f" ({finding['what']})"
+    return Verdict(
+        finding["check"], ABOUT[finding["check"]], finding["outcome"], measured, interval,
+        finding["threshold"], finding["says"],
+    )  # fmt: skip
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else number(value, 3 if abs(value) < 0.1 else 2)
