@@ -38,6 +38,7 @@ from rlli_jax.judges.scoring import (
     averaged,
     expected_answer,
     folded,
+    likely_tokens,
     listed_probabilities,
     spaced,
     text_answer,
@@ -235,7 +236,9 @@ class Completions:
         if said.reasoned and not said.answer.strip():
             return Invalid(self._cut_off("in its reasoning", f", or {NO_REASONING}"), raw, usage)
         if self.scoring == "text":
-            answer = text_answer(scale, said.answer, usage)
+            # Some servers repeat the beginning that they went on from.
+            text = said.answer.removeprefix(self.prefill)
+            answer = text_answer(scale, text, usage)
             cut_off = said.cut_off and (isinstance(answer, Invalid) or said.may_go_on(scale))
             return Invalid(self._cut_off(), raw, usage) if cut_off else replace(answer, raw=raw)
         if not said.logprobs:
@@ -251,8 +254,9 @@ class Completions:
             )
         listed = listed_probabilities(scale, said.logprobs[start:], not said.cut_off)
         rated = expected_answer(
-            scale, listed.probabilities, self.min_valid_mass, said.answer[:RAW_LIMIT], usage
-        )
+            scale, listed.probabilities, self.min_valid_mass, said.answer[:RAW_LIMIT], usage,
+            likely_tokens(said.logprobs[start]),
+        )  # fmt: skip
         unclear = listed.unclear(scale)
         if not unclear:
             return rated

@@ -119,6 +119,38 @@ class OpenAIJudge:
         return status, reply
 
     @cached_property
+    def prefill_fault(self) -> str:
+        """Why the server does not go on from the answer's beginning; empty if it does.
+
+        The tokens of three prompts tell: where the last message stays open, the beginning adds its
+        own tokens, and twice the beginning adds them twice; where it is closed, the end of one
+        message and the start of another come on top.
+        """
+        if not self.given.prefill:
+            return ""
+        once, lengths = self.given.prefill.strip(), list[int]()
+        for beginning in ("", once, f"{once} {once}"):
+            completions = replace(self.given, prefill=beginning, scoring="text")
+            try:
+                status, reply = self._probe(completions)
+            except InputError as error:
+                return str(error).removeprefix("openai judge: ").removesuffix(".")
+            if status != 200:
+                reason = self._server.explained(status, refused(status, reply).reason)
+                return f"asked to go on from judge.prefill, {reason}"
+            length = (reply.get("usage") or {}).get("prompt_tokens")
+            if not isinstance(length, int):
+                return "the server counts no tokens, so nobody knows whether it takes a prefill"
+            lengths.append(length)
+        first, second = lengths[1] - lengths[0], lengths[2] - lengths[1]
+        if second < 1 or first - second > 1:
+            return (
+                "the server closes the message that judge.prefill begins, and starts another; "
+                "remove judge.prefill"
+            )
+        return ""
+
+    @cached_property
     def identity(self) -> JudgeIdentity:
         """The model and how it is asked; neither the server nor the key."""
         return JudgeIdentity("openai", self.completions.parameters())
@@ -144,6 +176,10 @@ class OpenAIJudge:
                 begin = question.request if shown else question.persona.name
                 places.append((shown, begin, i))
         asked = [i for *_, i in sorted(places)]
+        if asked and self.prefill_fault:
+            for i in asked:
+                answers[i] = Failed(self.prefill_fault, Usage(0, 0, 0.0, 0.0))
+            return answers
         run = _Run(self._limits.concurrency)
         with ThreadPoolExecutor(self._limits.concurrency, "openai-judge") as pool:
             try:

@@ -26,6 +26,7 @@ from rlli_jax.errors import InputError
 from rlli_jax.judges import Answer, Failed, Invalid, Rated, Scale, Usage
 
 MIN_VALID_MASS = 0.5
+LISTED = 8  # of the likeliest first tokens that are no labels
 ALL_BUT_ALL = 0.9  # with more on the labels, what else was likely does not matter
 
 # How far a rating may be moved by what a server's lists leave open, as a part of the scale.
@@ -332,6 +333,12 @@ def listed_probabilities(
     if positions:
         count(0, "", 1.0, None)
     return Listed(result, tuple(unsettled), tuple(begun))
+
+
+def likely_tokens(position: Mapping[str, Any]) -> dict[str, float]:
+    """The likeliest tokens of one position of ``logprobs.content``: text -> probability."""
+    listed = sorted(position["top_logprobs"], key=lambda entry: -entry["logprob"])[:LISTED]
+    return {spaced(entry["token"]): _probability(entry) for entry in listed}
 
 
 def _probability(entry: Mapping[str, Any]) -> float:

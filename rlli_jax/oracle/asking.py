@@ -45,6 +45,7 @@ from rlli_jax.oracle.store import Row, Store, Waiting
 from rlli_jax.qoe.answers import Answers
 
 FIRST_BATCH = 32
+LARGEST_GROUP = 64  # questions about one picture that a batch does not divide
 BATCH_SECONDS = 2.0  # what a batch should take: little is lost with it, little time goes to commits
 LEASE_SECONDS = 60.0  # renewed four times as often; a dead process's questions come back after it
 POLL_SECONDS = 0.25  # how often to look for what other processes have asked
@@ -288,7 +289,8 @@ def _ask_missing(
             allowed = tally.allowed(expected)
             if tally.stopped:
                 break
-            window = [pending.popleft() for _ in range(min(size, allowed, len(pending)))]
+            count = _whole_groups(pending, missing, size, allowed)
+            window = [pending.popleft() for _ in range(count)]
             claimed = store.claim(owner, window, LEASE_SECONDS)
             found = store.lookup([key for key in window if key not in claimed])
             answers |= found
@@ -319,6 +321,23 @@ def _ask_missing(
                 time.sleep(POLL_SECONDS)
                 elsewhere = 0
     return answers | {key: Failed(f"not asked: {tally.stopped}") for key in pending}
+
+
+def _whole_groups(
+    pending: Sequence[bytes], missing: Mapping[bytes, Question], size: int, allowed: int
+) -> int:
+    """How many questions to ask next: ``size``, and the neighbours of the last one.
+
+    Of a slow judge a batch would be so small that it divides the questions about one picture,
+    whose prompts begin alike; then that beginning would be passed anew for each.
+    """
+    most = min(allowed, len(pending), max(size, LARGEST_GROUP))
+    count = min(size, most)
+    while 0 < count < most and (
+        _neighbours(missing[pending[count]]) == _neighbours(missing[pending[count - 1]])
+    ):
+        count += 1
+    return count
 
 
 def _keep(store: Store, owner: str, rows: Sequence[Row], texts: Mapping[str, str]) -> None:

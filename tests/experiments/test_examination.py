@@ -97,7 +97,7 @@ def test_an_examination_is_asked_once_and_stands_in_the_report(rlli, config, ser
     assert json.loads((tmp_path / "run" / "examination.json").read_text()) == first
     report = (tmp_path / "run" / "report.html").read_text()
     assert re.search(r"about pictures and not about people", report)
-    assert report.index("Can this judge be believed?") < report.index("Reliability")
+    assert report.index("Can this judge be believed?") < report.index("How reliable the scores are")
 
 
 def test_what_is_required_must_be_examined(rlli, config):

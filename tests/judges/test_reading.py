@@ -8,8 +8,9 @@ import tiny_llava
 
 from rlli_jax.catalog import Catalog
 from rlli_jax.errors import InputError
-from rlli_jax.judges import Form, Invalid, JudgeIdentity, Question, Rated, named_scale
+from rlli_jax.judges import Failed, Form, Invalid, JudgeIdentity, Question, Rated, named_scale
 from rlli_jax.judges.completions import Completions
+from rlli_jax.judges.openai import OpenAIJudge
 from rlli_jax.judges.prompting import ORDERS
 from rlli_jax.judges.transformers import TransformersJudge
 from rlli_jax.oracle.keys import Keys
@@ -173,3 +174,39 @@ def test_captions_come_from_the_manifest_and_may_stand_without_pictures(tmp_path
     manifest.write_text(f"provider,request,image,caption\nA,cat,a.png,{'x' * 10_000}\n")
     with pytest.raises(InputError, match=r"row 1 .*caption has 10,000 characters"):
         Catalog.from_manifest(manifest, pictures=False)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "fault"),
+    [
+        ((20, 22, 24), ""),
+        ((20, 27, 29), "closes the message"),
+        ((20, 20, 20), "closes the message"),
+        ((None, None, None), "counts no tokens"),
+    ],
+    ids=["goes on", "starts a new message", "drops it", "does not count"],
+)
+def test_a_probe_tells_whether_a_server_goes_on_from_a_prefill(
+    server, chat_completion, lengths, fault
+):
+    """llama.cpp goes on; others close the message, by so many tokens."""
+
+    def respond(body, n):
+        said = body["messages"][-1]["content"] if len(body["messages"]) > 1 else ""
+        reply = chat_completion("Rating: 4")
+        reply["usage"] = {"prompt_tokens": lengths[said.count("Rating:")], "completion_tokens": 2}
+        return reply
+
+    server.respond = respond
+    judge = OpenAIJudge(
+        Completions("m", scoring="text", sees="description", prefill="Rating: "),
+        base_url=server.url,
+    )
+    (answer,) = judge.rate([described()])
+    if fault:
+        assert isinstance(answer, Failed)
+        assert fault in answer.reason
+        assert len(server.requests) <= 3
+    else:
+        assert answer.rating == 4  # which the server gave with its beginning
+        assert len(server.requests) == 4

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -422,3 +423,21 @@ def test_killed_workers_lose_only_what_was_in_flight(workers, address):
     asked = questions(200)
     assert ask(Paid(), asked, store, budget=Budget(questions=0)) == [opinion(q) for q in asked]
     store.close()
+
+
+def test_a_slow_judge_is_asked_all_questions_about_a_picture_together(tmp_path, monkeypatch):
+    """Or it would pass the beginning that their prompts share anew for each."""
+    monkeypatch.setattr(asking, "BATCH_SECONDS", 1e-9)  # so that a batch would be one question
+    monkeypatch.setattr(asking, "FIRST_BATCH", 1)
+    calls = []
+
+    class Slow(Paid):
+        def rate(self, questions):
+            calls.append([question.picture.digest for question in questions])
+            return super().rate(questions)
+
+    with closing(open_store(tmp_path / "answers.sqlite")) as store:
+        ask(Slow(), questions(30), store)
+        assert [len(set(digests)) for digests in calls] == [1] * 10
+        ask(Slow(), questions(60), store, budget=Budget(questions=2))
+    assert [len(digests) for digests in calls[10:]] == [2]  # a budget divides them all the same
