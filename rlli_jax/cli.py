@@ -124,6 +124,7 @@ def examine(
     overrides: Overrides = (),
     /,
     output: Output = None,
+    tune: bool = False,
 ) -> None:
     """Examine the judge of a study: does it see, keep to the scale, and answer as the persona?
 
@@ -131,6 +132,10 @@ def examine(
     before the table. DIR gets examination.json; runs/<name of the study>-examination if not given.
 
     Example: rlli examine configs/smollm.yaml
+
+    Args:
+        tune: First find out how it is best asked (digits or words, a beginning of the answer, both
+            label orders), and write that into CONFIG.
     """
     _require("examine", config, overrides, ("selection", "market"))
     from rich.console import Console
@@ -141,6 +146,12 @@ def examine(
     study: Any = load_study(config, overrides)
     if study.judge is None:
         raise InputError(f"{config} has no judge, so there is nobody to examine.")
+    if tune:
+        from rlli_jax.experiments import tuning
+
+        best = tuning.tune(study, Console())
+        print(tuning.write_settings(config, best.settings))
+        study = load_study(config, overrides)
     run = directory_of(study)
     path = output if output is not None else run.with_name(f"{run.name}-examination")
     examination.examine_study(

@@ -4,6 +4,7 @@ from contextlib import closing
 from pathlib import Path
 
 from rlli_jax.errors import InputError
+from rlli_jax.experiments.examination import setting_of
 from rlli_jax.experiments.judge_blocks import LanguageModel, OpenAI
 from rlli_jax.experiments.selection.config import StudyConfig
 from rlli_jax.experiments.sources import asked_once, inquire
@@ -29,6 +30,11 @@ def plan_questions(config: StudyConfig) -> str:
             plans = [(plan(judge.settled(s), questions, store), s) for s in ("logprobs", "text")]
             planned, scoring = max(plans, key=lambda pair: pair[0].cached)
             notes.append(f"judge.scoring is auto, and no server was asked: planned as {scoring}")
+    if block.examination is not None:
+        from rlli_jax.judges.examination.examine import most_questions
+
+        setting = setting_of(inquiry, block, config.population, config.evaluation.human)
+        notes.append(f"before them an examination of up to {most_questions(setting):,} questions")
     return "\n".join([planned.describe(), *notes])
 
 

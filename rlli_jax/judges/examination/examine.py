@@ -80,6 +80,16 @@ def examine(ask: Ask, setting: Setting) -> list[Finding]:
     return [found[check] for check in CHECKS]
 
 
+def most_questions(setting: Setting) -> int:
+    """How many questions an examination asks at most."""
+    people = 0 if setting.answers is None else len(setting.answers)
+    if not setting.in_words:
+        return 6 + 10 * setting.pictures * (1 + REPEATS)
+    repeats = 10 * setting.pictures * REPEATS if setting.draws else 0
+    quality = min(len(setting.human), MOST_QUALITY)
+    return 6 + repeats + 40 * setting.pictures + quality + 50 * setting.personas + 25 * people
+
+
 def _asked(ask: Ask, questions: Sequence[Question]) -> list[Answer]:
     answers = list(ask(questions))
     failed = [answer for answer in answers if isinstance(answer, Failed)]
