@@ -169,7 +169,7 @@ class LanguageModel(JudgeBlock):
     """picture; or description, for models that only read: a manifest's captions, or the pictures'
     measured features in words."""
     prefill: str = ""
-    """How the answer begins, such as "Rating:"; the labels are scored behind it. Of a server it is
+    """How the answer begins, such as "Rating: "; the labels are scored behind it. Of a server it is
     found out whether it goes on from there."""
     require: tuple[Check, ...] = ("sight", "scale")
     """Checks that the judge must not fail before its table is asked; none: ask whatever it does."""

@@ -26,7 +26,7 @@ from rlli_jax.judges import Failed, Form, Rated, scale_of
 from rlli_jax.judges.prompting import ORDERS
 from rlli_jax.oracle import Asker, Budget, open_store
 
-PREFILL = "Rating:"
+PREFILL = "Rating: "
 NEARLY = 0.05  # of the probability: so little more is no reason for another scale or a prefill
 
 

@@ -49,7 +49,7 @@ def test_digits_are_taken_where_words_get_no_probability(rlli, tmp_path, monkeyp
     monkeypatch.setattr("rlli_jax.judges.server.FIRST_WAIT", 0.001)
 
     def respond(body, n):
-        asked = json.dumps(body["messages"])
+        asked = json.dumps(body["messages"]).rsplit("one of:", 1)[1]
         label = "4" if "1, 2, 3" in asked else "2" if "5, 4, 3" in asked else None
         tops = {label: 0.9, "The": 0.05} if label else {"The": 0.7, "good": 0.02}
         return completion(label or "The", [(label or "The", tops)])

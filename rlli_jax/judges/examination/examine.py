@@ -32,7 +32,7 @@ IN_WORDS = "the stand-in is a formula, which is not asked in words"
 
 ADVICE = {
     "1-5": "try judge.scale: 1-5 (digits)",
-    "prefill": 'try judge.prefill: "Rating:"',
+    "prefill": 'try judge.prefill: "Rating: "',
     "reasoning": "turn reasoning off by judge.extra.chat_template_kwargs",
 }
 
