@@ -128,7 +128,12 @@ def test_little_mass_stops_early_and_names_what_helps(catalog):
     assert sight.outcome == "not applicable"
     assert scale.outcome == "fail"
     assert scale.estimate == pytest.approx(0.016)
-    for words in ("'The' (0.4)", "judge.scale: 1-5", 'judge.prefill: "Rating: "', "template_kwargs"):
+    for words in (
+        "'The' (0.4)",
+        "judge.scale: 1-5",
+        'judge.prefill: "Rating: "',
+        "template_kwargs",
+    ):
         assert words in scale.says
     assert {finding.outcome for finding in rest} == {"not applicable"}
     again = examine(chatty, setting(catalog, prefill="Rating:"))[1]
