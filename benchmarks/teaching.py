@@ -35,7 +35,7 @@ from rlli_jax.teaching.language_policy import (
     rollout,
 )
 from rlli_jax.teaching.quick import quick_jit
-from rlli_jax.teaching.tasks import Task, go_to_red_ball
+from rlli_jax.teaching.tasks import TextTask, go_to_red_ball
 
 STEPS, EPOCHS, VALUE_WIDTH = 40, 4, 64
 
@@ -71,7 +71,7 @@ SHAPES: dict[str, dict[str, int]] = {
 }
 
 
-def random_model(task: Task, size: str) -> LanguageModel:
+def random_model(task: TextTask, size: str) -> LanguageModel:
     """A T5 with random weights; at the real size too the words are those of the texts."""
     words = [*(task.prompt(text) for text in task.texts), *task.advice]
     tiny = tiny_t5(jax.random.key(0), words, d_model=16, num_heads=2)
@@ -95,7 +95,7 @@ def seconds(function: Any, *arguments: Any, repeats: int) -> float:
     return min(times)
 
 
-def compiled(task: Task, model: LanguageModel, setup: Setup, repeats: int) -> dict[str, float]:
+def compiled(task: TextTask, model: LanguageModel, setup: Setup, repeats: int) -> dict[str, float]:
     """Steps per second of the compiled loop."""
     prompts = model.prompts([task.prompt(text) for text in task.texts])
     candidates = model.candidates(task.advice)
@@ -131,7 +131,9 @@ def speeds(steps: int, collecting: float, updating: float) -> dict[str, float]:
     }
 
 
-def lamorel_style(task: Task, model: LanguageModel, setup: Setup, repeats: int) -> dict[str, float]:
+def lamorel_style(
+    task: TextTask, model: LanguageModel, setup: Setup, repeats: int
+) -> dict[str, float]:
     """Steps per second of the torch loop."""
     import gymnasium
     import minigrid  # noqa: F401 - registers the environments
@@ -233,7 +235,7 @@ def lamorel_style(task: Task, model: LanguageModel, setup: Setup, repeats: int) 
     return speeds(setup.envs * STEPS, collecting * scale, updating)
 
 
-def in_turn(task: Task, model: LanguageModel, size: str, repeats: int) -> list[dict[str, Any]]:
+def in_turn(task: TextTask, model: LanguageModel, size: str, repeats: int) -> list[dict[str, Any]]:
     """Both loops in every setup, one after the other; factors are over the peer in the first."""
     weights = sum(np.size(x) for x in jax.tree.leaves(model.params))
     rows: list[dict[str, Any]] = []

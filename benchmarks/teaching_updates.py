@@ -25,13 +25,13 @@ from rlli_jax.learners import core
 from rlli_jax.teaching.distinct import over_distinct
 from rlli_jax.teaching.language_policy import rollout
 from rlli_jax.teaching.quick import quick_jit
-from rlli_jax.teaching.tasks import Task, go_to_red_ball
+from rlli_jax.teaching.tasks import TextTask, go_to_red_ball
 
 TURNS = 7
 MINIBATCHES = {64: (32, 8), 2_048: (1_024, 2)}  # size: environments of the rollout, how many
 
 
-def ways(task: Task) -> dict[str, tuple[str, Callable[[Any, jax.Array], jax.Array], Any]]:
+def ways(task: TextTask) -> dict[str, tuple[str, Callable[[Any, jax.Array], jax.Array], Any]]:
     """name -> what learns, (params, texts [B]) -> scores [B, A], params."""
     words = [*(task.prompt(text) for text in task.texts), *task.advice]
     model = tiny_t5(jax.random.key(0), words, d_model=16, num_heads=2)
@@ -105,7 +105,7 @@ def _without_shared_prefixes(tokenizer: Any, texts: tuple[str, ...]) -> Candidat
     )
 
 
-def minibatches(task: Task, envs: int, size: int, count: int) -> jax.Array:
+def minibatches(task: TextTask, envs: int, size: int, count: int) -> jax.Array:
     """Texts [count, size] in random order, of 40 steps of a random policy."""
     start = core.reset(task.env, jax.random.key(0), task.env_params, envs)
     scores = jnp.zeros(task.legal.shape)
@@ -114,7 +114,7 @@ def minibatches(task: Task, envs: int, size: int, count: int) -> jax.Array:
     return texts[: count * size].reshape(count, size)
 
 
-def milliseconds(task: Task, size: int) -> list[dict[str, Any]]:
+def milliseconds(task: TextTask, size: int) -> list[dict[str, Any]]:
     """One row a way."""
     envs, count = MINIBATCHES[size]
     texts = minibatches(task, envs, size, count)

@@ -33,7 +33,7 @@ from rlli_jax.teaching.objective import (
     score_loss,
     shuffle,
 )
-from rlli_jax.teaching.tasks import Task
+from rlli_jax.teaching.tasks import TextTask
 from rlli_jax.teaching.teachers import NEGATIVE, NO_REMARK, POSITIVE
 
 
@@ -138,7 +138,7 @@ class StudentLoop(NamedTuple):
     run: Any  # state, the teacher's table, env_params, iterations -> state, FeedbackSum, Round
 
 
-def student_loop(task: Task, config: TeachingConfig = DEFAULTS) -> StudentLoop:
+def student_loop(task: TextTask, config: TeachingConfig = DEFAULTS) -> StudentLoop:
     """The student's loop for one task, with a teacher that is a table.
 
     Every choice of a method is traced, as is the number of iterations, so all methods share one

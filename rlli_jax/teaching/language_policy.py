@@ -45,7 +45,7 @@ from rlli_jax.teaching.objective import (
     score_loss,
     shuffle,
 )
-from rlli_jax.teaching.tasks import Task
+from rlli_jax.teaching.tasks import TextTask
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -100,7 +100,7 @@ class LanguagePolicyState:
 
 
 def language_policy(
-    task: Task, model: LanguageModel, config: LanguagePolicyConfig = LanguagePolicyConfig()
+    task: TextTask, model: LanguageModel, config: LanguagePolicyConfig = LanguagePolicyConfig()
 ) -> Learner:
     """PPO on a language model's own weights.
 
@@ -247,7 +247,7 @@ def rollout(
 
 
 def policy_table(
-    task: Task, model: LanguageModel, params: PyTree, scoring: Scoring = "log_probability"
+    task: TextTask, model: LanguageModel, params: PyTree, scoring: Scoring = "log_probability"
 ) -> jax.Array:
     """Action probabilities in every text, [T, A]; what ``task.value`` takes."""
     prompts = model.prompts([task.prompt(text) for text in task.texts])

@@ -24,7 +24,7 @@ _LEVELS = ((-np.inf, "very low"), (1.8, "low"), (2.6, "medium"), (3.4, "high"), 
 
 
 @dataclass(frozen=True)
-class Task:
+class TextTask:
     """What the loops of this package need to know; T texts, A actions.
 
     ``advice`` has one phrase for each action, in order: it is what a teacher may say and what a
@@ -98,7 +98,7 @@ class InWords(environment.Environment):
         return spaces.Discrete(self._num_texts)
 
 
-def go_to_red_ball(expert: jax.Array | None = None) -> Task:
+def go_to_red_ball(expert: jax.Array | None = None) -> TextTask:
     """BabyAI-GoToRedBallNoDists-v0 as language policies know it: 556 texts, 6 actions.
 
     ``expert``: float32 [550, 6]; the best memoryless policy of seed 0 if absent (about 4 s).
@@ -113,7 +113,7 @@ def go_to_red_ball(expert: jax.Array | None = None) -> Task:
         exact = rb.exact_return(policy, params.tables)
         return {"return": exact.mean_return, "success": exact.success}
 
-    return Task(
+    return TextTask(
         name="GoToRedBall",
         goal=rb.MISSION,
         env=InWords(env, lambda s, p: p.tables.text[s.state], rb.NUM_TEXTS),
@@ -129,7 +129,7 @@ def go_to_red_ball(expert: jax.Array | None = None) -> Task:
 
 def provider_selection(
     params: EnvParams, population: Population, requests: tuple[str, ...], providers: tuple[str, ...]
-) -> Task:
+) -> TextTask:
     """Which provider should serve which user: K x R texts of persona and request, L actions.
 
     The users are served in turn. ``return`` is Eq. (2) of the RLLI paper relative to what the best
@@ -159,7 +159,7 @@ def provider_selection(
         earned = (policy * mean).sum(1)
         return {"return": earned.sum() / mean[jnp.arange(len(mean)), best].sum()}
 
-    return Task(
+    return TextTask(
         name="ProviderSelection",
         goal="give the user a picture that the user likes",
         env=InWords(

@@ -16,7 +16,7 @@ from rlli_jax.teaching.bidirectional import FeedbackSum
 from rlli_jax.teaching.distinct import over_distinct
 from rlli_jax.teaching.methods import DEFAULTS, Adapt, TeachingConfig, TeachingHyperparams
 from rlli_jax.teaching.objective import distribution, draw
-from rlli_jax.teaching.tasks import Task
+from rlli_jax.teaching.tasks import TextTask
 from rlli_jax.teaching.teachers import Teacher
 
 
@@ -66,7 +66,7 @@ def advice_table(teacher: Teacher, params: PyTree, hyperparams: TeachingHyperpar
 
 
 def teacher_update(
-    task: Task,
+    task: TextTask,
     teacher: Teacher,
     config: TeachingConfig = DEFAULTS,
     *,
@@ -120,7 +120,7 @@ def teacher_update(
     return TeacherUpdate(init, run)
 
 
-def evaluate_teacher(task: Task, table: jax.Array) -> dict[str, jax.Array]:
+def evaluate_teacher(task: TextTask, table: jax.Array) -> dict[str, jax.Array]:
     """A teacher by itself, hearing no remark; ``table`` as in ``TeacherState``.
 
     ``advice`` [T, A]: how likely it says each; ``accuracy``: the expert's probability of its

@@ -23,7 +23,7 @@ from rlli_jax.language.t5 import (
 )
 from rlli_jax.language.t5.model import draw_params
 from rlli_jax.teaching.quick import over_seeds, quick_jit
-from rlli_jax.teaching.tasks import Task
+from rlli_jax.teaching.tasks import TextTask
 
 # What a teacher hears before its next advice; by number. Algorithm 1, lines 7 and 9.
 REMARKS = (
@@ -54,7 +54,7 @@ class Teacher(NamedTuple):
         return score(self.model.config, params, prompts, self.candidates).candidates
 
 
-def teacher(task: Task, model: LanguageModel) -> Teacher:
+def teacher(task: TextTask, model: LanguageModel) -> Teacher:
     """A language model as a teacher of a task.
 
     Raises:
@@ -79,7 +79,7 @@ class StandIns(NamedTuple):
 
 def stand_in_teachers(
     keys: jax.Array,
-    task: Task,
+    task: TextTask,
     ability: float,
     *,
     d_model: int = 16,

@@ -24,7 +24,7 @@ from rlli_jax.teaching.language_policy import (
 )
 from rlli_jax.teaching.methods import Method, TeachingConfig, TeachingHyperparams
 from rlli_jax.teaching.objective import draw
-from rlli_jax.teaching.tasks import Task
+from rlli_jax.teaching.tasks import TextTask
 from rlli_jax.teaching.teacher_update import (
     advice_table,
     evaluate_teacher,
@@ -75,7 +75,7 @@ class Signs(environment.Environment):
 def task():
     env = Signs()
     right = jax.nn.one_hot(jnp.arange(4) % 2, 2)
-    return Task(
+    return TextTask(
         name="Signs",
         goal="do as the sign says",
         env=env,

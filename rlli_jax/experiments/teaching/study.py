@@ -39,7 +39,7 @@ from rlli_jax.teaching.bidirectional import FeedbackSum, StudentLoop, student_lo
 from rlli_jax.teaching.language_policy import language_policy, policy_table
 from rlli_jax.teaching.methods import Adapt, Choices, Method, TeachingConfig
 from rlli_jax.teaching.quick import jobs_at_once, over_seeds, quick_jit
-from rlli_jax.teaching.tasks import Task, go_to_red_ball, provider_selection
+from rlli_jax.teaching.tasks import TextTask, go_to_red_ball, provider_selection
 from rlli_jax.teaching.teacher_update import (
     TeacherUpdate,
     advice_table,
@@ -49,7 +49,7 @@ from rlli_jax.teaching.teacher_update import (
 from rlli_jax.teaching.teachers import REMARKS, StandIns, stand_in_teachers, teacher
 
 
-def build_task(study: TeachingStudy) -> Task:
+def build_task(study: TeachingStudy) -> TextTask:
     """The task that a study names."""
     if isinstance(study.task, Ball):
         return go_to_red_ball()
@@ -59,7 +59,7 @@ def build_task(study: TeachingStudy) -> Task:
     return provider_selection(params, problem.population, table.requests, table.providers)
 
 
-def build_teachers(study: TeachingStudy, task: Task, key: jax.Array) -> StandIns:
+def build_teachers(study: TeachingStudy, task: TextTask, key: jax.Array) -> StandIns:
     """One teacher a seed: tiny ones that differ in what they know, or one that is loaded."""
     block = study.teacher
     if isinstance(block, StandIn):
@@ -72,7 +72,7 @@ def build_teachers(study: TeachingStudy, task: Task, key: jax.Array) -> StandIns
     return StandIns(teacher(task, model), model.params, False, taught)
 
 
-def build_policy_model(study: TeachingStudy, task: Task, key: jax.Array) -> LanguageModel:
+def build_policy_model(study: TeachingStudy, task: TextTask, key: jax.Array) -> LanguageModel:
     """The language model that is itself the policy: tiny with random weights, or one loaded."""
     if isinstance(study.teacher, Loaded):
         return load_t5(study.teacher.model, compute_dtype=study.teacher.compute_dtype)
@@ -133,7 +133,7 @@ def carry_out(study: TeachingStudy, path: Path, console: Console) -> None:
             raise
 
 
-def _describe(study: TeachingStudy, task: Task, teachers: StandIns, path: Path) -> None:
+def _describe(study: TeachingStudy, task: TextTask, teachers: StandIns, path: Path) -> None:
     """Write ``task.json``."""
     expert = {name: float(value) for name, value in task.value(task.expert).items()}
     content = {
@@ -185,7 +185,7 @@ def _first_tables(study: TeachingStudy, teachers: StandIns) -> jax.Array:
     return jnp.stack([quick_jit(one)(teachers.params)] * study.seeds)
 
 
-def _compile_practice(study: TeachingStudy, task: Task, config: TeachingConfig) -> StudentLoop:
+def _compile_practice(study: TeachingStudy, task: TextTask, config: TeachingConfig) -> StudentLoop:
     """Vmapped over seeds; ``run`` reuses the memory of its states."""
     one = student_loop(task, config)
     keys, choices = jax.random.split(jax.random.key(0), study.seeds), Method().choices
@@ -203,7 +203,7 @@ def _compile_practice(study: TeachingStudy, task: Task, config: TeachingConfig) 
 
 
 def _compile_teacher_update(
-    study: TeachingStudy, task: Task, teachers: StandIns, adapt: Adapt
+    study: TeachingStudy, task: TextTask, teachers: StandIns, adapt: Adapt
 ) -> TeacherUpdate:
     """Over seeds; weights that all of them share stay one copy."""
     one = teacher_update(task, teachers.teacher, study.config, adapt=adapt)
@@ -233,7 +233,7 @@ class _Programs(NamedTuple):
     """What all methods share."""
 
     study: TeachingStudy
-    task: Task
+    task: TextTask
     teachers: StandIns
     tables: jax.Array  # what the teachers say at first, log M [seeds, 3 T, A]
     student_loop: Callable[[TeachingConfig], StudentLoop]
@@ -291,7 +291,7 @@ def _run_method(
 
 
 def _run_policy(
-    block: LanguagePolicyBlock, task: Task, model: LanguageModel, key: jax.Array, file: Path
+    block: LanguagePolicyBlock, task: TextTask, model: LanguageModel, key: jax.Array, file: Path
 ) -> str:
     """The language model as the policy: its exact values after each iteration, on every seed."""
     learner = language_policy(task, model, block.config)
