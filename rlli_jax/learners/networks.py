@@ -93,7 +93,9 @@ class Actor(nn.Module):
         """
         heads, n = self.actions
         if self.split is not None:
-            logits = PerAction(self.hidden, 0.01, self.activation)(*self.split(observation))
+            # The name that its parameters had first: checkpoints hold it, and the draw follows it.
+            network = PerAction(self.hidden, 0.01, self.activation, name="Shared_0")
+            logits = network(*self.split(observation))
         else:
             outputs = int(np.prod(heads, dtype=int)) * n
             logits = MLP(self.hidden, outputs, 0.01, self.activation)(observation)
