@@ -26,6 +26,7 @@ def worker(cache: str, name: str, seeds: int) -> dict[str, float]:
     import jax
     import jax.numpy as jnp
 
+    from rlli_jax.envs.policy import evaluate
     from rlli_jax.envs.provider_selection import ProviderSelection
     from rlli_jax.experiments import training
     from rlli_jax.learners.dqn import DQNConfig, DQNHyperparams, dqn
@@ -47,9 +48,9 @@ def worker(cache: str, name: str, seeds: int) -> dict[str, float]:
     keys = jax.random.split(jax.random.key(0), seeds)
     seconds = {"total": 0.0, "total CPU": 0.0, "trace": 0.0, "lower": 0.0}
 
-    def compiled(stage: str, jitted: Any, *args: Any, **static: int) -> Any:
+    def compiled(stage: str, jitted: Any, *args: Any) -> Any:
         start = time.perf_counter()
-        traced = jitted.trace(*args, **static)
+        traced = jitted.trace(*args)
         seconds["trace"] += time.perf_counter() - start
         start = time.perf_counter()
         lowered = traced.lower()
@@ -59,9 +60,18 @@ def worker(cache: str, name: str, seeds: int) -> dict[str, float]:
         seconds[f"compile {stage}"] = time.perf_counter() - start
         return traced.out_info
 
-    states = compiled("start", training.start_program(learner), keys, hyper, params)
-    compiled("train", training.train_program(learner), states, params, length=50)
-    compiled("evaluate", training.evaluate_program(env, learner, 128), states, keys, params)
+    def judge(policy: Any, key: Any, params: Any) -> dict[str, Any]:
+        return {"returns": evaluate(env, policy, key, params, 128).returns}
+
+    same = training.all_shared(params)
+    shared = training.Shared(same, same)
+    program = training.Program(learner, 50, shared, jax.devices()[:1], judge)
+    given = training.of_seeds(keys, hyper, params, keys, params)
+    progress = compiled("start", program.starting, *program.arguments(given))
+    span = jnp.int32(0), jnp.int32(50)
+    compiled("train", program.training, progress, params, *span)
+    words = jax.random.key_data(keys)
+    compiled("evaluate", program.evaluation, progress[0], words, params)
     total, parts = time.perf_counter() - begin, sum(seconds.values())
     cpu = time.process_time() - begin_cpu
     return seconds | {"total": total, "total CPU": cpu, "small": total - parts}

@@ -48,9 +48,10 @@ def train(seeds: int) -> dict[str, Any]:
     import numpy as np
 
     from rlli_jax.envs.edge_market import EdgeMarket, load_fleet, make_params
-    from rlli_jax.experiments.market.config import MarketLearned, load_market_config
+    from rlli_jax.experiments.market.config import MarketLearned
+    from rlli_jax.studies import load_study
 
-    config = load_market_config(Path(__file__).parent.parent / "configs" / "edge_market.yaml")
+    config = load_study(Path(__file__).parent.parent / "configs" / "edge_market.yaml")
     block, file = config.policies["PPO"], config.market.fleet.file
     assert isinstance(block, MarketLearned)
     assert file is not None

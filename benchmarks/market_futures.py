@@ -20,28 +20,31 @@ import measure
 import numpy as np
 from rich.console import Console
 
+from rlli_jax.envs.edge_market import EdgeMarket
+from rlli_jax.experiments.checkpoints import Checkpoints
 from rlli_jax.experiments.market import study
 from rlli_jax.experiments.market.config import MarketConfig, MarketLearned
 from rlli_jax.experiments.market.episodes import play_all
-from rlli_jax.experiments.run_directory import read_config
-from rlli_jax.experiments.training import Checkpoints, checkpoint_content, policy_keys
+from rlli_jax.experiments.training import Program, Shared, all_shared, of_seeds, policy_keys
 from rlli_jax.learners.vine import vine
+from rlli_jax.studies import load_study
 
 
 def rows(path: Path, name: str, futures: int, seeds: int) -> list[dict[str, Any]]:
     """The returns of the policy ``name`` of a run, without and with futures, seed by seed."""
-    config = read_config(path)
+    config = load_study(path / "config.yaml")
     assert isinstance(config, MarketConfig)
     block = config.policies[name]
     assert isinstance(block, MarketLearned)
     market = study.prepare(config, path, Console())
-    env = market.env(mask=block.mask, observation=block.observation)
+    seen = {"mask": block.mask, "queue": market.queue, "observation": block.observation}
+    env = EdgeMarket(market.params, **seen)
     learners = {n: vine(env, replace(block.config, futures=n)) for n in (0, futures)}
     keys, keys_test = (jax.random.split(k, config.seeds) for k in policy_keys(config.seed, name))
     hyperparams = replace(block.hyperparams, total_iterations=block.iterations)
-    init = jax.vmap(learners[0].init, (0, None, None))
-    like = jax.eval_shape(init, keys, hyperparams, market.params)
-    content = checkpoint_content(learners[0], like, market.params, block.iterations)
+    shared = Shared(all_shared(market.params))
+    program = Program(learners[0], block.iterations, shared, jax.devices()[:1])
+    content = program.content(of_seeds(keys, hyperparams, market.params), block.iterations)
     state = Checkpoints(path / "checkpoints" / name).restore(block.iterations, content)["state"]
     optimum = np.asarray(json.loads((path / "references.json").read_text())["optimum"])
     found = []

@@ -20,11 +20,9 @@ import measure
 import numpy as np
 from rich.console import Console
 
-from rlli_jax.experiments.market import study
-from rlli_jax.experiments.market.config import load_market_config
-from rlli_jax.experiments.run_directory import open_run
+from rlli_jax import studies
 from rlli_jax.experiments.two_way import interval_over, two_way_difference
-from rlli_jax.report.market import load_market_run, ratio, render_market
+from rlli_jax.report.market import load_market_run, ratio
 
 STUDIES = ("fleet-0", "fleet-1", "fleet-2", "qoe")
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -37,15 +35,12 @@ PUBLISHED = {
 
 def carry_out(config_file: str, path: Path, overrides: list[str], chosen: list[str]) -> Path:
     """Run a study, or go on with it, in ``path``."""
-    config = load_market_config(CONFIGS / config_file, overrides)
+    config = studies.load_study(CONFIGS / config_file, overrides)
     if chosen:
         policies = {name: config.policies[name] for name in chosen}
         config = config.model_copy(update={"policies": policies})
-    console = Console()
-    with open_run(path, config, "resume"):
-        market = study.prepare(config, path, console)
-        study.train_all(config, path, market, console)
-        render_market(path)
+    studies.carry_out(config, path, "resume", Console())
+    studies.render(path)
     return path
 
 

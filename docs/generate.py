@@ -8,8 +8,8 @@ from typing import Any
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from rlli_jax.experiments.schema import SCHEMAS
 from rlli_jax.experiments.schema import schema as schema_of
+from rlli_jax.studies import STUDIES
 
 COMMANDS = (
     "run", "judge", "train", "report", "table", "personas", "sweep", "select", "evaluate", "export",
@@ -26,8 +26,8 @@ def config_page() -> Iterator[str]:
         "`rlli schema` prints the same as JSON schema, by which editors complete and check YAML.\n"
     )
     known: set[str] = set()
-    for kind in SCHEMAS:
-        schema = schema_of(kind)
+    for kind, study in STUDIES.items():
+        schema = schema_of(study.part("config"))
         yield f"## A study of kind {kind}\n"
         yield from block(schema)
         for name, part in schema.get("$defs", {}).items():

@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from rlli_jax.oracle import ask, build_questions
     from rlli_jax.personas import Population
     from rlli_jax.qoe import QoETable
-    from rlli_jax.report import render
-    from rlli_jax.studies import load_study, run_study
+    from rlli_jax.studies import STUDIES, StudyKind, load_study, render, run_study
 
 __version__ = "0.1.0"
 
 __all__ = [
     "LEARNERS",
+    "STUDIES",
     "BanditConfig",
     "BanditHyperparams",
     "Catalog",
@@ -60,6 +60,7 @@ __all__ = [
     "ReinforceHyperparams",
     "SACConfig",
     "SACHyperparams",
+    "StudyKind",
     "VineConfig",
     "VineHyperparams",
     "ask",
@@ -103,7 +104,6 @@ _ROOMS = {
     ".oracle": ("ask", "build_questions"),
     ".personas": ("Population",),
     ".qoe": ("QoETable",),
-    ".report": ("render",),
-    ".studies": ("load_study", "run_study"),
+    ".studies": ("STUDIES", "StudyKind", "load_study", "render", "run_study"),
 }
 __getattr__, __dir__ = attach(__name__, _ROOMS)

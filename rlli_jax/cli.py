@@ -18,6 +18,7 @@ from rlli_jax.errors import InputError
 
 if TYPE_CHECKING:
     from rlli_jax.experiments.feedback import Findings
+    from rlli_jax.studies import Study
 
 app = tyro.extras.SubcommandApp()
 
@@ -49,7 +50,8 @@ def run(
 ) -> None:
     """Carry out a whole study of any kind, from the judge to the report.
 
-    What the file holds tells the kind: provider selection, the edge market, teaching or a sweep.
+    Its key kind tells which: provider selection, the edge market, teaching, an environment of your
+    own, or a kind of your own; with a block sweep, at many settings.
 
     Example: rlli run configs/paper.yaml seeds=3 --output runs/quick
 
@@ -57,13 +59,7 @@ def run(
         resume: Go on where an earlier run stopped; its results are those of a run never stopped.
         overwrite: Delete an earlier run in the same directory first.
     """
-    kind = _kind(config, overrides)
-    if kind == "sweep":
-        sweep(config, overrides, output, resume, overwrite)
-    elif kind == "teaching":
-        teach(config, overrides, output, resume, overwrite)
-    else:
-        _study("run", config, overrides, output, resume, overwrite)
+    _study("run", config, overrides, output, resume, overwrite)
 
 
 @app.command
@@ -95,16 +91,14 @@ def judge(
     if not (dry_run or export_batch or import_batch):
         _study("judge", config, overrides, output, resume, overwrite, train=False, reported=False)
         return
-    _require("judge", config, overrides, ("selection", "market"))
     from rlli_jax.experiments.selection.config import StudyConfig
     from rlli_jax.experiments.selection.questions import (
         export_missing,
         import_answers,
         plan_questions,
     )
-    from rlli_jax.experiments.study import load_study
 
-    study = load_study(config, overrides)
+    study = _load("judge", config, overrides)
     if not isinstance(study, StudyConfig):
         raise InputError(
             f"{config} is a study of the edge market, whose questions cannot be planned or sent as "
@@ -137,13 +131,12 @@ def examine(
         tune: First find out how it is best asked (digits or words, a beginning of the answer, both
             label orders), and write that into CONFIG.
     """
-    _require("examine", config, overrides, ("selection", "market"))
     from rich.console import Console
 
     from rlli_jax.experiments import examination
-    from rlli_jax.experiments.study import directory_of, load_study
+    from rlli_jax.studies import directory_of
 
-    study: Any = load_study(config, overrides)
+    study: Any = _load("examine", config, overrides)
     if study.judge is None:
         raise InputError(f"{config} has no judge, so there is nobody to examine.")
     if tune:
@@ -151,7 +144,7 @@ def examine(
 
         best = tuning.tune(study, Console())
         print(tuning.write_settings(config, best.settings))
-        study = load_study(config, overrides)
+        study = _load("examine", config, overrides)
     run = directory_of(study)
     path = output if output is not None else run.with_name(f"{run.name}-examination")
     examination.examine_study(
@@ -181,7 +174,7 @@ def report(run: Run, /) -> None:
 
     Example: rlli report runs/paper
     """
-    from rlli_jax.report import render
+    from rlli_jax.studies import render
 
     print(f"report: {render(run)}")
 
@@ -296,35 +289,7 @@ def sweep(
         engine: On this machine's devices, or as tasks on a Ray cluster (extra ray).
         track: Hand every run's settings, curve and results to this tracker (extra of its name).
     """
-    from rlli_jax.experiments.sweeps.devices import use_host_devices
-
-    use_host_devices()
-    existing = _existing(resume, overwrite)
-    # Or hours of training would come before the bad news.
-    if track is not None:
-        from rlli_jax.experiments.sweeps import tracking
-
-        tracking.prepare(track)
-    if engine == "ray":
-        from rlli_jax.experiments.sweeps import ray_engine
-
-        ray_engine.package()
-    _cache_compilations()
-
-    from rich.console import Console
-
-    from rlli_jax.experiments import study as studies
-    from rlli_jax.experiments.sweeps.config import load_sweep
-
-    plan = load_sweep(config, overrides)  # which says what is missing if it is none
-    path = output if output is not None else studies.directory_of(plan)
-    options = ["--engine", engine] if engine != "local" else []
-    options += ["--track", track] if track is not None else []
-    with _resumable("sweep", config, overrides, path, *options):
-        studies.carry_out(plan, path, existing, Console(), engine=engine)
-        if track is not None:
-            print(tracking.track(track, path / "sweep.nc"))
-        report(path)
+    _study("sweep", config, overrides, output, resume, overwrite, engine=engine, track=track)
 
 
 @app.command
@@ -391,7 +356,7 @@ def evaluate(
         output: Also write everything to this JSON file.
     """
     from rlli_jax.experiments import feedback
-    from rlli_jax.experiments.run_directory import write_json
+    from rlli_jax.run_files import write_json
 
     _cache_compilations()
     read = feedback.read_log(
@@ -519,20 +484,21 @@ def export(
 
 
 @app.command
-def schema(kind: Literal["selection", "market", "teaching"] = "selection") -> None:
+def schema(kind: str = "selection") -> None:
     """Print the JSON schema of a study's file, by which editors complete and check YAML.
 
     Example: rlli schema > study.schema.json, then in the file, as its first line:
     # yaml-language-server: $schema=study.schema.json
 
     Args:
-        kind: Of the study.
+        kind: Of the study: selection, market, teaching, environment, or package.module:name.
     """
     import json
 
-    from rlli_jax.experiments import schema as schemas
+    from rlli_jax.experiments.schema import schema as schema_of
+    from rlli_jax.studies import study_kind
 
-    print(json.dumps(schemas.schema(kind), indent=2))
+    print(json.dumps(schema_of(study_kind(kind, "--kind").part("config")), indent=2))
 
 
 @app.command
@@ -552,7 +518,7 @@ def teach(
         resume: Go on where an earlier run of the same study stopped.
         overwrite: Delete an earlier run in the same directory first.
     """
-    _study("teach", config, overrides, output, resume, overwrite, kinds=("teaching",))
+    _study("teach", config, overrides, output, resume, overwrite)
 
 
 @app.command
@@ -608,6 +574,11 @@ def cache(
             print(f"{pruned:,} answers deleted")
 
 
+# What a command takes, of the kinds of studies and of sweeps; what is not named takes all.
+JUDGED = ("selection", "market")
+TAKES = {"judge": JUDGED, "examine": JUDGED, "train": JUDGED, "teach": ("teaching",)}
+
+
 def _study(
     command: str,
     config: Path,
@@ -618,66 +589,96 @@ def _study(
     *,
     train: bool = True,
     reported: bool = True,
-    kinds: Sequence[str] = ("selection", "market"),
+    engine: Literal["local", "ray"] = "local",
+    track: Literal["tensorboard", "wandb"] | None = None,
 ) -> None:
-    """Carry out a study of some ``kinds``, with or without training and report."""
-    from rlli_jax.experiments import study as studies
+    """Carry out what a file holds, with or without training and report."""
+    from rlli_jax import studies
+    from rlli_jax.experiments.sweeps import tracking
+    from rlli_jax.experiments.sweeps.config import Sweep
+    from rlli_jax.experiments.sweeps.devices import use_host_devices
 
-    _require(command, config, overrides, kinds)
     existing = _existing(resume, overwrite)
-    study = studies.load_study(config, overrides)
+    # Or hours of training would come before the bad news.
+    if track is not None:
+        tracking.prepare(track)
+    if engine == "ray":
+        from rlli_jax.experiments.sweeps import ray_engine
+
+        ray_engine.package()
+    study = _load(command, config, overrides)
+    if isinstance(study, Sweep):
+        use_host_devices()
     path = output if output is not None else studies.directory_of(study)
     _cache_compilations()
 
     from rich.console import Console
 
-    with _resumable(command, config, overrides, path):
-        studies.carry_out(study, path, existing, Console(), train=train)
+    options = ["--engine", engine] if engine != "local" else []
+    options += ["--track", track] if track is not None else []
+    with _resumable(command, config, overrides, path, *options):
+        studies.carry_out(study, path, existing, Console(), train=train, engine=engine)
+        if track is not None:
+            print(tracking.track(track, path / "sweep.nc"))
         if reported:
             report(path)
         else:
             print(f"run directory: {path}")
 
 
+def _load(command: str, config: Path, overrides: Sequence[str]) -> "Study":
+    """What a file holds. InputError if it is of a kind that a command does not carry out."""
+    from rlli_jax import studies
+    from rlli_jax.experiments.sweeps.config import Sweep
+
+    study = studies.load_study(config, overrides)
+    swept, kind = isinstance(study, Sweep), studies.kind_name(study)
+    if command == "sweep" and not swept:
+        raise InputError(
+            f"{config}: the block sweep is missing; it names the keys to vary, see "
+            "configs/sweep.yaml."
+        )
+    if command in TAKES and (swept or kind not in TAKES[command]):
+        words = "with a sweep" if swept else studies.study_kind(kind).words
+        raise InputError(
+            f"{config} is a study {words}, which rlli {command} does not take; carry it out with: "
+            f"{shlex.join(['rlli', 'run', str(config), *overrides])}."
+        )
+    return study
+
+
 @contextmanager
 def _resumable(
     command: str, config: Path, overrides: Sequence[str], path: Path, *options: str
 ) -> Iterator[None]:
-    """After Ctrl-C, name the command that goes on."""
+    """After Ctrl-C, and where memory does not suffice, name the command that goes on."""
+    resume = [] if command == "train" else ["--resume"]  # it always goes on
+    words = [str(config), *overrides]
+    if not config.is_file():  # a pipe, which cannot be read again
+        words = [str(path / "config.yaml")]
+    words = ["rlli", command, *words, "--output", str(path), *options, *resume]
     try:
         yield
     except KeyboardInterrupt:
-        resume = [] if command == "train" else ["--resume"]  # it always goes on
-        words = [str(config), *overrides, "--output", str(path), *options, *resume]
         raise KeyboardInterrupt(
-            f"{path} keeps everything up to the last checkpoint; go on with:\n"
-            f"  {shlex.join(['rlli', command, *words])}"
+            f"{path} keeps everything up to the last checkpoint; go on with:\n  {shlex.join(words)}"
+        ) from None
+    except (MemoryError, RuntimeError) as error:
+        wanted = _wanted_memory(error)
+        if wanted is None:
+            raise
+        raise InputError(
+            f"memory does not suffice ({wanted}): make buffers smaller, or take fewer seeds, "
+            "environments, users or samples; what is finished is kept, and what needs no change "
+            f"goes on with: {shlex.join(words)}"
         ) from None
 
 
-KINDS = {
-    "selection": "of provider selection",
-    "market": "of the edge market",
-    "teaching": "of teaching",
-    "sweep": "with a sweep",
-}
-
-
-def _kind(config: Path, overrides: Sequence[str]) -> str:
-    from rlli_jax.experiments.study import kind_of
-    from rlli_jax.experiments.yaml_blocks import read_yaml
-
-    return kind_of(read_yaml(config, overrides))
-
-
-def _require(command: str, config: Path, overrides: Sequence[str], kinds: Sequence[str]) -> None:
-    """InputError if a study is of a kind that a command does not carry out."""
-    kind = _kind(config, overrides)
-    if kind not in kinds:
-        raise InputError(
-            f"{config} is a study {KINDS[kind]}, which rlli {command} does not take; carry it out "
-            f"with: {shlex.join(['rlli', 'run', str(config), *overrides])}."
-        )
+def _wanted_memory(error: Exception) -> str | None:
+    """What was wanted where memory did not suffice, by NumPy or by XLA; None of other errors."""
+    if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+        return None
+    return str(error).partition("\n")[0] or "an allocation failed"
 
 
 def _existing(resume: bool, overwrite: bool) -> Literal["refuse", "resume", "overwrite"]:
@@ -798,14 +799,11 @@ def main() -> None:
         print(f"rlli: {error}", file=sys.stderr)
         sys.exit(2)
     except (MemoryError, RuntimeError) as error:
-        # Of NumPy, or XLA's error, which is a RuntimeError; the first line says what was wanted.
-        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+        wanted = _wanted_memory(error)
+        if wanted is None:
             raise
-        wanted = str(error).partition("\n")[0] or "an allocation failed"
         print(
-            f"rlli: memory does not suffice ({wanted}): make buffers smaller, or take fewer seeds, "
-            "environments, users or samples; a run keeps what is finished and goes on with "
-            "--resume.",
+            f"rlli: memory does not suffice ({wanted}): make what is asked for smaller.",
             file=sys.stderr,
         )
         sys.exit(2)

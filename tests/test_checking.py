@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.selection.config import load_config
 from rlli_jax.learners.dqn import DQNConfig, DQNHyperparams
 from rlli_jax.learners.hyperparams import Hyperparams
 from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams
 from rlli_jax.learners.reinforce import ReinforceConfig, ReinforceHyperparams
 from rlli_jax.learners.sac import D2SACConfig, SACConfig, SACHyperparams
 from rlli_jax.learners.vine import VineConfig, VineHyperparams
+from rlli_jax.studies import load_study
 from rlli_jax.teaching.language_policy import LanguagePolicyConfig
 from rlli_jax.teaching.methods import Method, TeachingConfig, TeachingHyperparams
 
@@ -64,7 +64,7 @@ def test_all_hyperparameters_refuse_a_number_out_of_bounds(kind):
 )
 def test_a_mistake_has_the_sentence_that_it_has_in_yaml(key, value, make):
     with pytest.raises(InputError) as in_yaml:
-        load_config(PAPER, [f"policies.PPO.{key}={value}"])
+        load_study(PAPER, [f"policies.PPO.{key}={value}"])
     with pytest.raises(InputError) as in_python:
         make()
     block, _, field = key.partition(".")

@@ -16,9 +16,11 @@ import yaml
 from PIL import Image
 
 import rlli_jax
-from rlli_jax import cli
+from rlli_jax import cli, studies
 from rlli_jax.errors import InputError
+from rlli_jax.experiments import yaml_blocks
 from rlli_jax.experiments.sweeps import ray_engine, tracking
+from rlli_jax.experiments.sweeps.config import Sweep
 from rlli_jax.personas import Population
 
 
@@ -303,18 +305,33 @@ def test_too_little_memory_is_one_sentence(rlli, monkeypatch, error, said):
     def allocate(*arguments, **options):
         raise error
 
-    monkeypatch.setattr("rlli_jax.report.render", allocate)
+    monkeypatch.setattr("rlli_jax.studies.render", allocate)
     status, _, errors = rlli("report", "runs/none")
     assert status == 2
     assert said in errors
     assert errors.count("\n") == 1
 
 
+def test_too_little_memory_in_a_study_names_the_whole_command_that_goes_on(
+    rlli, monkeypatch, tmp_path
+):
+    config = tiny_study.write_config(tmp_path)
+
+    def allocate(*arguments, **options):
+        raise MemoryError("Unable to allocate 7 TiB")
+
+    monkeypatch.setattr(studies, "carry_out", allocate)
+    status, _, errors = rlli("run", config, "seeds=3", "--output", tmp_path / "my run")
+    assert (status, errors.count("\n")) == (2, 1)
+    assert "memory does not suffice (Unable to allocate 7 TiB): make buffers smaller" in errors
+    assert errors.endswith(f"rlli run {config} seeds=3 --output '{tmp_path}/my run' --resume\n")
+
+
 def test_another_runtime_error_stays_a_traceback(rlli, monkeypatch):
     def fail(*arguments, **options):
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr("rlli_jax.report.render", fail)
+    monkeypatch.setattr("rlli_jax.studies.render", fail)
     with pytest.raises(RuntimeError, match="a fault of ours"):
         rlli("report", "runs/none")
 
@@ -363,14 +380,17 @@ def test_the_version_is_told(rlli):
         "run a.yaml --resume x=1 y=2 --output out z=3",
     ],
 )
-def test_overrides_may_stand_on_both_sides_of_options(rlli, monkeypatch, words):
+def test_overrides_may_stand_on_both_sides_of_options(rlli, monkeypatch, tmp_path, words):
+    config = tiny_study.write_config(tmp_path)
+    words = words.replace("a.yaml", str(config)).replace("x=1", "seed=1").replace("y=2", "seeds=3")
+    words = words.replace("z=3", "evaluation.episodes=4")
     seen = []
-    monkeypatch.setattr(cli, "_kind", lambda config, overrides: "selection")
-    monkeypatch.setattr(cli, "_study", lambda *arguments: seen.append(arguments))
+    monkeypatch.setattr(studies, "carry_out", lambda *given, **how: seen.append(given))
+    monkeypatch.setattr(studies, "render", lambda path: path)
     assert rlli(*words.split())[0] == 0
-    ((command, config, overrides, output, resume, overwrite),) = seen
-    assert (command, config, output) == ("run", Path("a.yaml"), Path("out"))
-    assert (overrides, resume, overwrite) == (("x=1", "y=2", "z=3"), True, False)
+    ((study, path, existing, _),) = seen
+    assert (path, existing) == (Path("out"), "resume")
+    assert (study.seed, study.seeds, study.evaluation.episodes) == (1, 3, 4)
 
 
 def test_the_value_of_an_option_is_no_override():
@@ -381,21 +401,35 @@ def test_the_value_of_an_option_is_no_override():
     assert cli._overrides_together(["table", "a=b"]) == ["table", "a=b"]
 
 
-@pytest.mark.parametrize(
-    ("config", "carried_out"),
-    [
-        ("paper", "_study"),
-        ("edge_market", "_study"),
-        ("bidirectional", "teach"),
-        ("sweep", "sweep"),
-    ],
-)
-def test_run_carries_out_a_study_of_any_kind(rlli, monkeypatch, config, carried_out):
-    seen = []
-    for name in ("_study", "teach", "sweep"):
-        monkeypatch.setattr(cli, name, lambda *arguments, name=name: seen.append(name))
+@pytest.mark.parametrize("config", ["paper", "edge_market", "bidirectional", "sweep"])
+def test_run_carries_out_a_study_of_any_kind_and_reads_its_file_once(rlli, monkeypatch, config):
+    monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))  # to be as it was
+    seen, read = [], []
+    monkeypatch.setattr(studies, "carry_out", lambda study, *_, **how: seen.append(study))
+    monkeypatch.setattr(studies, "render", lambda path: path)
+    reads = yaml_blocks.read_yaml
+    monkeypatch.setattr(
+        yaml_blocks, "read_yaml", lambda *given: read.append(given) or reads(*given)
+    )
     assert rlli("run", f"configs/{config}.yaml", "seeds=3", "--output", "x")[0] == 0
-    assert seen == [carried_out]
+    assert read == [(Path(f"configs/{config}.yaml"), ("seeds=3",))]
+    (study,) = seen
+    assert getattr(study, "study", study).seeds == 3
+    assert isinstance(study, Sweep) == (config == "sweep")
+    kinds = {"edge_market": "market", "bidirectional": "teaching"}
+    assert studies.kind_name(study) == kinds.get(config, "selection")
+
+
+def test_a_study_may_come_through_a_pipe(tmp_path, compilations):
+    config = tiny_study.write_config(tmp_path, policies={"Random": {"learner": "random"}})
+    script = (
+        f"exec {sys.executable} -m rlli_jax.cli run <(cat {config}) --output {tmp_path / 'run'}"
+    )
+    result = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, env=compilations
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "run" / "report.html").exists()
 
 
 @pytest.mark.parametrize(

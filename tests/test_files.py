@@ -8,9 +8,9 @@ import pytest
 
 from rlli_jax.envs.edge_market import sample_fleet
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.run_directory import write_npz
 from rlli_jax.files import clear_partial, refused, whole, write_bytes, write_text
 from rlli_jax.personas import Population
+from rlli_jax.run_files import write_npz
 
 
 def names(folder):

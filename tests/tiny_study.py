@@ -10,11 +10,12 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
-from rlli_jax.experiments.run_directory import Existing, open_run
+from rlli_jax import studies
+from rlli_jax.experiments.run_directory import Existing
 from rlli_jax.experiments.selection import judging
-from rlli_jax.experiments.selection import study as studies
-from rlli_jax.experiments.selection.config import load_config
+from rlli_jax.experiments.selection.config import StudyConfig
 from rlli_jax.experiments.selection.tables import Problem
+from rlli_jax.studies import load_study
 
 PROVIDERS = ("ink", "oil", "wax")
 REQUESTS = ("a boat", "a cat", "a tree", "an owl")
@@ -131,13 +132,10 @@ def write_persona_config(folder: Path, iterations: int) -> Path:
 
 def carry_out(config: Path, path: Path, existing: Existing = "refuse", *overrides: str) -> Problem:
     """What ``rlli train`` does, in this process and without its output."""
-    study = load_config(config, overrides)
-    console = Console(file=StringIO())
-    with open_run(path, study, existing):
-        problem = judging.judge(study, path, console)
-        studies.train_all(study, path, problem, console)
-        studies.human_opinion(study, path, problem)
-    return problem
+    study = load_study(config, overrides)
+    assert isinstance(study, StudyConfig)
+    studies.carry_out(study, path, existing, Console(file=StringIO()))
+    return judging.judge(study, path, Console(quiet=True))
 
 
 def arrays(path: Path) -> dict[str, np.ndarray]:

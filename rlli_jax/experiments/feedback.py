@@ -12,7 +12,6 @@ from rlli_jax.errors import InputError
 from rlli_jax.experiments import serving
 from rlli_jax.experiments.policies import Learned
 from rlli_jax.experiments.run_directory import read_config
-from rlli_jax.experiments.selection.config import StudyConfig
 from rlli_jax.feedback import (
     Gain,
     Interaction,
@@ -166,8 +165,6 @@ def evaluate(log: Log, run: Path | None = None) -> Findings:
 def _policies_of(run: Path, log: Log) -> dict[str, np.ndarray | str]:
     """Of each policy of a run that learned: probabilities [n, L], or why it has none here."""
     config = read_config(run)
-    if not isinstance(config, StudyConfig):
-        raise InputError(f"{run} holds no study of provider selection; give one of `rlli run`.")
     result: dict[str, np.ndarray | str] = {}
     for name, block in config.policies.items():
         if not isinstance(block, Learned):

@@ -1,8 +1,10 @@
 """The policies of a study: those that learn, by any learner, and what is common to all."""
 
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import cache
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args
 
 from pydantic import (
     Discriminator,
@@ -15,9 +17,49 @@ from pydantic import (
 )
 
 from rlli_jax.envs.contract import Env
+from rlli_jax.errors import InputError
 from rlli_jax.experiments.yaml_blocks import Block, Positive
 from rlli_jax.learners import LEARNERS, learner_kind
 from rlli_jax.learners.core import Learner
+
+
+def fit_to_learner(block: dict[str, Any], where: str, overrides: Sequence[str]) -> None:
+    """Leave out of a policy what its file gave for another learner than an override names.
+
+    Keys that the new learner has stay, unless they make no config of it together; then its
+    defaults are taken. Keys that overrides give stay as they are, and what is left out is said.
+
+    Args:
+        block: of the policy, changed in place.
+        where: its path, such as ``policies.PPO``.
+        overrides: paths of the keys that overrides give.
+    """
+    name = block["learner"]
+    if where in overrides or not isinstance(name, str) or not (name in LEARNERS or ":" in name):
+        return
+    kind, left_out = learner_kind(name), []
+
+    def keep(part: str, wanted: Callable[[str], bool]) -> None:
+        for key in list(block[part]):
+            given = {f"{where}.{part}", f"{where}.{part}.{key}"} & set(overrides)
+            if not given and not wanted(key):
+                del block[part][key]
+                left_out.append(f"{part}.{key}")
+
+    for part, known in (("config", kind.config), ("hyperparams", kind.hyperparams)):
+        if isinstance(block.get(part), dict):
+            names = {field.name for field in fields(known)}
+            keep(part, names.__contains__)
+            try:
+                known(**block[part])
+            except (InputError, TypeError, ValueError):
+                keep(part, lambda key: False)
+    if left_out:
+        warnings.warn(
+            f"{where} learns by {name}, as an override says: left out what the file gives for "
+            f"another learner, {', '.join(left_out)}.",
+            stacklevel=2,
+        )
 
 
 def each_once(parts: tuple[str, ...]) -> tuple[str, ...]:
@@ -33,6 +75,8 @@ class Learned(Block):
 
     The keys of ``config`` and ``hyperparams`` are those of the learner, see :func:`learned`.
     """
+
+    learns: ClassVar[bool] = True
 
     iterations: Positive
     """How often the learner collects steps and updates."""

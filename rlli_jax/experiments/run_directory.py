@@ -9,42 +9,24 @@ import json
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-import numpy as np
 import yaml
 
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.market.config import MarketConfig, parse_study
 from rlli_jax.experiments.selection.config import StudyConfig
 from rlli_jax.experiments.versions import differences, require_settings, versions
-from rlli_jax.experiments.yaml_blocks import from_yaml, to_yaml
-from rlli_jax.files import clear_partial, whole, write_text
+from rlli_jax.experiments.yaml_blocks import StudyBlock, from_yaml, parse_as, to_yaml
+from rlli_jax.files import clear_partial, write_text
+from rlli_jax.run_files import write_json
 
 MARKS = ("config.yaml", "versions.json")  # by these a folder is known to hold a run
+SELECTION = "selection"
 SWEEP = "sweep.yaml"  # and by this one that it is a sweep
 Existing = Literal["refuse", "resume", "overwrite"]
-
-
-class Study(Protocol):
-    """A config of any kind of study."""
-
-    def dump(self) -> dict[str, Any]:
-        """The resolved config as plain values, as ``config.yaml`` holds it."""
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a file whole or not at all. Raises InputError where the disk refuses."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays of numbers whole or not at all. Raises InputError where the disk refuses."""
-    with whole(path) as partial:
-        np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
 
 
 def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
@@ -52,9 +34,16 @@ def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, to_yaml(dict(content)))
 
 
-def read_config(path: Path) -> StudyConfig | MarketConfig:
-    """The config of an earlier run of ``rlli run``, of either kind of study."""
-    return parse_study(read_values(path), source=str(path / "config.yaml"), folder=None)
+def read_config(path: Path) -> StudyConfig:
+    """The config of an earlier run of a study of provider selection.
+
+    Raises:
+        InputError: there is none, or it is of another kind.
+    """
+    content = read_values(path)
+    if "market" in content or "methods" in content or content.get("kind", SELECTION) != SELECTION:
+        raise InputError(f"{path} holds no study of provider selection; give one of `rlli run`.")
+    return parse_as(StudyConfig, content, source=str(path / "config.yaml"), folder=None)
 
 
 def read_values(path: Path, name: str = "config.yaml") -> Any:
@@ -76,9 +65,8 @@ def resuming(path: Path) -> str:
 @contextmanager
 def open_run(
     path: Path,
-    config: Study,
+    config: StudyBlock,
     existing: Existing,
-    earlier: Callable[[Path], Study] = read_config,
     sweep: Mapping[str, Any] | None = None,
 ) -> Iterator[Path]:
     """Make or reopen a run directory and hold it for this process alone.
@@ -86,7 +74,6 @@ def open_run(
     A run that is resumed with other versions is warned of, on standard error and in
     ``versions.json``.
 
-    ``earlier``: reads the config of a run of the same kind, to be compared with ``config``.
     ``sweep``: the block ``sweep`` as plain values, kept beside the config and compared alike; None
     if this is no sweep.
 
@@ -111,7 +98,7 @@ def open_run(
                 "another directory with --output."
             ) from None
         try:
-            _prepare(path, config, existing, earlier, sweep)
+            _prepare(path, config, existing, sweep)
         except OSError as error:
             raise _unusable(path, error) from None
         yield path
@@ -126,9 +113,8 @@ def _unusable(path: Path, error: OSError) -> InputError:
 
 def _prepare(
     path: Path,
-    config: Study,
+    config: StudyBlock,
     existing: Existing,
-    earlier: Callable[[Path], Study],
     sweep: Mapping[str, Any] | None,
 ) -> None:
     resolved = config.dump()
@@ -161,7 +147,10 @@ def _prepare(
             f"run directory {path} exists; continue it with --resume, start afresh with "
             "--overwrite, or give another directory with --output."
         )
-    before = earlier(path).dump()
+    before = read_values(path)
+    with suppress(InputError):  # of another kind, which differs anyway
+        source = str(path / "config.yaml")
+        before = parse_as(type(config), before, source=source, folder=None).dump()
     if before != resolved:
         key = _first_difference(before, resolved)
         raise InputError(

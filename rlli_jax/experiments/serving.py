@@ -19,14 +19,15 @@ from rlli_jax.envs.contract import PyTree
 from rlli_jax.envs.policy import Policy, PolicyInput, policy_input
 from rlli_jax.envs.provider_selection import EnvParams, ProviderSelection, make_params
 from rlli_jax.errors import InputError
+from rlli_jax.experiments.checkpoints import Checkpoints
 from rlli_jax.experiments.policies import Learned
-from rlli_jax.experiments.run_directory import read_config, resuming, write_json
-from rlli_jax.experiments.selection.config import StudyConfig
-from rlli_jax.experiments.training import Checkpoints, checkpoint_content
+from rlli_jax.experiments.run_directory import read_config, resuming
+from rlli_jax.experiments.training import Program, Shared, all_shared, of_seeds
 from rlli_jax.files import write_bytes
 from rlli_jax.learners.core import Learner
 from rlli_jax.personas import TRAIT_NAMES, TRAITS, Population
 from rlli_jax.qoe import QoETable
+from rlli_jax.run_files import write_json
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 NEIGHBOURS = 50  # users that a prediction rests on
@@ -65,8 +66,6 @@ def load_policy(run: str | Path, name: str | None = None) -> TrainedPolicy:
     """
     path = Path(run)
     config = read_config(path)
-    if not isinstance(config, StudyConfig):
-        raise InputError(f"{path} holds no study of provider selection; give one of `rlli run`.")
     learned = {n: p for n, p in config.policies.items() if isinstance(p, Learned)}
     if not learned or (name is not None and name not in learned):
         raise InputError(
@@ -118,10 +117,10 @@ def _final_state(
             f"{folder} holds no checkpoint of iteration {block.iterations}, the last one; train "
             f"the policy to its end with: {resuming(path)}."
         )
-    init = jax.vmap(learner.init, (0, None, None))
-    keys = jax.random.split(jax.random.key(0), seeds)
-    state = jax.eval_shape(init, keys, block.hyperparams, params)
-    return checkpoints.restore(last, checkpoint_content(learner, state, params, last))["state"]
+    shared, keys = Shared(all_shared(params)), jax.random.split(jax.random.key(0), seeds)
+    program = Program(learner, last, shared, jax.devices()[:1])
+    given = of_seeds(keys, block.hyperparams, params)
+    return checkpoints.restore(last, program.content(given, last))["state"]
 
 
 def export_policy(trained: TrainedPolicy, file: str | Path) -> Path:

@@ -1,113 +1,209 @@
-"""Studies of every kind: read one from its file, carry it out in a run directory."""
+"""A study whose policies learn in an environment: what one engine needs to run and sweep it."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from rich.console import Console
+from rich.progress import Progress
 
-from rlli_jax.experiments.market.config import MarketConfig, parse_study
-from rlli_jax.experiments.run_directory import Existing, open_run
-from rlli_jax.experiments.selection.config import StudyConfig
-from rlli_jax.experiments.yaml_blocks import read_yaml
+from rlli_jax.envs.contract import PyTree
+from rlli_jax.envs.policy import Policy
+from rlli_jax.errors import InputError
+from rlli_jax.experiments.checkpoints import Checkpoints
+from rlli_jax.experiments.training import (
+    Judge,
+    NotNumbers,
+    Program,
+    Shared,
+    all_shared,
+    of_seeds,
+    policy_keys,
+    train_runs,
+    training_progress,
+)
+from rlli_jax.learners.core import Learner
+from rlli_jax.run_files import Summary, write_npz
 
-if TYPE_CHECKING:  # each kind is imported when a study is of it
-    from rlli_jax.experiments.sweeps.config import Sweep
-    from rlli_jax.experiments.teaching.config import TeachingStudy
-
-    Study: TypeAlias = StudyConfig | MarketConfig | TeachingStudy | Sweep
+Arrays = dict[str, np.ndarray]
 
 
-def kind_of(content: Mapping[str, Any]) -> Literal["selection", "market", "teaching", "sweep"]:
-    """Which kind of study a file holds, by the block that only that kind has."""
-    if "sweep" in content:
-        return "sweep"
-    return "teaching" if "methods" in content else "market" if "market" in content else "selection"
+def nothing_more(found: Arrays, played: PyTree) -> Arrays:
+    """Of an evaluation whose objective is its mean return."""
+    return {"objective": found["returns"].mean(1)}
 
 
-def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
-    """Read a study from YAML; what the file holds tells its kind.
+@dataclass(frozen=True)
+class Job:
+    """A policy of a study, with what it learns on and what it is judged on."""
 
-    Args:
-        path: of the file; paths in it are relative to its folder.
-        overrides: such as ``("seeds=3", "policies.PPO.hyperparams.gamma=0.9")``.
+    train: PyTree
+    """Parameters of the environment in which it learns; NumPy arrays or numbers."""
+    test: PyTree
+    """What ``judge`` plays."""
+    judge: Judge
+    """policy, key, ``test`` -> ``returns`` [episodes] and more; compiled. Two jobs of equal
+    ``shape`` have equal ones."""
+    learner: Callable[[], Learner] | None = None
+    """None: it does not learn, but follows ``policy``."""
+    iterations: int = 0
+    hyperparams: PyTree = None
+    policy: Policy | None = None
+    measure: Callable[[Arrays, PyTree], Arrays] = nothing_more
+    """What the judge found of some runs [runs, ...], ``test`` [...] -> what follows from it, among
+    it ``objective`` [runs], by which runs are compared."""
+    shape: tuple = ()
+    """What compiled programs depend on beside the shapes of arrays."""
+    shift: float = 0.0
+    """To be added to the returns of training."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """What the summary says beside what all policies have."""
 
-    Returns:
-        A ``StudyConfig`` (provider selection), ``MarketConfig``, ``TeachingStudy`` or ``Sweep``.
 
-    Raises:
-        InputError: one sentence that names the file, the key's path and what to do.
+class Told(NamedTuple):
+    """What a report must say of a problem."""
+
+    judge: str = ""
+    stand_in: bool = False
+
+
+class TrainedStudy(ABC):
+    """A kind of study: a problem, and a job for each of its policies.
+
+    Its config has, beside what :class:`StudyBlock` has, ``seeds``, ``checkpoint_every`` and
+    ``policies``.
     """
-    path = Path(path)
-    content = read_yaml(path, overrides)
-    kind = kind_of(content)
-    if kind == "sweep":
-        from rlli_jax.experiments.sweeps.config import parse_sweep
 
-        return parse_sweep(content, path)
-    if kind == "teaching":
-        from rlli_jax.experiments.teaching import config
+    summary: type[Summary] = Summary
 
-        return config.parse_study(content, source=str(path), folder=path.resolve().parent)
-    return parse_study(content, source=str(path), folder=path.resolve().parent)
+    @abstractmethod
+    def prepare(self, config: Any, path: Path | None, console: Console) -> Any:
+        """The problem: what all policies meet. With a run directory it is kept there.
 
+        Raises:
+            InputError: what the config asks for cannot be had.
+        """
 
-def directory_of(study: Study) -> Path:
-    """Where the run of a study goes if nobody says otherwise: ``runs/<its name>``."""
-    varied: Any = getattr(study, "study", study)  # by a sweep
-    return Path("runs") / varied.name
+    @abstractmethod
+    def job(self, config: Any, problem: Any, name: str) -> Job:
+        """A policy of the study, by its name."""
 
+    def decides(self, config: Any) -> str:
+        """What decides the problem: configs that agree in it have the same one."""
+        return str(config.model_dump_json(exclude={
+            "name", "description", "seed", "seeds", "checkpoint_every", "policies",
+        }))  # fmt: skip
 
-def carry_out(
-    study: Study,
-    path: Path,
-    existing: Existing,
-    console: Console,
-    *,
-    train: bool = True,
-    engine: Literal["local", "ray"] = "local",
-) -> None:
-    """Ask the judge, train and evaluate: all of a study but its report.
+    def references(self, problem: Any) -> dict[str, float]:
+        """Exact values by which an objective is judged; ``optimum`` among them if it is known."""
+        return {}
 
-    Args:
-        path: of the run directory.
-        existing: what to do with an earlier run there.
-        console: shows how far it is.
-        train: False stops where the table of QoE is filled; for provider selection and the market.
-        engine: where a sweep runs: on this machine's devices, or as tasks on a Ray cluster.
+    def told(self, problem: Any) -> Told:
+        """What reports say of the problem."""
+        return Told()
 
-    Raises:
-        InputError: whatever the study asks for cannot be had; what is finished is kept.
-    """
-    if isinstance(study, StudyConfig):
-        from rlli_jax.experiments.selection import judging
+    def conclude(self, config: Any, problem: Any, path: Path) -> None:  # noqa: B027 - may be nothing
+        """What remains to be done when all policies are finished."""
 
-        with open_run(path, study, existing):
-            problem = judging.judge(study, path, console)
-            if train:
-                from rlli_jax.experiments.selection import study as studies
+    def carry_out(self, config: Any, path: Path, console: Console, *, train: bool = True) -> None:
+        """Fill an open run directory: the problem, then each policy that is not finished.
 
-                studies.train_all(study, path, problem, console)
-                studies.human_opinion(study, path, problem)
-    elif isinstance(study, MarketConfig):
-        from rlli_jax.experiments.market import study as market_studies
-
-        with open_run(path, study, existing):
-            market = market_studies.prepare(study, path, console)
-            if train:
-                market_studies.train_all(study, path, market, console)
-    else:
-        from rlli_jax.experiments.sweeps.config import Sweep
-
-        if isinstance(study, Sweep):
-            from rlli_jax.experiments.sweeps.run import run_sweep
-
-            run_sweep(study, path, existing, console, engine)
+        Raises:
+            InputError: what the config asks for cannot be had; or, when all others are finished,
+                losses of some policy are no numbers.
+        """
+        problem = self.prepare(config, path, console)
+        if not train:
             return
-        from rlli_jax.experiments.teaching import study as teaching_studies
-        from rlli_jax.experiments.teaching.config import read_study
+        failed = []
+        with training_progress(console) as progress:
+            for name in config.policies:
+                if not (path / "policies" / name / "summary.json").exists():
+                    try:
+                        self._run(config, problem, name, path, progress)
+                    except NotNumbers as error:
+                        failed.append(str(error))
+        if failed:
+            raise NotNumbers(" ".join(failed))
+        self.conclude(config, problem, path)
 
-        with open_run(path, study, existing, read_study):
-            teaching_studies.carry_out(study, path, console)
+    def _run(self, config: Any, problem: Any, name: str, path: Path, progress: Progress) -> None:
+        """Train (if it learns), evaluate, and write the folder of one policy."""
+        job, folder = self.job(config, problem, name), path / "policies" / name
+        about: dict[str, Any] = {
+            "name": name,
+            "learner": config.policies[name].learner,
+            "seeds": config.seeds,
+            **job.about,
+        }
+        key_train, key_test = (
+            jax.random.split(key, config.seeds) for key in policy_keys(config.seed, name)
+        )
+        task = progress.add_task(name, total=job.iterations or 1, note="")
+        if job.learner is None:
+            found = follow(job, key_test)
+        else:
+
+            def show(iteration: int, metrics: Mapping[str, np.ndarray]) -> None:
+                recent = metrics["episode_return"][:, -10:] + job.shift
+                note = f"return {np.nanmean(recent):.3f}" if np.isfinite(recent).any() else ""
+                progress.update(task, completed=iteration, note=note)
+
+            progress.update(task, note="compiling")
+            checkpoints = Checkpoints(path / "checkpoints" / name)
+            found, curve, more = learn(job, key_train, key_test, config.checkpoint_every,
+                                       checkpoints, show)  # fmt: skip
+            write_npz(folder / "curve.npz", curve)
+            about |= more
+        note = f"return {found['returns'].mean():.3f}"
+        progress.update(task, completed=job.iterations or 1, note=note)
+        write_npz(folder / "evaluation.npz", found | job.measure(found, job.test))
+        # Last, because its presence says that the policy is finished.
+        self.summary(**about).write(folder / "summary.json")
+
+
+def learn(
+    job: Job,
+    key_train: jax.Array,
+    key_test: jax.Array,
+    every: int,
+    checkpoints: Checkpoints,
+    show: Callable[[int, Arrays], None],
+) -> tuple[Arrays, Arrays, dict[str, Any]]:
+    """Train on all seeds: what the judge finds, the curve, and what the summary says of it."""
+    assert job.learner is not None
+    shared = Shared(all_shared(job.train), all_shared(job.test))
+    learner = job.learner()
+    program = Program(learner, job.iterations, shared, jax.devices()[:1], job.judge)
+    given = of_seeds(key_train, job.hyperparams, job.train, key_test, job.test)
+    trained = train_runs(program, given, every, checkpoints=checkpoints, check=True, progress=show)
+    steps = learner.env_steps * np.arange(1, job.iterations + 1)
+    curve = {"env_steps": steps, **trained.metrics}
+    if job.shift:
+        curve["episode_return"] = curve["episode_return"] + np.float32(job.shift)
+    return program.evaluate(trained.state, given), curve, {
+        "iterations": job.iterations,
+        "env_steps": int(steps[-1]),
+        "compile_seconds": trained.compile_seconds,
+        "train_seconds": trained.train_seconds,
+        "steps_per_second": int(steps[-1]) * len(key_train) / max(trained.train_seconds, 1e-9),
+    }  # fmt: skip
+
+
+def follow(job: Job, keys: jax.Array) -> Arrays:
+    """What the judge finds of a policy that does not learn, [seeds, ...]."""
+    assert job.policy is not None
+    policy = job.policy
+    play = jax.jit(jax.vmap(lambda key, played: job.judge(policy, key, played), (0, None)))
+    found = play(keys, jax.tree.map(jnp.asarray, job.test))
+    return {name: np.asarray(x) for name, x in found.items()}
+
+
+def require_learned(config: Any, name: str) -> InputError:
+    """That a policy of a sweep does not learn at some point."""
+    return InputError(f"policies.{name}: a sweep must not turn it into one that never learns.")

@@ -1,209 +1,230 @@
-"""Train one policy on all its seeds at once, in chunks that can be resumed bit for bit.
+"""Train runs of one learner side by side, in chunks that can be resumed bit for bit.
 
-A chunk is a compiled scan over iterations, vmapped over seeds. Between chunks the host shows
-progress and keeps a checkpoint, which holds the whole state and the metrics so far; what is lost
-to a crash is at most one chunk.
+A run of ``rlli run`` is all seeds of a policy on one device; a wave of a sweep is one chunk of runs
+on every device, by ``shard_map``. Each device runs exactly the program of its runs and nothing is
+exchanged, so results do not depend on how many devices there are. Between chunks of iterations the
+host shows progress and may keep a checkpoint, which holds the whole state and the metrics so far.
 """
 
-import errno
-import json
-import logging
-import os
-import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from rlli_jax.envs.contract import Env, PyTree
-from rlli_jax.envs.policy import Evaluation, evaluate
+from rlli_jax.envs.contract import PyTree
+from rlli_jax.envs.policy import Policy
 from rlli_jax.errors import InputError
+from rlli_jax.experiments.checkpoints import Checkpoints
 from rlli_jax.experiments.memory import require_memory
-from rlli_jax.experiments.versions import require_settings, settings
-from rlli_jax.files import refused, write_text
 from rlli_jax.learners.core import Learner
-from rlli_jax.learners.cpu import EVALUATE, START, compiler_options
-from rlli_jax.learners.training import train_program
+from rlli_jax.learners.cpu import EVALUATE, START, TRAIN, compiler_options, vmap_in_groups
 from rlli_jax.progress import LoggedProgress
 
-Metrics = dict[str, np.ndarray]  # each [seeds, iterations] float32
+AXIS = "runs"
+RUNS, SAME = PartitionSpec(AXIS), PartitionSpec()
+
+Metrics = dict[str, np.ndarray]  # each [runs, iterations] float32
+Judge = Callable[[Policy, jax.Array, PyTree], dict[str, jax.Array]]  # policy, key, what is played
+
+
+class NotNumbers(InputError):
+    """Losses, returns or parameters of a run are no numbers any more."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What goes into some runs; leaves [runs, ...] or, where all runs share them, [...]."""
+
+    keys: Any  # [runs, 2] uint32, of training
+    hyperparams: PyTree
+    train: PyTree  # parameters of the environment
+    test_keys: Any = None
+    test: PyTree = None  # what is played in evaluation
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Which inputs all runs have in common, as trees of bool."""
+
+    train: PyTree
+    test: PyTree = None
 
 
 @dataclass(frozen=True)
 class Trained:
     """What training leaves behind."""
 
-    state: PyTree  # vmapped over seeds
+    state: PyTree  # [runs, ...]
     metrics: Metrics
     compile_seconds: float
     train_seconds: float  # without compilation and checkpoints
 
 
-class Checkpoints:
-    """The newest checkpoint of one training: state, metrics and time used so far.
+class Program:
+    """The compiled functions for runs of one learner on some devices; traced once."""
 
-    Beside it, ``settings.json`` holds the settings of JAX at the beginning.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder.resolve()
-        self._checkpointer = ocp.StandardCheckpointer()
-
-    @property
-    def name(self) -> str:
-        """Of what is trained: that of the folder."""
-        return self._folder.name
-
-    def latest(self) -> int | None:
-        """The iteration of the newest whole checkpoint, None if there is none."""
-        done = [int(p.name) for p in self._folder.glob("*") if p.name.isdigit()]
-        return max(done, default=None)
-
-    def save(self, iteration: int, content: PyTree) -> None:
-        """Keep a checkpoint, then drop the older ones. It is renamed into place when whole.
-
-        Raises:
-            InputError: the disk is full or read-only, say; the checkpoint before stays.
-        """
-        path = self._folder / str(iteration)
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with TemporaryFile(dir=self._folder):  # orbax would try for five minutes
-                pass
-            self._clear()
-            if not self._settings.exists():
-                write_text(self._settings, json.dumps(settings(), indent=2) + "\n")
-            # Not in the main thread: asyncio, which orbax runs on, takes Ctrl-C there and can lose
-            # it.
-            with _quiet(), ThreadPoolExecutor(1) as thread:
-                thread.submit(self._write, path, content).result()
-            for older in self._folder.glob("*"):
-                if older.name.isdigit() and int(older.name) < iteration:
-                    shutil.rmtree(older)
-        except InputError:
-            raise
-        except Exception as error:
-            self._checkpointer = ocp.StandardCheckpointer()  # it may hold on to what failed
-            self._clear()
-            if (cause := _disk_error(error)) is None:
-                raise
-            # Orbax's other tasks met the same; asyncio would print each when it is forgotten.
-            logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-            raise refused(f"checkpoint {path}", cause) from error
-
-    @property
-    def _settings(self) -> Path:
-        return self._folder / "settings.json"
-
-    def _clear(self) -> None:
-        """Remove what writers left that were killed or failed."""
-        for path in self._folder.glob("*.orbax-checkpoint-tmp*"):
-            shutil.rmtree(path, ignore_errors=True)
-
-    def _write(self, path: Path, content: PyTree) -> None:
-        self._checkpointer.save(path, _without_keys(content))
-        self._checkpointer.wait_until_finished()
-
-    def restore(self, iteration: int, like: PyTree) -> PyTree:
-        """The checkpoint of an iteration, with the shapes and types of ``like``.
-
-        Raises:
-            InputError: the checkpoint is damaged or belongs to something else, or settings of JAX
-                are others than at its beginning.
-        """
-        path = self._folder / str(iteration)
-        begun: dict[str, str] = {}
-        with suppress(OSError, ValueError):  # earlier versions wrote none
-            begun = json.loads(self._settings.read_text())
-        require_settings(f"checkpoint {path}", begun)
-        wanted = jax.eval_shape(_without_keys, like)
-        # Orbax knows a damaged checkpoint in many ways and by as many exception types.
-        try:
-            with _quiet():
-                there = self._checkpointer.metadata(path).item_metadata.tree
-                fits = _shapes(there) == _shapes(wanted)
-                plain = self._checkpointer.restore(path, wanted) if fits else None
-        except Exception as error:
-            cause = _disk_error(error)
-            if cause is not None and cause.errno != errno.ENOENT:
-                raise InputError(f"checkpoint {path} cannot be read: {cause.strerror}.") from error
-            raise InputError(
-                f"checkpoint {path} is damaged ({type(error).__name__}); remove that folder to "
-                "train this policy from its start."
-            ) from error
-        if not fits:
-            raise InputError(
-                f"checkpoint {path} is whole, but its arrays are not those of this training: it "
-                "was begun with another config, another version of a library or other settings of "
-                "JAX (JAX_ENABLE_X64, JAX_DEFAULT_PRNG_IMPL); go on with those of its beginning."
-            )
-        return _with_keys(plain, like)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Orbax also logs, with tracebacks of its threads, what it raises."""
-    logger = logging.getLogger("absl")
-    disabled, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = disabled
-
-
-def _shapes(tree: PyTree) -> list[tuple[tuple[str, ...], tuple[int, ...], str]]:
-    """Path, shape and type of every array, of what orbax calls by other names too."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(
-        tree, is_leaf=lambda x: hasattr(x, "shape") and hasattr(x, "dtype")
-    )
-    return sorted(
-        (
-            tuple(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path),
-            tuple(leaf.shape),
-            str(np.dtype(leaf.dtype)),
+    def __init__(
+        self,
+        learner: Learner,
+        iterations: int,
+        shared: Shared,
+        devices: Sequence[jax.Device],
+        judge: Judge | None = None,
+    ) -> None:
+        self.learner, self.iterations, self.devices = learner, iterations, devices
+        self.shared = shared
+        self._mesh = Mesh(np.asarray(devices), (AXIS,))
+        step = jax.jit(learner.step)  # traced once, though its metrics are asked for before
+        train, test = (
+            jax.tree.map(lambda same: None if same else 0, tree)
+            for tree in (shared.train, shared.test)
         )
-        for path, leaf in leaves
-    )
+
+        def init(keys: jax.Array, hyperparams: PyTree, params: PyTree) -> PyTree:
+            def one(key: jax.Array, hyperparams: PyTree, params: PyTree) -> PyTree:
+                state = learner.init(key, hyperparams, params)
+                _, told = jax.eval_shape(step, state, params)
+                return state, {name: jnp.full(iterations, jnp.nan, jnp.float32) for name in told}
+
+            keys = jax.random.wrap_key_data(keys)
+            return jax.vmap(one, (0, 0, train))(keys, hyperparams, params)
+
+        def advance(progress: PyTree, params: PyTree, start: jax.Array, stop: jax.Array) -> PyTree:
+            def one(progress: PyTree, params: PyTree) -> PyTree:
+                def iteration(i: jax.Array, progress: PyTree) -> PyTree:
+                    state, metrics = progress
+                    state, new = step(state, params)
+                    return state, {n: x.at[i].set(new[n]) for n, x in metrics.items()}
+
+                return jax.lax.fori_loop(start, stop, iteration, progress)
+
+            return vmap_in_groups(one, (0, train), learner.group_size)(progress, params)
+
+        def evaluate(state: PyTree, keys: jax.Array, played: PyTree) -> PyTree:
+            def one(state: PyTree, key: jax.Array, played: PyTree) -> PyTree:
+                assert judge is not None
+                return judge(learner.policy(state), key, played)
+
+            return jax.vmap(one, (0, 0, test))(state, jax.random.wrap_key_data(keys), played)
+
+        self.starting = self._shard(init, (RUNS, RUNS, self._specs(shared.train)), START)
+        specs = RUNS, self._specs(shared.train), SAME, SAME
+        self.training = self._shard(advance, specs, TRAIN, donate=True)
+        self.evaluation = self._shard(evaluate, (RUNS, RUNS, self._specs(shared.test)), EVALUATE)
+        self.compiled: Any = None  # training
+        self.compile_seconds = 0.0
+
+    def _specs(self, shared: PyTree) -> PyTree:
+        return jax.tree.map(lambda same: SAME if same else RUNS, shared)
+
+    def _shard(
+        self, function: Callable, specs: tuple, options: dict[str, Any], donate: bool = False
+    ) -> Any:
+        # Nothing is exchanged between devices, so there is no replication to check.
+        sharded = jax.shard_map(
+            function, mesh=self._mesh, in_specs=specs, out_specs=RUNS, check_vma=False
+        )
+        return jax.jit(
+            sharded,
+            donate_argnums=0 if donate else (),
+            compiler_options=compiler_options(options),
+        )
+
+    def place(self, tree: PyTree, shared: PyTree = False) -> PyTree:
+        """Put host arrays on the devices: over the runs, or, if shared, on each."""
+
+        def put(x: Any, same: bool) -> jax.Array:
+            x = as_on_device(x)
+            sharding = NamedSharding(self._mesh, SAME if same else RUNS)
+            return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+        if isinstance(shared, bool):
+            return jax.tree.map(lambda x: put(x, shared), tree)
+        return jax.tree.map(put, tree, shared)
+
+    def arguments(self, given: Inputs) -> tuple[PyTree, PyTree, PyTree]:
+        """Keys, hyperparameters and parameters of training, on the devices."""
+        params = self.place(given.train, self.shared.train)
+        return self.place(given.keys), self.place(given.hyperparams), params
+
+    def start(self, given: Inputs) -> PyTree:
+        """Fresh states, and metrics [runs, iterations] that are NaN until they are known."""
+        return jax.block_until_ready(self.starting(*self.arguments(given)))
+
+    def content(self, given: Inputs, done: int) -> dict[str, PyTree]:
+        """Shapes of what a checkpoint holds after so many iterations."""
+        state, metrics = jax.eval_shape(self.starting, *self.arguments(given))
+        known = jax.ShapeDtypeStruct((len(given.keys), done), np.float32)
+        seconds = jax.ShapeDtypeStruct((2,), np.float32)
+        return {"state": state, "metrics": dict.fromkeys(metrics, known), "seconds": seconds}
+
+    def go_on(self, kept: dict[str, PyTree]) -> PyTree:
+        """States and metrics of a checkpoint."""
+
+        def widened(known: Any) -> jax.Array:
+            missing = self.iterations - known.shape[1]
+            return self.place(np.pad(known, ((0, 0), (0, missing)), constant_values=np.nan))
+
+        runs = NamedSharding(self._mesh, RUNS)
+        state = jax.tree.map(lambda x: jax.device_put(x, runs), kept["state"])
+        return state, {name: widened(known) for name, known in kept["metrics"].items()}
+
+    def compile(self, progress: PyTree, params: PyTree) -> None:
+        """Compile the training."""
+        start = time.perf_counter()
+        self.compiled = self.training.lower(progress, params, *self._span(0, 1)).compile()
+        self.compile_seconds += time.perf_counter() - start
+
+    def compile_evaluation(self, state: PyTree, given: Inputs) -> None:
+        """Compile the evaluation, so that its time is known before it is needed."""
+        start = time.perf_counter()
+        self.evaluation = self.evaluation.lower(state, *self._tests(given)).compile()
+        self.compile_seconds += time.perf_counter() - start
+
+    def _tests(self, given: Inputs) -> tuple[PyTree, PyTree]:
+        return self.place(given.test_keys), self.place(given.test, self.shared.test)
+
+    def _span(self, start: int, stop: int) -> tuple[jax.Array, jax.Array]:
+        first, last = (self.place(np.int32(i), True) for i in (start, stop))
+        return first, last
+
+    def advance(self, progress: PyTree, params: PyTree, start: int, stop: int) -> PyTree:
+        """Iterations ``start`` to ``stop`` of every run; ``progress`` is given up."""
+        if self.compiled is None:
+            self.compile(progress, params)
+        return jax.block_until_ready(self.compiled(progress, params, *self._span(start, stop)))
+
+    def evaluate(self, state: PyTree, given: Inputs) -> dict[str, np.ndarray]:
+        """What ``judge`` finds of each run's policy, [runs, ...]."""
+        found = self.evaluation(state, *self._tests(given))
+        return {name: to_host(x) for name, x in found.items()}
 
 
-def _disk_error(error: BaseException) -> OSError | None:
-    """What the system refused, of an error of orbax; None if it was something else."""
-    chain: BaseException | None = error
-    while chain is not None:
-        if isinstance(chain, OSError) and chain.errno is not None:
-            return chain
-        chain = chain.__cause__ or chain.__context__
-    text = str(error)  # of TensorStore, whose own errors hold no number
-    for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-        if os.strerror(number) in text:
-            return OSError(number, os.strerror(number))
-    return None
+def as_on_device(x: Any) -> np.ndarray:
+    """A number or an array, with the type that the device gives it."""
+    x = np.asarray(x)
+    return x.astype(jax.dtypes.canonicalize_dtype(x.dtype), copy=False)
 
 
-def _is_key(x: Any) -> bool:
-    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+def to_host(x: jax.Array) -> np.ndarray:
+    """The whole array, on every process."""
+    if jax.process_count() > 1:
+        return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+    return np.asarray(x)
 
 
-def _without_keys(tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
-
-
-def _with_keys(plain: PyTree, like: PyTree) -> PyTree:
-    return jax.tree.map(
-        lambda p, x: jax.random.wrap_key_data(p) if _is_key(x) else jnp.asarray(p), plain, like
-    )
+def key_words(keys: jax.Array) -> np.ndarray:
+    """Typed keys as plain words."""
+    return np.asarray(jax.random.key_data(keys))
 
 
 def policy_keys(seed: int, name: str) -> tuple[jax.Array, jax.Array]:
@@ -229,34 +250,97 @@ def training_progress(console: Console) -> Progress:
     )
 
 
-def checkpoint_content(
-    learner: Learner, state: PyTree, env_params: PyTree, iterations: int
-) -> dict[str, PyTree]:
-    """Shapes of what a checkpoint of an iteration holds; ``state`` is vmapped over seeds."""
-    metrics = jax.eval_shape(jax.vmap(learner.step, (0, None)), state, env_params)[1]
-    return {
-        "state": state,
-        "metrics": jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct((*x.shape, iterations), np.float32), metrics
-        ),
-        "seconds": jax.ShapeDtypeStruct((2,), np.float32),
-    }
+def train_runs(
+    program: Program,
+    given: Inputs,
+    every: int,
+    *,
+    checkpoints: Checkpoints | None = None,
+    due: Callable[[int], bool] = lambda done: True,
+    check: bool = False,
+    progress: Callable[[int, Metrics], None] = lambda iteration, metrics: None,
+) -> Trained:
+    """Train some runs, from their newest checkpoint if there is one.
+
+    Args:
+        program: what trains them.
+        given: to the runs.
+        every: iterations between two calls of ``progress``, the only places where a checkpoint can
+            be kept. The result does not depend on it.
+        checkpoints: where they are; none are kept if absent.
+        due: whether one is to be kept after an iteration.
+        check: whether to find out first if memory suffices, and to stop where losses are no
+            numbers any more; with ``checkpoints``.
+        progress: called with the iterations done and the metrics so far.
+
+    Raises:
+        InputError: memory does not suffice; a checkpoint cannot be read or written.
+        NotNumbers: with ``check``; the checkpoint before stays.
+    """
+    done, seconds = 0, np.zeros(2)
+    latest = checkpoints.latest() if checkpoints is not None else None
+    if check and checkpoints is not None:
+        require_memory(f"policy {checkpoints.name}", program.content(given, 0)["state"])
+    if checkpoints is not None and latest is not None:
+        kept = checkpoints.restore(latest, program.content(given, latest))
+        now, done = program.go_on(kept), latest
+        seconds += np.asarray(kept["seconds"], np.float64)
+        progress(done, _known(now, done))
+    else:
+        now = program.start(given)
+    params = program.place(given.train, program.shared.train)
+    compiled = program.compile_seconds
+    while done < program.iterations:
+        stop = min(done + every, program.iterations)
+        if program.compiled is None:
+            program.compile(now, params)
+        ready = time.perf_counter()
+        now = program.advance(now, params, done, stop)
+        seconds += [program.compile_seconds - compiled, time.perf_counter() - ready]
+        compiled = program.compile_seconds
+        known = _known(now, stop)
+        if check:
+            assert checkpoints is not None
+            new = {name: x[:, done:] for name, x in known.items()}
+            _require_numbers(checkpoints, done, now[0], new)
+        done = stop
+        if checkpoints is not None and due(done):
+            state = jax.device_put(now[0], jax.local_devices()[0])
+            metrics = {name: jnp.asarray(x) for name, x in known.items()}
+            kept_seconds = jnp.asarray(seconds, jnp.float32)
+            checkpoints.save(done, {"state": state, "metrics": metrics, "seconds": kept_seconds})
+        progress(done, known)
+    return Trained(now[0], _known(now, done), float(seconds[0]), float(seconds[1]))
 
 
-def start_program(learner: Learner) -> Any:
-    """keys [runs], hyperparams, env_params -> states [runs, ...], compiled when called."""
-    options = compiler_options(START)
-    return jax.jit(jax.vmap(learner.init, (0, None, None)), compiler_options=options)
+def _known(progress: PyTree, done: int) -> Metrics:
+    return {name: to_host(x)[:, :done] for name, x in progress[1].items()}
 
 
-def evaluate_program(env: Env, learner: Learner, episodes: int) -> Any:
-    """states, keys [runs], env_params -> the Evaluation of each run's greedy policy."""
+def of_seeds(
+    keys: jax.Array,
+    hyperparams: PyTree,
+    env_params: PyTree,
+    test_keys: jax.Array | None = None,
+    test: PyTree = None,
+) -> Inputs:
+    """The inputs of runs that differ in nothing but their keys; typed keys [seeds]."""
+    seeds = len(keys)
+    repeated = jax.tree.map(lambda x: np.stack([as_number(x)] * seeds), hyperparams)
+    testing = None if test_keys is None else key_words(test_keys)
+    return Inputs(key_words(keys), repeated, env_params, testing, test)
 
-    def play(state: PyTree, key: jax.Array, env_params: PyTree) -> Evaluation:
-        return evaluate(env, learner.policy(state), key, env_params, episodes)
 
-    options = compiler_options(EVALUATE)
-    return jax.jit(jax.vmap(play, (0, 0, None)), compiler_options=options)
+def as_number(x: Any) -> np.ndarray:
+    """Python numbers as the device has hyperparameters: float32 and int32."""
+    if isinstance(x, float):
+        return np.asarray(x, np.float32)
+    return np.asarray(x, np.int32) if isinstance(x, int) else np.asarray(x)
+
+
+def all_shared(tree: PyTree) -> PyTree:
+    """That all leaves are shared."""
+    return jax.tree.map(lambda _: True, tree)
 
 
 def train(
@@ -278,46 +362,11 @@ def train(
         progress: called after each chunk with the iterations done and the metrics so far.
 
     Raises:
-        InputError: memory does not suffice; a checkpoint cannot be read or written; or losses or
-            rewards are no numbers any more, in which case the checkpoint before stays.
+        InputError: as :func:`train_runs`.
     """
-    init = start_program(learner)
-    like = jax.eval_shape(init, keys, hyperparams, env_params)
-    require_memory(f"policy {checkpoints.name}", like)
-    done = checkpoints.latest()
-    if done is None:
-        state, metrics, seconds = init(keys, hyperparams, env_params), {}, np.zeros(2)
-        done = 0
-    else:
-        restored = checkpoints.restore(done, checkpoint_content(learner, like, env_params, done))
-        state, seconds = restored["state"], np.array(restored["seconds"], np.float64)
-        metrics = {name: np.asarray(values) for name, values in restored["metrics"].items()}
-        progress(done, metrics)
-
-    jitted = train_program(learner)
-    compiled: dict[int, Any] = {}
-    while done < iterations:
-        length = min(chunk, iterations - done)
-        start = time.perf_counter()
-        if length not in compiled:
-            compiled[length] = jitted.lower(state, env_params, length=length).compile()
-        ready = time.perf_counter()
-        state, new = jax.block_until_ready(compiled[length](state, env_params))
-        seconds += [ready - start, time.perf_counter() - ready]
-        new = {name: np.asarray(x, np.float32) for name, x in new.items()}  # [seeds, length]
-        _require_numbers(checkpoints, done, state, new)
-        metrics = {n: np.concatenate([metrics[n], x], 1) if metrics else x for n, x in new.items()}
-        done += length
-        checkpoints.save(
-            done,
-            {
-                "state": state,
-                "metrics": {name: jnp.asarray(x) for name, x in metrics.items()},
-                "seconds": jnp.asarray(seconds, jnp.float32),
-            },
-        )
-        progress(done, metrics)
-    return Trained(state, metrics, float(seconds[0]), float(seconds[1]))
+    program = Program(learner, iterations, Shared(all_shared(env_params)), jax.devices()[:1])
+    given = of_seeds(keys, hyperparams, env_params)
+    return train_runs(program, given, chunk, checkpoints=checkpoints, check=True, progress=progress)
 
 
 def sound_parameters(state: PyTree) -> jax.Array:
@@ -360,7 +409,7 @@ def _require_numbers(checkpoints: Checkpoints, done: int, state: PyTree, new: Me
     names = [name for name, at in wrong.items() if at[:, first].any()]
     seeds = np.flatnonzero(bad.any((0, 2)))
     kept = checkpoints.latest()
-    raise InputError(
+    raise NotNumbers(
         f"policy {checkpoints.name}: {', '.join(names)} are no numbers from iteration "
         f"{done + first + 1} on, in {len(seeds)} of {len(ends)} seeds (seed {seeds[0]} first): the "
         "environment gives rewards or observations that are no numbers, or a learning rate is too "
@@ -371,16 +420,3 @@ def _require_numbers(checkpoints: Checkpoints, done: int, state: PyTree, new: Me
             else f"the checkpoint of iteration {kept}, which is sound, stays."
         )
     )
-
-
-def evaluate_seeds(
-    env: Env, learner: Learner, state: PyTree, key: jax.Array, env_params: PyTree, episodes: int
-) -> dict[str, np.ndarray]:
-    """Play the greedy policy of every seed; returns [seeds, episodes] and summed statistics."""
-    seeds = jax.tree.leaves(state)[0].shape[0]
-
-    play = evaluate_program(env, learner, episodes)
-    result = play(state, jax.random.split(key, seeds), env_params)
-    return {"returns": np.asarray(result.returns)} | {
-        name: np.asarray(x) for name, x in result.statistics.items()
-    }

@@ -45,6 +45,9 @@ class StudyBlock(Block):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """Of the study; its run directory is runs/<name> if none is given."""
+    kind: str
+    """Which kind of study: a name of STUDIES, or the import path package.module:name of a
+    rlli_jax.studies.StudyKind. Where it is missing, what else the file holds tells it."""
     description: str = ""
     """One or two sentences that the report shows."""
     seed: Seed = 0
@@ -122,6 +125,11 @@ def to_yaml(content: Any) -> str:
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
+def folder_of(path: Path) -> Path:
+    """What paths in a file are relative to: its folder, or of a pipe the working directory."""
+    return path.resolve().parent if path.is_file() else Path.cwd()
+
+
 def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The plain values of a config file, with overrides on top. Raises InputError as above."""
     try:
@@ -141,9 +149,26 @@ def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         raise InputError(
             f"{path}: a config is a mapping of keys to values; see configs/paper.yaml."
         )
+    learners = learners_of(content)
     for override in overrides:
         apply_override(content, override)
+    if any(learners_of(content).get(name, given) != given for name, given in learners.items()):
+        from rlli_jax.experiments.policies import fit_to_learner  # which knows this module
+
+        paths = [override.partition("=")[0] for override in overrides]
+        for name, before in learners.items():
+            block = content["policies"].get(name)
+            if isinstance(block, dict) and block.get("learner") != before:
+                fit_to_learner(block, f"policies.{name}", paths)
     return content
+
+
+def learners_of(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The learner of each policy of a file."""
+    policies = content.get("policies")
+    blocks = policies.items() if isinstance(policies, dict) else ()
+    return {name: block["learner"] for name, block in blocks
+            if isinstance(block, dict) and "learner" in block}  # fmt: skip
 
 
 def parse_as(kind: type[AnyBlock], content: Any, *, source: str, folder: Path | None) -> AnyBlock:
@@ -156,6 +181,17 @@ def parse_as(kind: type[AnyBlock], content: Any, *, source: str, folder: Path | 
         return kind.model_validate(content, context={"folder": folder})
     except ValidationError as error:
         raise InputError(f"{source}: {one_sentence(error, content, kind)}") from None
+
+
+def load_as(kind: type[AnyBlock], path: str | Path, overrides: Sequence[str] = ()) -> AnyBlock:
+    """Read a study of one kind from YAML, with overrides ``key.path=value`` on top.
+
+    Raises:
+        InputError: one sentence that names the file, the key's path and what to do.
+    """
+    path = Path(path)
+    content = read_yaml(path, overrides)
+    return parse_as(kind, content, source=str(path), folder=folder_of(path))
 
 
 def apply_override(content: dict[str, Any], override: str) -> None:

@@ -22,7 +22,6 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 
 from rlli_jax.personas import TRAIT_NAMES
-from rlli_jax.report import calibration
 from rlli_jax.report.data import Array, Policy, Run
 from rlli_jax.report.labels import (
     Setting,
@@ -33,6 +32,7 @@ from rlli_jax.report.labels import (
     settings,
     slug,
 )
+from rlli_jax.run_files import CalibrationPoint
 from rlli_jax.statistics import smooth, t_interval
 
 COLUMN, PAGE = 3.5, 7.16  # inches
@@ -152,7 +152,7 @@ def _draw(run: Run) -> Iterator[tuple[str, str, Figure]]:
         yield "profiles", "Big Five profile of each user", profiles(run, run.traits)
     if run.human is not None:
         yield "human", "Human opinion of what each policy chose", human_opinion(run)
-    if (calibrated := calibration.load(run)) is not None:
+    if (calibrated := run.calibration) is not None:
         yield "calibration", "What human scores buy", calibration_curve(calibrated.curve)
 
 
@@ -476,6 +476,7 @@ def human_opinion(run: Run) -> Figure:
     """Mean human opinion score of the chosen pictures over seeds, with 95 % intervals."""
     human = run.human
     assert human is not None
+    best = human.references
     looks = policy_looks(run.policies)
     names = [policy.name for policy in run.policies if policy.name in human.policies]
     # Padded, as the engine does not count how far the last tick label hangs over the axis.
@@ -488,9 +489,13 @@ def human_opinion(run: Run) -> Figure:
             axes.hlines(y, low, high, color=colour, linewidth=1.4)
         axes.plot(mean, y, "o", color=colour, markersize=4.5)
     lines = (
-        ("Random", human.random, (0, (1, 2))),
-        (f"Best single ({human.best_single_provider})", human.best_single, (0, (4, 2))),
-        ("Best for each request", human.best_per_request, "solid"),
+        ("Random", best.random, (0, (1, 2))),
+        (
+            f"Best single ({best.best_single_provider})",
+            best.best_single,
+            (0, (4, 2)),
+        ),
+        ("Best for each request", best.best_per_request, "solid"),
     )
     for label, value, dash in lines:
         axes.axvline(value, color=INK, linewidth=0.9, linestyle=dash, label=label, zorder=1.5)
@@ -503,7 +508,7 @@ def human_opinion(run: Run) -> Figure:
     return figure
 
 
-def calibration_curve(points: Sequence[calibration.Point]) -> Figure:
+def calibration_curve(points: Sequence[CalibrationPoint]) -> Figure:
     """Human QoE of the choices on other requests, by the number of requests with human scores."""
     figure = Figure((COLUMN, 2.4))
     axes = figure.subplots()

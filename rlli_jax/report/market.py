@@ -16,17 +16,7 @@ from matplotlib.figure import Figure
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.two_way import interval_over, two_way_bootstrap, two_way_difference
 from rlli_jax.qoe import QoETable
-from rlli_jax.report.data import (
-    Array,
-    Curve,
-    optional,
-    read,
-    read_config,
-    read_curve,
-    read_json,
-    read_versions,
-    require,
-)
+from rlli_jax.report.data import read, read_config, read_versions
 from rlli_jax.report.figures import (
     DASHES,
     HEAT,
@@ -41,8 +31,16 @@ from rlli_jax.report.figures import (
     level,
     plate,
 )
-from rlli_jax.report.labels import duration, number, plus_minus, quantity
+from rlli_jax.report.labels import duration, number, plus_minus, quantity, too_few
 from rlli_jax.report.page import again, on_page, templates, write_report
+from rlli_jax.run_files import (
+    Array,
+    Curve,
+    MarketEvaluation,
+    MarketReferences,
+    MarketSummary,
+    read_json,
+)
 from rlli_jax.statistics import Estimate, jain_index, smooth, t_interval
 
 # Okabe and Ito's colours (2008); policies beyond their number differ by dash as well.
@@ -50,20 +48,11 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#4
 BASELINE = "least_loaded"
 
 
-@dataclass(frozen=True)
-class MarketPolicy:
+class MarketPolicy(MarketSummary):
     """One policy, and its sums over each of E episodes of evaluation."""
 
-    name: str
-    learner: str
-    observation: tuple[str, ...]
-    mask: bool
-    reward: str
-    env_steps: int | None  # per seed
-    compile_seconds: float | None
-    train_seconds: float | None  # all seeds together
-    steps_per_second: float | None
-    sums: dict[str, Array]  # returns [seeds, E], and those of EdgeMarket.statistics
+    sums: dict[str, Any]
+    """``returns`` [seeds, E], and those of EdgeMarket.statistics."""
     curve: Curve | None
 
     @property
@@ -143,22 +132,21 @@ def load_market_run(directory: str | Path) -> MarketRun:
     """Read a run directory. InputError where a file is missing, damaged or does not fit."""
     path = Path(directory)
     text, config = read(path / "config.yaml", read_config)
-    references = read(path / "references.json", read_json)
+    references = MarketReferences.read(path / "references.json")
     table = read(path / "table.npz", QoETable.load) if (path / "table.npz").exists() else None
     folders = {p.name: p for p in (path / "policies").glob("*") if p.is_dir()}
     names = [name for name in config.get("policies", ()) if name in folders]
     if not names:
         raise InputError(f"{path / 'policies'} holds no policy: finish the run with `rlli run`.")
-    optimum = references.get("optimum")
     return MarketRun(
         path=path,
         config=text,
         description=str(config.get("description", "")),
         versions=read(path / "versions.json", read_versions),
         capacity=read(path / "fleet.json", lambda p: np.asarray(read_json(p)["capacity"])),
-        split=str(references.get("split", "tuning")),
-        optimum=None if optimum is None else np.asarray(optimum, np.float64),
-        tasks=read(path / "references.json", lambda p: np.asarray(read_json(p)["tasks"])),
+        split=references.split,
+        optimum=None if references.optimum is None else np.asarray(references.optimum),
+        tasks=np.asarray(references.tasks),
         judge=None if table is None else table.judge,
         stand_in=table is not None and table.stand_in,
         policies=tuple(_policy(folders[name]) for name in names),
@@ -166,38 +154,24 @@ def load_market_run(directory: str | Path) -> MarketRun:
 
 
 def _policy(folder: Path) -> MarketPolicy:
-    summary = read(folder / "summary.json", read_json)
     curve = folder / "curve.npz"
-
-    def sums(path: Path) -> dict[str, Array]:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-        for key in ("returns", "tasks", "finished", "crashed", "lost", "utility", "load"):
-            require(arrays[key].ndim >= 2, f"{key} is not [seeds, episodes, ...]")
-        return arrays
-
-    def build(_: Path) -> MarketPolicy:
-        return MarketPolicy(
-            name=str(summary["name"]),
-            learner=str(summary["learner"]),
-            observation=tuple(map(str, summary["observation"])),
-            mask=bool(summary["mask"]),
-            reward=str(summary["reward"]),
-            env_steps=optional(int, summary["env_steps"]),
-            compile_seconds=optional(float, summary["compile_seconds"]),
-            train_seconds=optional(float, summary["train_seconds"]),
-            steps_per_second=optional(float, summary["steps_per_second"]),
-            sums=read(folder / "evaluation.npz", sums),
-            curve=read(curve, read_curve) if curve.exists() else None,
-        )
-
-    return read(folder / "summary.json", build)
+    return MarketPolicy(
+        **MarketSummary.read(folder / "summary.json").model_dump(),
+        sums=MarketEvaluation.read(folder / "evaluation.npz").arrays(),
+        curve=Curve.read(curve) if curve.exists() else None,
+    )
 
 
 def ratio(run: MarketRun, policy: MarketPolicy) -> Estimate:
     """Return over the offline optimum, mean over seeds and episodes. NaN without an optimum."""
     optimum = np.nan if run.optimum is None else run.optimum
     return two_way_bootstrap(np.asarray, policy.sums["returns"] / optimum)
+
+
+def interval_words(seeds: int) -> str:
+    """What intervals over seeds alone are, for a caption."""
+    few = too_few(seeds)
+    return f"{few}." if few else "±: half the 95 % Student-t interval over seeds."
 
 
 def steps_to(policy: MarketPolicy, goal: float) -> Array:
@@ -361,8 +335,8 @@ def _user_row(policy: MarketPolicy) -> dict[str, str]:
 def _plates(run: MarketRun) -> Iterator[Plate]:
     with matplotlib.rc_context(STYLE):
         if any(policy.curve is not None for policy in run.policies):
-            yield plate("convergence", "Return while training", _convergence(run))
-        yield plate("returns", "Return of each policy", _returns(run))
+            yield plate("convergence", "Return while training", convergence(run))
+        yield plate("returns", "Return of each policy", returns_figure(run))
         yield plate("load", "Load of each provider", _load(run))
         if run.personal:
             yield plate("qoe", "QoE over users", _qoe(run))
@@ -379,8 +353,11 @@ def _looks(policies: Sequence[MarketPolicy]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _convergence(run: MarketRun) -> Figure:
-    """Smoothed return over environment steps, with its band over seeds and the raw mean."""
+def convergence(run: Any) -> Figure:
+    """Smoothed return over environment steps, with its band over seeds and the raw mean.
+
+    ``run``: that of a market, or of an environment.
+    """
     learned = [p for p in run.policies if p.curve is not None]
     looks = _looks(learned)
     figure = Figure((PAGE, 3.4))
@@ -418,7 +395,7 @@ def _convergence(run: MarketRun) -> Figure:
     return figure
 
 
-def _returns(run: MarketRun) -> Figure:
+def returns_figure(run: Any) -> Figure:
     """Mean return with its interval, and the offline optimum as a line."""
     figure = Figure((PAGE, 0.7 + 0.2 * len(run.policies)))
     axes = figure.subplots()

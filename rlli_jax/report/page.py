@@ -12,7 +12,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from rlli_jax.files import write_bytes, write_text
-from rlli_jax.report import calibration, examination, figures, reliability
+from rlli_jax.report import examination, figures, reliability
 from rlli_jax.report.data import Policy, Run, Thumbnail, load_run
 from rlli_jax.report.findings import findings, share
 from rlli_jax.report.labels import (
@@ -73,7 +73,7 @@ def page_html(run: Run, plates: list[figures.Plate]) -> str:
             means=_mean_rows(run),
             human=_human_rows(run),
             reliability=reliability.load(run),
-            calibration=calibration.load(run),
+            calibration=run.calibration,
             examination=examination.load(run.path),
             yardstick=examination.YARDSTICK,
             not_examined=examination.note(run.path, run.config),
@@ -223,21 +223,21 @@ def _human_rows(run: Run) -> list[tuple[str, str, bool]]:
         return []
     human = run.human
     rows = [
-        (name, plus_minus(t_interval(scores), 3), float(scores.mean()), False)
+        (name, plus_minus(t_interval(scores), 3), float(np.mean(scores)), False)
         for name, scores in human.policies.items()
     ]
     rows += [
-        ("Random choice", number(human.random, 3), human.random, True),
+        ("Random choice", number(human.references.random, 3), human.references.random, True),
         (
-            f"Best single provider ({human.best_single_provider})",
-            number(human.best_single, 3),
-            human.best_single,
+            f"Best single provider ({human.references.best_single_provider})",
+            number(human.references.best_single, 3),
+            human.references.best_single,
             True,
         ),
         (
             "Best for each request",
-            number(human.best_per_request, 3),
-            human.best_per_request,
+            number(human.references.best_per_request, 3),
+            human.references.best_per_request,
             True,
         ),
     ]

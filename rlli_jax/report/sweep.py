@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from rlli_jax.checking import owner
 from rlli_jax.errors import InputError, listed
-from rlli_jax.report.data import Array, read, read_config, read_versions, require
+from rlli_jax.report.data import read, read_config, read_versions, require
 from rlli_jax.report.figures import (
     BLUE,
     COLUMN,
@@ -33,8 +33,9 @@ from rlli_jax.report.figures import (
     legend_columns,
     plate,
 )
-from rlli_jax.report.labels import conjunction, number, percent, percent_interval, slug, too_few
+from rlli_jax.report.labels import conjunction, digits_for, number, percent_interval, slug, too_few
 from rlli_jax.report.page import on_page, templates, write_report
+from rlli_jax.run_files import Array
 from rlli_jax.statistics import (
     MIN_RUNS,
     Estimate,
@@ -100,6 +101,34 @@ class SweepRun:
         return str(self.data.attrs["title"])
 
     @property
+    def compared(self) -> str:
+        """The variable by which runs are compared: ``ratio``, or ``objective`` if there is none."""
+        return str(self.data.attrs.get("compared", "ratio"))
+
+    @property
+    def scale(self) -> float:
+        """What values are shown times: 100 for percent."""
+        return 100.0 if self.compared == "ratio" else 1.0
+
+    @property
+    def measure(self) -> str:
+        """What is compared, in words."""
+        return "Share of the optimum" if self.compared == "ratio" else "Mean return"
+
+    def iqm(self, policy: str) -> Array:
+        """Interquartile mean over seeds of each point."""
+        values: Array = self.data[f"{self.compared}_iqm"].sel(policy=policy).values
+        return values
+
+    def shown(self, estimate: Estimate, name: str = "") -> str:
+        """An estimate as it is printed, its interval named if asked."""
+        if self.compared == "ratio":
+            return percent_interval(estimate, name)
+        digits = digits_for(float(np.abs(self.data["objective"]).max()))
+        value, low, high = (number(float(x), digits) for x in estimate)
+        return f"{value} ({name}{low} to {high})" if np.isfinite(estimate.low) else value
+
+    @property
     def policies(self) -> list[str]:
         return [str(name) for name in self.data["policy"].values]
 
@@ -119,8 +148,8 @@ class SweepRun:
         return list(first.values())
 
     def ratio(self, policy: str, points: Iterable[int] | None = None) -> Array:
-        """Share of the optimum, [seeds, points that differ]."""
-        values: Array = self.data["ratio"].sel(policy=policy).values
+        """Share of the optimum, or mean return, [seeds, points that differ]."""
+        values: Array = self.data[self.compared].sel(policy=policy).values
         return values[self.distinct(policy, points)].T
 
     def estimate(self, policy: str, points: Iterable[int] | None = None) -> Estimate:
@@ -151,7 +180,8 @@ def load_sweep_run(path: str | Path) -> SweepRun:
 
     def parse(file: Path) -> xr.Dataset:
         data = xr.load_dataset(file, engine="scipy")
-        require({"policy", "point", "seed"} <= set(data["ratio"].dims), "ratio lacks a dimension")
+        dims = set(data[data.attrs.get("compared", "ratio")].dims)
+        require({"policy", "point", "seed"} <= dims, "what is compared lacks a dimension")
         return data
 
     data = read(path / "sweep.nc", parse)
@@ -256,7 +286,7 @@ def _summary(run: SweepRun) -> str:
 
 def _order(run: SweepRun, policy: str) -> list[int]:
     """Points that differ from the best to the worst, by interquartile mean over seeds."""
-    iqm = run.data["ratio_iqm"].sel(policy=policy).values
+    iqm = run.iqm(policy)
     return sorted(run.distinct(policy), key=lambda point: -float(iqm[point]))
 
 
@@ -264,11 +294,14 @@ def _lead(run: SweepRun) -> str:
     sentences = []
     for policy in run.policies:
         best, *others = _order(run, policy)
-        everywhere = percent(float(run.estimate(policy).value))
+        value = run.estimate(policy).value
+        everywhere = run.shown(Estimate(value, np.full_like(value, np.nan), value))
         estimate = run.estimate(policy, [best])
-        reached = percent_interval(estimate, "95 % interval ")
+        reached = run.shown(estimate, "95 % interval ")
+        reached += " of the optimum" if run.compared == "ratio" else ""
+        verb = "reaches" if run.compared == "ratio" else "returns"
         if not others:
-            sentences.append(f"{policy} reaches {reached} of the optimum.")
+            sentences.append(f"{policy} {verb} {reached}.")
             continue
         same = sum(bool(run.estimate(policy, [p]).high >= estimate.low) for p in others)
         cannot = (
@@ -278,8 +311,8 @@ def _lead(run: SweepRun) -> str:
             else ""
         )
         sentences.append(
-            f"{policy} reaches {reached} of the optimum at its best point "
-            f"({run.setting(policy, best)}){cannot}. Over all points it reaches {everywhere}."
+            f"{policy} {verb} {reached} at its best point "
+            f"({run.setting(policy, best)}){cannot}. Over all points it {verb} {everywhere}."
         )
     return " ".join(sentences)
 
@@ -313,8 +346,8 @@ def _details(run: SweepRun) -> list[str]:
             low, high = int(order[0]), int(order[-1])
             apart = values[high].low > values[low].high
             sentences.append(
-                f"{policy}, {key.path}: from {percent_interval(values[low])} at "
-                f"{key.levels[low].label} to {percent_interval(values[high])} at "
+                f"{policy}, {key.path}: from {run.shown(values[low])} at "
+                f"{key.levels[low].label} to {run.shown(values[high])} at "
                 f"{key.levels[high].label}"
                 + ("." if apart or few else "; the intervals overlap, so no difference is shown.")
             )
@@ -339,7 +372,7 @@ def _level_rows(run: SweepRun, key: Key) -> list[LevelRow]:
         for level in key.levels:
             first = key.first
             better = "–" if level is first else _interval(_improvement(run, policy, level, first))
-            iqm = percent_interval(run.estimate(policy, level.points))
+            iqm = run.shown(run.estimate(policy, level.points))
             rows.append(LevelRow(policy, level.label, iqm, better))
     return rows
 
@@ -373,7 +406,7 @@ def _best_rows(run: SweepRun) -> list[dict[str, Any]]:
     rows = []
     for policy in run.policies:
         for point in _order(run, policy)[:MAX_POINTS]:
-            reached = percent_interval(run.estimate(policy, [point]))
+            reached = run.shown(run.estimate(policy, [point]))
             concerned = run.concerns(policy)
             values = [
                 value_text(key.values[point]) if key in concerned else "–" for key in run.keys
@@ -392,9 +425,9 @@ def sweep_plates(run: SweepRun) -> Iterator[Plate]:
     with matplotlib.rc_context(STYLE):
         for key in run.keys:
             if len(key.levels) > 1:
-                title = f"Share of the optimum against {key.path}"
+                title = f"{run.measure} against {key.path}"
                 yield plate(figure_name(key), title, sensitivity(run, key))
-        title = "Share of runs that reach a share of the optimum"
+        title = f"Share of runs above each {run.measure.lower()}"
         yield plate("profile", title, profile(run))
 
 
@@ -409,12 +442,14 @@ def sensitivity(run: SweepRun, key: Key) -> Figure:
         colour = COLOURS[index % len(COLOURS)]
         if key.binned:
             points = run.distinct(policy)
-            shares = run.data["ratio_iqm"].sel(policy=policy).values[points]
+            shares = run.iqm(policy)[points]
             axes.plot(
-                key.values[points], 100 * shares, ".", color=colour, alpha=0.3, markersize=2.5
+                key.values[points], run.scale * shares, ".", color=colour, alpha=0.3, markersize=2.5
             )
         estimates = [run.estimate(policy, level.points) for level in key.levels]
-        value, low, high = (100 * np.array(part, float) for part in zip(*estimates, strict=True))
+        value, low, high = (
+            run.scale * np.array(part, float) for part in zip(*estimates, strict=True)
+        )
         axes.errorbar(
             x,
             value,
@@ -429,7 +464,7 @@ def sensitivity(run: SweepRun, key: Key) -> Figure:
         )
     _references(axes, run, key, x)
     _key_axis(axes, key, x)
-    axes.set_ylabel("Share of the optimum (%)")
+    axes.set_ylabel(_axis(run))
     legend(figure, legend_columns(axes.get_legend_handles_labels()[1], COLUMN))
     return figure
 
@@ -440,10 +475,16 @@ def _references(axes: Axes, run: SweepRun, key: Key, x: Array) -> None:
         "best_single": ("best single provider", (0, (4, 2))),
         "random": ("random", (0, (1, 2))),
     }
-    for name, (label, dash) in looks.items():
+    if run.compared == "objective":  # no optimum is known
+        return
+    for name, (label, dash) in ((n, look) for n, look in looks.items() if n in run.data):
         share = 100 * run.data[name].values / run.data["optimum"].values
         y = [share[level.points].mean() for level in key.levels]
         axes.plot(x, y, color=INK, linewidth=0.8, linestyle=dash, label=label, zorder=1.5)
+
+
+def _axis(run: SweepRun) -> str:
+    return f"{run.measure} (%)" if run.compared == "ratio" else run.measure
 
 
 def _key_axis(axes: Axes, key: Key, x: Array) -> None:
@@ -466,17 +507,23 @@ def profile(run: SweepRun) -> Figure:
     """Performance profiles: the share of runs above each share of the optimum."""
     figure = Figure((COLUMN, 2.5))
     axes = figure.subplots()
-    ratios = run.data["ratio"].values
-    thresholds = np.linspace(ratios.min() - 0.01, max(1.0, ratios.max()), 101)
+    values = run.data[run.compared].values
+    values = values[np.isfinite(values)]
+    least, most = float(values.min(initial=1)), float(values.max(initial=0))
+    if run.compared == "ratio":
+        thresholds = np.linspace(least - 0.01, max(1.0, most), 101)
+    else:
+        thresholds = np.linspace(least - 0.01 * (most - least), most, 101)
     for index, policy in enumerate(run.policies):
         colour = COLOURS[index % len(COLOURS)]
         part = performance_profile(run.ratio(policy), thresholds)
         value, low, high = (100 * x for x in part)
         dash = DASHES[index % len(DASHES)]
-        axes.plot(100 * thresholds, value, color=colour, linestyle=dash, label=policy)
-        axes.fill_between(100 * thresholds, low, high, color=colour, alpha=0.18, linewidth=0)
-    axes.axvline(100, color=MUTED, linewidth=0.6)
-    axes.set_xlabel("Share of the optimum (%)")
+        axes.plot(run.scale * thresholds, value, color=colour, linestyle=dash, label=policy)
+        axes.fill_between(run.scale * thresholds, low, high, color=colour, alpha=0.18, linewidth=0)
+    if run.compared == "ratio":
+        axes.axvline(100, color=MUTED, linewidth=0.6)
+    axes.set_xlabel(_axis(run))
     axes.set_ylabel("Runs above it (%)")
     axes.set_ylim(0, 102)
     axes.margins(x=0)

@@ -15,9 +15,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from rlli_jax.report import figures
-from rlli_jax.report.data import read, read_config, read_json, read_versions, require
+from rlli_jax.report.data import read, read_config, read_versions, require
 from rlli_jax.report.labels import conjunction, number, plus_minus, quantity
 from rlli_jax.report.page import again, on_page, templates, write_report
+from rlli_jax.run_files import TeachingTask
 from rlli_jax.statistics import Estimate, t_interval
 
 EXAMPLES = 8
@@ -55,7 +56,7 @@ class TeachingRun:
     text: str  # the resolved YAML, as written
     config: dict[str, Any]
     versions: dict[str, str]
-    task: dict[str, Any]
+    task: TeachingTask
     cases: dict[str, dict[str, Result]]
     language_policy: dict[str, np.ndarray] | None
 
@@ -69,7 +70,7 @@ def load_teaching_run(directory: str | Path) -> TeachingRun:
         text=text,
         config=config,
         versions=read(path / "versions.json", read_versions),
-        task=read(path / "task.json", read_json),
+        task=TeachingTask.read(path / "task.json"),
         cases={
             case: {
                 name: Result(name, method, read(path / "methods" / case / f"{name}.npz", _method))
@@ -167,7 +168,7 @@ def _judged(estimate: Estimate) -> bool:
 
 def _case_words(run: TeachingRun, case: str) -> str:
     iterations = int(run.config["cases"][case]["iterations"])
-    steps = iterations * int(run.task["env_steps_per_iteration"][case])
+    steps = iterations * int(run.task.env_steps_per_iteration[case])
     return f"{iterations:,} iterations, {quantity(steps)} environment steps"
 
 
@@ -243,11 +244,11 @@ def _first(steps: np.ndarray, curve: np.ndarray, level: float) -> str | None:
 
 def _successes(run: TeachingRun) -> list[str]:
     """When a success of 0.99 is reached, exactly computed."""
-    if run.task["metric"] != "success":
+    if run.task.metric != "success":
         return []
     sentences = []
     case = max(run.cases, key=lambda c: run.config["cases"][c]["iterations"])
-    each = int(run.task["env_steps_per_iteration"][case])
+    each = int(run.task.env_steps_per_iteration[case])
     for name in (run.config["alone"], run.config["silent"], run.config["tested"]):
         arrays = run.cases[case][name].arrays
         curve = arrays["success"].mean(0)
@@ -283,7 +284,7 @@ def _rows(run: TeachingRun, case: str) -> list[dict[str, str]]:
             )
             return f"{number(before, 2)} → {number(after, 2)}"
 
-        metric = run.task["metric"]
+        metric = run.task.metric
         last = a["followed"][:, -max(1, a["followed"].shape[1] // 10) :]
         difference = gain(run, case, result.name, run.config["silent"])
         rows.append(
@@ -307,7 +308,7 @@ def _examples(run: TeachingRun) -> dict[str, Any]:
     name = run.config["tested"]
     arrays = run.cases[case][name].arrays
     heard = arrays["heard"][0]
-    advice = run.task["advice"]
+    advice = run.task.advice
     rows = []
     for text in np.argsort(-heard.sum(1))[:EXAMPLES]:
         said = {}
@@ -317,8 +318,8 @@ def _examples(run: TeachingRun) -> dict[str, Any]:
         worse, better = heard[text]
         rows.append(
             {
-                "text": run.task["texts"][text],
-                "expert": advice[run.task["expert"][text]],
+                "text": run.task.texts[text],
+                "expert": advice[run.task.expert[text]],
                 "better": f"{100 * better / (worse + better):.0f} % of {worse + better:,}",
                 **said,
             }
@@ -340,7 +341,7 @@ def _shown(run: TeachingRun, case: str) -> list[str]:
 
 def _draw(run: TeachingRun) -> Iterator[tuple[str, str, Figure]]:
     metrics = {"return": "Exact mean return"}
-    if run.task["metric"] == "success":
+    if run.task.metric == "success":
         metrics["success"] = "Exact success"
     for metric, label in metrics.items():
         title = f"{label} while training, as in the paper's Fig. 2"
@@ -372,7 +373,7 @@ def _curves(run: TeachingRun, metric: str, label: str) -> Figure:
             x = arrays["iterations"]
             drawn[name] = axes.plot(x, mean, color=colour, linestyle=dash)[0]
             axes.fill_between(x, low, high, color=colour, alpha=0.09, linewidth=0)
-        expert = run.task["expert_value"].get(metric)
+        expert = run.task.expert_value.get(metric)
         if expert is not None:
             drawn["the expert"] = axes.axhline(expert, color=figures.INK, linewidth=0.8)
         axes.set_title(f"({case}) {_case_words(run, case)}")
@@ -430,7 +431,7 @@ def _followed(run: TeachingRun) -> Figure:
 
 def _policy(run: TeachingRun) -> Figure:
     assert run.language_policy is not None
-    metric = run.task["metric"]
+    metric = run.task.metric
     figure = Figure((figures.COLUMN, 2.3))
     axes = figure.subplots()
     x = run.language_policy["env_steps"]

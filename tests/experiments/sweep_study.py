@@ -66,10 +66,10 @@ if "process" in options:
     assert jax.process_count() == 2 and jax.device_count() == 2 * options["devices"]
 from pathlib import Path
 from rich.console import Console
-from rlli_jax.experiments.sweeps.config import load_sweep
+from rlli_jax.studies import load_study
 from rlli_jax.experiments.sweeps.run import run_sweep
 assert jax.local_device_count() == options["devices"]
-run_sweep(load_sweep(options["config"]), Path(options["output"]), "resume", Console(),
+run_sweep(load_study(options["config"]), Path(options["output"]), "resume", Console(),
           options["engine"], options["checkpoint_seconds"])
 """
 

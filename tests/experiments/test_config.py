@@ -8,8 +8,9 @@ import yaml
 
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.policies import Learned
-from rlli_jax.experiments.selection.config import load_config, parse_config
-from rlli_jax.experiments.yaml_blocks import from_yaml, read_yaml, to_yaml
+from rlli_jax.experiments.selection.config import StudyConfig
+from rlli_jax.experiments.yaml_blocks import from_yaml, parse_as, read_yaml, to_yaml
+from rlli_jax.studies import load_study
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -22,7 +23,7 @@ def config(tmp_path):
 def sentence(config, *overrides):
     """The message of the InputError, checked to be one sentence that names the file."""
     with pytest.raises(InputError) as error:
-        load_config(config, overrides)
+        load_study(config, overrides)
     message = str(error.value)
     assert "\n" not in message
     assert message.endswith(".")
@@ -33,8 +34,10 @@ def sentence(config, *overrides):
 
 @pytest.mark.parametrize("name", ["paper.yaml", "memory.yaml", "agiqa3k.yaml"])
 def test_the_configs_that_come_along_are_valid_and_come_back_from_their_dump(name):
-    study = load_config(CONFIGS / name)
-    again = parse_config(yaml.safe_load(yaml.safe_dump(study.dump())), source="dump", folder=None)
+    study = load_study(CONFIGS / name)
+    again = parse_as(
+        StudyConfig, yaml.safe_load(yaml.safe_dump(study.dump())), source="dump", folder=None
+    )
     assert again == study
     assert again.dump() == study.dump()
 
@@ -53,8 +56,8 @@ def test_every_kind_of_block_comes_back_from_its_dump(tmp_path):
             }
         },
     }
-    study = load_config(tiny_study.write_config(tmp_path, **changes))
-    assert parse_config(study.dump(), source="dump", folder=None) == study
+    study = load_study(tiny_study.write_config(tmp_path, **changes))
+    assert parse_as(StudyConfig, study.dump(), source="dump", folder=None) == study
 
 
 def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
@@ -67,7 +70,7 @@ def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
     }
     (tmp_path / "configs" / "a.yaml").write_text(yaml.safe_dump(content))
     monkeypatch.chdir(tmp_path / "elsewhere")
-    study = load_config(Path("../configs/a.yaml"))
+    study = load_study(Path("../configs/a.yaml"))
     assert (study.catalog.manifest, study.judge.path) == (manifest, scores)
     assert study.dump()["judge"]["path"] == str(scores)
 
@@ -189,12 +192,12 @@ def test_anchors_and_merged_keys_are_no_duplicates(tmp_path, config):
     text += "".join(f"{line}\n" for line in ("description: >-", "  merged"))
     text = text.replace("  Random:", "  B: {<<: *a, learner: round_robin}\n  Random:")
     (tmp_path / "b.yaml").write_text(text)
-    policies = load_config(tmp_path / "b.yaml").policies
+    policies = load_study(tmp_path / "b.yaml").policies
     assert (policies["A"].learner, policies["B"].learner) == ("random", "round_robin")
 
 
 def test_an_override_changes_no_other_policy_that_shares_an_anchor():
-    policies = load_config(CONFIGS / "paper.yaml", ["policies.PPO.hyperparams.gamma=0.5"]).policies
+    policies = load_study(CONFIGS / "paper.yaml", ["policies.PPO.hyperparams.gamma=0.5"]).policies
     assert policies["PPO"].hyperparams.gamma == 0.5
     assert policies["PPO knowing the persona"].hyperparams.gamma == 0.9
 
@@ -212,7 +215,7 @@ def test_overrides_reach_every_key(tmp_path):
         "DQN 0.9": tiny_study.LEARNED["DQN"],
         "Random": {"learner": "random"},
     }
-    study = load_config(
+    study = load_study(
         tiny_study.write_config(tmp_path, policies=policies),
         [
             "seeds=3",
@@ -251,12 +254,12 @@ def test_a_bad_override_is_one_sentence(config, override, expected):
 
 
 def test_schedules_span_the_training(config):
-    for policy in load_config(config, ["policies.PPO.iterations=9"]).policies.values():
+    for policy in load_study(config, ["policies.PPO.iterations=9"]).policies.values():
         if isinstance(policy, Learned):
             assert policy.hyperparams.total_iterations == policy.iterations
             assert policy.hyperparams.anneal == 1
     # What a dump says is accepted, since it agrees.
-    load_config(config, ["policies.PPO.hyperparams.total_iterations=24"])
+    load_study(config, ["policies.PPO.hyperparams.total_iterations=24"])
 
 
 def test_nobody_observes_a_personality_that_recorded_scores_do_not_tell(tmp_path):
@@ -265,7 +268,7 @@ def test_nobody_observes_a_personality_that_recorded_scores_do_not_tell(tmp_path
         policies={"PPO": tiny_study.LEARNED["PPO"] | {"observation": ["reward", "persona"]}},
     )
     with pytest.raises(InputError, match=r"policies\.PPO\.observation: persona is the users' pers"):
-        load_config(config)
+        load_study(config)
 
 
 @pytest.mark.parametrize(
@@ -278,8 +281,8 @@ def test_nobody_observes_a_personality_that_recorded_scores_do_not_tell(tmp_path
 )
 def test_a_seed_that_no_generator_takes_is_refused(tmp_path, override, problem):
     with pytest.raises(InputError, match=problem):
-        load_config(tiny_study.write_config(tmp_path), [override])
-    largest = load_config(tiny_study.write_config(tmp_path), ["seed=9223372036854775807"])
+        load_study(tiny_study.write_config(tmp_path), [override])
+    largest = load_study(tiny_study.write_config(tmp_path), ["seed=9223372036854775807"])
     assert largest.seed == 2**63 - 1
 
 
@@ -297,11 +300,11 @@ def test_numbers_are_numbers_however_they_are_written(tmp_path, text, value):
 
 def test_a_whole_number_may_have_an_exponent(tmp_path):
     config = tiny_study.write_config(tmp_path)
-    study = load_config(config, ["seeds=1e1", "policies.PPO.iterations=1.0e+2"])
+    study = load_study(config, ["seeds=1e1", "policies.PPO.iterations=1.0e+2"])
     assert (study.seeds, study.policies["PPO"].iterations) == (10, 100)
     assert isinstance(study.seeds, int)
     with pytest.raises(InputError, match=r"seeds: must be a valid integer \(given: 0.5\)"):
-        load_config(config, ["seeds=5e-1"])
+        load_study(config, ["seeds=5e-1"])
 
 
 def test_text_that_looks_like_a_number_stays_text(tmp_path):
@@ -336,5 +339,5 @@ def test_an_override_of_what_is_not_there_names_what_is(config, override, meant)
 
 
 def test_a_new_policy_may_be_given_whole_or_by_its_learner_first(config):
-    study = load_config(config, ["policies.New={learner: greedy}", "policies.B.learner=random"])
+    study = load_study(config, ["policies.New={learner: greedy}", "policies.B.learner=random"])
     assert {"New", "B"} < set(study.policies)

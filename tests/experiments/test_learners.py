@@ -15,16 +15,16 @@ from rich.console import Console
 from small_learners import SIZES, known
 
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.market.config import parse_market_config
+from rlli_jax.experiments import checkpoints
+from rlli_jax.experiments.market.config import MarketConfig
 from rlli_jax.experiments.run_directory import read_config
-from rlli_jax.experiments.selection import study as studies
-from rlli_jax.experiments.selection.config import load_config, parse_config
+from rlli_jax.experiments.selection.config import StudyConfig
 from rlli_jax.experiments.serving import export_policy, load_policy, select
-from rlli_jax.experiments.sweeps.config import load_sweep
 from rlli_jax.experiments.sweeps.plan import make_plan
 from rlli_jax.experiments.sweeps.run import run_sweep
+from rlli_jax.experiments.yaml_blocks import parse_as
 from rlli_jax.learners import LEARNERS, learner_kind
-from rlli_jax.report import render
+from rlli_jax.studies import load_study, render
 
 PAPER = Path(__file__).parents[2] / "configs" / "paper.yaml"
 PERSONA = (4.2, 3.1, 2.5, 3.9, 2.0)
@@ -79,13 +79,13 @@ def test_a_run_of_an_own_learner_that_stopped_ends_as_if_it_had_not(run, tmp_pat
     content = yaml.safe_load((run / "config.yaml").read_text())
     content["policies"] = {"Q": content["policies"]["Q"]}
     config.write_text(yaml.safe_dump(content))
-    save = studies.Checkpoints.save
+    save = checkpoints.Checkpoints.save
 
     def stop_after_first(self, iteration, kept):
         save(self, iteration, kept)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(studies.Checkpoints, "save", stop_after_first)
+    monkeypatch.setattr(checkpoints.Checkpoints, "save", stop_after_first)
     with pytest.raises(KeyboardInterrupt):
         tiny_study.carry_out(config, tmp_path / "run")
     monkeypatch.undo()
@@ -99,7 +99,7 @@ def test_a_run_of_an_own_learner_that_stopped_ends_as_if_it_had_not(run, tmp_pat
             assert set(whole.files) == set(resumed.files)
             for key in whole.files:
                 np.testing.assert_array_equal(resumed[key], whole[key])
-    assert read_config(tmp_path / "run") == load_config(config)
+    assert read_config(tmp_path / "run") == load_study(config)
 
 
 def test_an_own_learner_is_swept_beside_a_registered_one(tmp_path):
@@ -110,9 +110,9 @@ def test_an_own_learner_is_swept_beside_a_registered_one(tmp_path):
         policies={"Q": Q | {"observation": ["user"]}, "SAC": block("sac")},
         population=None,
     )
-    sweep = load_sweep(config)
+    sweep = load_study(config)
     plan = make_plan(sweep)
-    assert [(g.block.learner, len(g)) for g in plan.groups] == [(OWN, 4), ("sac", 2)]
+    assert [(g.name, len(g)) for g in plan.groups] == [(OWN, 4), ("sac", 2)]
     path = run_sweep(sweep, tmp_path / "sweep", "refuse", Console(quiet=True))
     objective = xr.load_dataset(path, engine="scipy")["objective"]
     assert np.isfinite(objective).all()
@@ -122,48 +122,63 @@ def test_an_own_learner_is_swept_beside_a_registered_one(tmp_path):
     assert (objective.sel(policy="Q")[1] > 1.5).all()
     assert "learning_rate" in render(path.parent).read_text()
     # As Ray hands it to a worker.
-    assert pickle.loads(pickle.dumps(plan.groups[0].block)) == plan.groups[0].block
+    assert pickle.loads(pickle.dumps(sweep.study.policies["Q"])) == sweep.study.policies["Q"]
 
 
 @pytest.mark.parametrize("learner", [*OTHERS, OWN])
 def test_any_learner_is_one_override_away(learner):
-    study = load_config(PAPER, [f"policies.X={{learner: '{learner}', iterations: 3}}"])
+    study = load_study(PAPER, [f"policies.X={{learner: '{learner}', iterations: 3}}"])
     policy = study.policies["X"]
     kind = learner_kind(learner)
     assert type(policy.config) is kind.config
     assert type(policy.hyperparams) is kind.hyperparams
     assert policy.iterations == 3
-    assert parse_config(study.dump(), source="dump", folder=None) == study
+    assert parse_as(StudyConfig, study.dump(), source="dump", folder=None) == study
+
+
+@pytest.mark.parametrize("learner", ["sac", "reinforce", "dqn", "vine", OWN])
+def test_an_override_of_the_learner_alone_leaves_out_what_was_meant_for_another(learner):
+    with pytest.warns(UserWarning, match="policies.PPO learns by .*: left out what the file gives"):
+        policy = load_study(PAPER, [f"policies.PPO.learner={learner}"]).policies["PPO"]
+    assert type(policy.config) is learner_kind(learner).config
+    assert policy.hyperparams.gamma == 0.9  # of the file, as all of them have it
+    assert policy.iterations == 150
+    assert load_study(PAPER).policies["PPO"].learner == "ppo"
+
+
+def test_keys_that_make_no_config_together_give_way_to_defaults():
+    with pytest.warns(UserWarning, match="config.num_envs, config.num_steps"):
+        policy = load_study(PAPER, ["policies.PPO.learner=reinforce"]).policies["PPO"]
+    assert policy.config == learner_kind("reinforce").config()  # lookahead 64 needs more steps
+    assert policy.hyperparams.learning_rate == 2.5e-3
 
 
 @pytest.mark.parametrize(
-    ("learner", "message"),
+    ("given", "message"),
     [
-        ("reinforce", "policies.PPO.config: lookahead = 64 must be below num_steps = 40"),
-        (
-            "sac",
-            "policies.PPO.hyperparams.learning_rate: unknown key; the keys here are ",
-        ),
-        (OWN, "policies.PPO.hyperparams.entropy_coefficient: unknown key; the keys here"),
+        ("hyperparams.learning_rate=1e-3", "policies.PPO.hyperparams.learning_rate: unknown key"),
+        ("config.lookahead=3", "policies.PPO.config.lookahead: unknown key"),
     ],
 )
-def test_an_override_of_the_learner_alone_names_the_key_that_is_not_its_own(learner, message):
+@pytest.mark.filterwarnings("ignore:policies.PPO learns by")
+def test_keys_that_overrides_give_are_never_left_out(given, message):
     with pytest.raises(InputError) as error:
-        load_config(PAPER, [f"policies.PPO.learner={learner}"])
+        load_study(PAPER, ["policies.PPO.learner=sac", f"policies.PPO.{given}"])
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.filterwarnings("ignore:policies.PPO learns by")
 def test_an_override_of_the_learner_keeps_the_keys_that_fit():
     overrides = ["policies.PPO.learner=reinforce", "policies.PPO.config.lookahead=20"]
-    policy = load_config(PAPER, overrides).policies["PPO"]
+    policy = load_study(PAPER, overrides).policies["PPO"]
     assert policy.config == learner_kind("reinforce").config(num_steps=40, lookahead=20)
     assert policy.hyperparams.learning_rate == 2.5e-3
 
 
 def test_schedules_of_each_learner_span_the_training_as_its_kind_says(tmp_path):
     policies = {name: block(name) for name in LEARNERS}
-    study = load_config(tiny_study.write_config(tmp_path, policies=policies))
+    study = load_study(tiny_study.write_config(tmp_path, policies=policies))
     found = {name: policy.hyperparams for name, policy in study.policies.items()}
     assert {name: h.total_iterations for name, h in found.items()} == dict.fromkeys(LEARNERS, 2)
     assert {name: h.anneal for name, h in found.items()} == {
@@ -177,12 +192,12 @@ def test_several_choices_a_step_are_refused_where_a_learner_makes_one(tmp_path, 
         tmp_path, policies={"X": block(name)}, environment={"assignment": "joint"}
     )
     if learner_kind(name).joint:
-        assert load_config(config).policies["X"].learner == name
+        assert load_study(config).policies["X"].learner == name
         return
     with pytest.raises(
         InputError, match=r"policies.X.learner: .* makes one choice a step.* use ppo"
     ):
-        load_config(config)
+        load_study(config)
 
 
 FAULTY = """
@@ -223,15 +238,15 @@ def test_a_mistake_in_an_own_learner_is_one_sentence(tmp_path, monkeypatch, chan
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "faulty.py").write_text(FAULTY)
     policies = {"X": {"iterations": 2} | changes}
-    for load, content in (
-        (parse_config, tiny_study.content(tmp_path, policies=policies)),
+    for kind, content in (
+        (StudyConfig, tiny_study.content(tmp_path, policies=policies)),
         (
-            parse_market_config,
+            MarketConfig,
             {"name": "m", "market": {"fleet": {"sample": {}}}, "policies": policies},
         ),
     ):
         with pytest.raises(InputError) as error:
-            load(copy.deepcopy(content), source="study.yaml", folder=None)
+            parse_as(kind, copy.deepcopy(content), source="study.yaml", folder=None)
         assert message in str(error.value)
         assert "\n" not in str(error.value)
         assert str(error.value).startswith("study.yaml: policies.X")

@@ -12,12 +12,12 @@ from rich.console import Console
 
 from rlli_jax.envs.edge_market import load_fleet, sample_fleet, sample_tasks
 from rlli_jax.errors import InputError
+from rlli_jax.experiments import checkpoints
 from rlli_jax.experiments.market import study
-from rlli_jax.experiments.market.config import load_market_config, parse_market_config
-from rlli_jax.experiments.run_directory import open_run, read_config
-from rlli_jax.experiments.study import load_study
-from rlli_jax.report import render
+from rlli_jax.experiments.market.config import MarketConfig
+from rlli_jax.experiments.yaml_blocks import parse_as
 from rlli_jax.report.market import load_market_run, steps_to
+from rlli_jax.studies import carry_out, load_study, render
 
 TINY_PPO = {
     "learner": "ppo",
@@ -58,13 +58,11 @@ def content(**changes):
 
 
 def parsed(**changes):
-    return parse_market_config(content(**changes), source="study.yaml", folder=Path.cwd())
+    return parse_as(MarketConfig, content(**changes), source="study.yaml", folder=Path.cwd())
 
 
 def run(config, path, existing="refuse"):
-    with open_run(path, config, existing):
-        market = study.prepare(config, path, Console(quiet=True))
-        study.train_all(config, path, market, Console(quiet=True))
+    carry_out(config, path, existing, Console(quiet=True))
     return path
 
 
@@ -108,13 +106,13 @@ def test_all_policies_meet_the_same_tasks_and_none_beats_the_optimum(finished):
 
 def test_a_run_that_stopped_ends_as_if_it_had_not(finished, tmp_path, monkeypatch):
     config = parsed(policies={"PPO": TINY_PPO})
-    path, save = tmp_path / "tiny", study.Checkpoints.save
+    path, save = tmp_path / "tiny", checkpoints.Checkpoints.save
 
     def stop_after_first(self, iteration, kept):
         save(self, iteration, kept)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(study.Checkpoints, "save", stop_after_first)
+    monkeypatch.setattr(checkpoints.Checkpoints, "save", stop_after_first)
     with pytest.raises(KeyboardInterrupt):
         run(config, path)
     monkeypatch.undo()
@@ -123,7 +121,7 @@ def test_a_run_that_stopped_ends_as_if_it_had_not(finished, tmp_path, monkeypatc
     whole = {key: value for key, value in arrays(finished).items() if key[0] == "PPO"}
     for key, value in arrays(path).items():
         assert np.array_equal(value, whole[key], equal_nan=True), key
-    assert read_config(path) == config
+    assert load_study(path / "config.yaml") == config
     assert load_study(path / "config.yaml") == config
 
 
@@ -291,10 +289,10 @@ def test_a_bandit_in_the_spelling_of_before_is_a_learner_like_any_other():
 
 def test_shipped_configs_can_be_read():
     for name, providers in (("edge_market", 20), ("edge_market_qoe", 4), ("edge_market_link", 4)):
-        config = load_market_config(Path("configs") / f"{name}.yaml", ["seeds=3"])
+        config = load_study(Path("configs") / f"{name}.yaml", ["seeds=3"])
         assert config.seeds == 3
         assert len(load_fleet(config.market.fleet.file)) == providers
-        assert parse_market_config(config.dump(), source="again", folder=None) == config
+        assert parse_as(MarketConfig, config.dump(), source="again", folder=None) == config
 
 
 MISTAKES = {
@@ -363,7 +361,7 @@ def test_mistakes_in_the_market_are_named(tmp_path, market, sentence):
     fleet = {"capacity": [400, -500], "utility_coefs": sample_fleet(0, 2).utility.tolist()}
     (tmp_path / "bad.json").write_text(json.dumps(fleet))
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(content(market=market)))
-    config = load_market_config(tmp_path / "study.yaml")
+    config = load_study(tmp_path / "study.yaml")
     with pytest.raises(InputError, match=sentence):
         run(config, tmp_path / "run")
 

@@ -10,12 +10,12 @@ from PIL import Image
 from rich.console import Console
 
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.selection.config import load_config
 from rlli_jax.experiments.selection.tables import build_problem
 from rlli_jax.experiments.sources import join
 from rlli_jax.personas import Persona, Population
 from rlli_jax.personas.questionnaire import ipip50
 from rlli_jax.qoe import QoETable
+from rlli_jax.studies import load_study
 
 CONFIG = Path(__file__).parents[2] / "configs/people.yaml"
 
@@ -49,7 +49,7 @@ def write_files(folder: Path) -> Path:
 
 
 def test_people_are_joined_to_their_ratings_with_gaps(tmp_path):
-    config = load_config(write_files(tmp_path))
+    config = load_study(write_files(tmp_path))
     with pytest.warns(UserWarning, match="left out") as warned:
         problem = build_problem(config, Console(file=StringIO()))
     said = " ".join(str(warning.message) for warning in warned)

@@ -13,13 +13,14 @@ import tiny_study
 import yaml
 
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.run_directory import open_run, read_config, write_json
-from rlli_jax.experiments.selection.config import load_config
+from rlli_jax.experiments.run_directory import open_run, read_config
+from rlli_jax.run_files import write_json
+from rlli_jax.studies import load_study
 
 
 @pytest.fixture
 def study(tmp_path):
-    return load_config(tiny_study.write_config(tmp_path))
+    return load_study(tiny_study.write_config(tmp_path))
 
 
 def opened(path, study, existing="refuse"):
@@ -63,7 +64,7 @@ def test_resuming_what_is_not_there_starts_it(tmp_path, study):
 
 def test_a_run_without_any_result_is_no_obstacle(tmp_path, study):
     path = opened(tmp_path / "run", study)
-    other = load_config(tiny_study.write_config(tmp_path), ["seeds=1"])
+    other = load_study(tiny_study.write_config(tmp_path), ["seeds=1"])
     assert read_config(opened(path, other)) == other
 
 
@@ -71,7 +72,7 @@ def test_another_study_is_not_resumed(tmp_path, study):
     path = opened(tmp_path / "run", study)
     (path / "table.npz").write_text("precious")
     config = tiny_study.write_config(tmp_path)
-    other = load_config(config, ["policies.PPO.hyperparams.gamma=0.5"])
+    other = load_study(config, ["policies.PPO.hyperparams.gamma=0.5"])
     sentence = r"another config \(policies\.PPO\.hyperparams\.gamma differs\); resume it with"
     with pytest.raises(InputError, match=sentence):
         opened(path, other, "resume")
@@ -203,7 +204,7 @@ def test_killed_in_the_middle_it_ends_where_an_uninterrupted_run_ends(
     try:
         wait_for_checkpoint(process, path / "checkpoints" / "DQN")
         with pytest.raises(InputError, match="in use by another process; wait for it to end"):
-            opened(path, load_config(config), "overwrite")
+            opened(path, load_study(config), "overwrite")
     finally:
         process.kill()
         process.communicate()
@@ -244,4 +245,4 @@ def test_ctrl_c_is_one_sentence_and_loses_at_most_a_chunk(tmp_path, finished, co
 def test_the_config_of_a_run_can_be_run_again(finished):
     _, path = finished
     content = yaml.safe_load((path / "config.yaml").read_text())
-    assert load_config(path / "config.yaml").dump() == content == read_config(path).dump()
+    assert load_study(path / "config.yaml").dump() == content == read_config(path).dump()

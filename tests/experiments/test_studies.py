@@ -10,11 +10,10 @@ from PIL import Image
 
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.selection import study as studies
-from rlli_jax.experiments.selection.config import load_config
 from rlli_jax.experiments.selection.tables import build_problem
 from rlli_jax.personas import Population
 from rlli_jax.qoe import QoETable
-from rlli_jax.report import render
+from rlli_jax.studies import load_study, render
 
 
 def summary(path, policy):
@@ -23,7 +22,7 @@ def summary(path, policy):
 
 def test_a_study_writes_every_file_of_a_run_directory(finished):
     config, path = finished
-    study = load_config(config)
+    study = load_study(config)
     table = QoETable.load(path / "table.npz")
     held_out = QoETable.load(path / "held_out.npz")
     assert held_out.requests == table.split_requests(0.5, 0)[0].requests
@@ -62,7 +61,7 @@ def test_curves_have_a_value_for_every_seed_and_iteration(finished):
 
 def test_evaluations_count_choices_on_held_out_requests(finished):
     config, path = finished
-    built = build_problem(load_config(config))
+    built = build_problem(load_study(config))
     for name in ("PPO", "DQN", "Random"):
         with np.load(path / "policies" / name / "evaluation.npz") as evaluation:
             choices, returns = evaluation["choices"], evaluation["returns"]
@@ -144,7 +143,7 @@ DATA = AGIQA3K.parents[2] / "shared" / "data" / "agiqa3k"
 
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"needs the recorded scores in {DATA}")
 def test_recorded_models_and_human_opinion_of_their_choices(tmp_path, compilations):
-    config = load_config(AGIQA3K)
+    config = load_study(AGIQA3K)
     assert {"PPO", "DQN", "Random", "Greedy"} <= config.policies.keys()
     policies = "policies={Random: {learner: random}, Greedy: {learner: greedy}}"
     tiny_study.carry_out(AGIQA3K, tmp_path / "run", "refuse", "seeds=2", policies)
@@ -167,7 +166,7 @@ def test_absent_scores_are_one_sentence(tmp_path):
     config = tmp_path / "configs" / "agiqa3k.yaml"
     config.write_text(AGIQA3K.read_text())
     with pytest.raises(InputError, match=r"images\.csv: there is no such file; give a table"):
-        build_problem(load_config(config))
+        build_problem(load_study(config))
 
 
 def test_expected_score_weighs_requests_alike():
@@ -194,7 +193,7 @@ def test_human_opinion_is_that_of_the_choices(tmp_path):
         table={},
         policies={"Random": {"learner": "random"}},
     )
-    study = load_config(config)
+    study = load_study(config)
     choices = np.zeros((2, 2, 4, 3))  # seeds, users, requests, providers
     choices[0, 0, :, 0] = [1, 5, 2, 3]  # ink for every request: 1.5
     choices[0, 1, 0] = [2, 0, 2]  # ink or wax, only for the first request: 1

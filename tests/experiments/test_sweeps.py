@@ -14,13 +14,13 @@ from experiments.sweep_study import DQN, PPO, start_sweep, wait, write_sweep
 from rich.console import Console
 
 from rlli_jax.errors import InputError
+from rlli_jax.experiments.checkpoints import Checkpoints
 from rlli_jax.experiments.sweeps import engine
-from rlli_jax.experiments.sweeps.config import load_sweep
 from rlli_jax.experiments.sweeps.plan import make_plan
 from rlli_jax.experiments.sweeps.run import run_sweep
-from rlli_jax.experiments.training import Checkpoints, train
+from rlli_jax.experiments.training import train
 from rlli_jax.learners import LEARNERS
-from rlli_jax.report import render
+from rlli_jax.studies import load_study, render
 
 CHUNKS = {"grid": {f"{PPO}.gamma": [0.5, 0.9], f"{PPO}.learning_rate": [1e-3, 1e-2]}, "chunk": 2}
 
@@ -28,7 +28,7 @@ CHUNKS = {"grid": {f"{PPO}.gamma": [0.5, 0.9], f"{PPO}.learning_rate": [1e-3, 1e
 def both_policies(folder, **changes):
     """A sweep of PPO (4 chunks) and DQN (1 chunk), with a cache of compilations beside it."""
     plain = write_sweep(folder, CHUNKS)
-    ppo = load_sweep(plain).study.policies["PPO"].model_dump(mode="json")
+    ppo = load_study(plain).study.policies["PPO"].model_dump(mode="json")
     ppo["hyperparams"].pop("total_iterations")
     policies = {"PPO": ppo, "DQN": DQN}
     for policy in policies.values():
@@ -64,7 +64,7 @@ def test_a_killed_sweep_goes_on_where_it_was(finished, tmp_path):
     process = start_sweep(config, killed)
     deadline = time.monotonic() + 200
     # In the middle of the second chunk: the first is a file, the second has a checkpoint.
-    while not (list(killed.glob("checkpoints/0-1/[0-9]*"))):
+    while not (list(killed.glob("checkpoints/wave-0-1/[0-9]*"))):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -74,12 +74,12 @@ def test_a_killed_sweep_goes_on_where_it_was(finished, tmp_path):
     written = first.stat().st_mtime_ns
     assert not (killed / "sweep.nc").exists()
     assert len(list((killed / "chunks").glob("*.npz"))) < 5
-    iteration = Checkpoints(killed / "checkpoints" / "0-1").latest()
+    iteration = Checkpoints(killed / "checkpoints" / "wave-0-1").latest()
     assert iteration is None or 0 < iteration < 12
     wait(start_sweep(config, killed))
     assert first.stat().st_mtime_ns == written
     assert same(whole, killed)
-    assert not list((killed / "checkpoints").iterdir())
+    assert not (killed / "checkpoints").exists()
 
 
 def test_two_processes_work_as_one_program(finished, tmp_path):
@@ -101,7 +101,7 @@ def test_a_point_is_the_study_of_its_overrides(finished, tmp_path):
     """Run through the trainer of `rlli run`, a point gives the same curve to float32 tolerance."""
     config, one = finished
     dataset = xr.load_dataset(one / "sweep.nc", engine="scipy")
-    sweep = load_sweep(config)
+    sweep = load_study(config)
     plan = make_plan(sweep)
     for p, policy in enumerate(sweep.policies):
         index, first = plan.place[p, 3, 0]
@@ -134,7 +134,7 @@ def test_a_thousand_runs_compile_once(tmp_path, monkeypatch):
     names = ("learning_rate", "entropy_coefficient", "gamma", "clip")
     keys = {f"{PPO}.{name}": draw for name in names}
     config = write_sweep(tmp_path, {"random": {"count": 250, "keys": keys}, "chunk": 64})
-    sweep = load_sweep(config, ["seeds=4", "policies.PPO.iterations=4"])
+    sweep = load_study(config, ["seeds=4", "policies.PPO.iterations=4"])
     dataset = xr.load_dataset(
         run_sweep(sweep, tmp_path / "runs", "refuse", Console(quiet=True)), engine="scipy"
     )
@@ -147,7 +147,7 @@ def test_a_thousand_runs_compile_once(tmp_path, monkeypatch):
 
 def test_runs_whose_parameters_are_no_numbers_are_told(tmp_path):
     config = write_sweep(tmp_path, {"grid": {f"{PPO}.learning_rate": [1e-3, 1e38]}})
-    run_sweep(load_sweep(config), tmp_path / "runs", "refuse", Console(quiet=True))
+    run_sweep(load_study(config), tmp_path / "runs", "refuse", Console(quiet=True))
     dataset = xr.load_dataset(tmp_path / "runs" / "sweep.nc", engine="scipy")
     np.testing.assert_array_equal(dataset["diverged"], [[[0, 0], [1, 1]]])
     page = render(tmp_path / "runs").read_text()
@@ -157,7 +157,7 @@ def test_runs_whose_parameters_are_no_numbers_are_told(tmp_path):
 
 def test_seeds_wider_than_32_bits_keep_their_digits(tmp_path):
     config = write_sweep(tmp_path, {"grid": {"seed": [1, 3_000_000_000]}})
-    run_sweep(load_sweep(config), tmp_path / "runs", "refuse", Console(quiet=True))
+    run_sweep(load_study(config), tmp_path / "runs", "refuse", Console(quiet=True))
     dataset = xr.load_dataset(tmp_path / "runs" / "sweep.nc", engine="scipy")
     assert dataset["study.seed"].values.tolist() == ["1", "3000000000"]
 
@@ -168,18 +168,18 @@ def test_a_damaged_plan_is_one_sentence(finished, tmp_path, content):
     shutil.copytree(one, tmp_path / "run")
     (tmp_path / "run" / "plan.json").write_text(content)
     with pytest.raises(InputError, match=r"plan\.json cannot be read .*--overwrite"):
-        run_sweep(load_sweep(config), tmp_path / "run", "resume", Console(quiet=True))
+        run_sweep(load_study(config), tmp_path / "run", "resume", Console(quiet=True))
 
 
 def test_chunks_keep_to_the_memory_bound(tmp_path):
     config = write_sweep(tmp_path, {"grid": {"seed": list(range(32))}, "chunk": 64})
-    group = make_plan(load_sweep(config)).groups[0]
+    group = make_plan(load_study(config)).groups[0]
     ready = engine.prepare(group, jax.devices()[:1], 64, 1e9)
     assert (group.chunk, ready.compilations) == (64, 1)
-    bound = 0.3 * ready.program.bytes
+    bound = 0.3 * ready.bytes
     group.chunk = 0
     ready = engine.prepare(group, jax.devices()[:1], 64, bound)
-    assert ready.program.bytes <= bound
+    assert ready.bytes <= bound
     assert 5 < group.chunk < 64
     assert [i for span in group.chunks() for i in span] == list(range(64))
     with pytest.raises(InputError, match=r"one run .* raise sweep.memory_gb"):
@@ -190,7 +190,7 @@ def test_points_with_other_users_or_iterations_leave_nan(tmp_path):
     config = write_sweep(
         tmp_path, {"grid": {"policies.PPO.iterations": [1, 3], "environment.rounds": [1, 2]}}
     )
-    sweep = load_sweep(config, ["seeds=1"])
+    sweep = load_study(config, ["seeds=1"])
     path = run_sweep(sweep, tmp_path / "runs", "refuse", Console(quiet=True))
     dataset = xr.load_dataset(path, engine="scipy")
     assert dataset["curve"].shape == (1, 4, 1, 3)
@@ -204,8 +204,8 @@ def test_a_directory_keeps_to_its_sweep(finished, tmp_path):
     config, one = finished
     quiet = Console(quiet=True)
     with pytest.raises(InputError, match="exists; continue it with --resume"):
-        run_sweep(load_sweep(config), one, "refuse", quiet)
-    other = load_sweep(config, ["sweep.chunk=3"])
+        run_sweep(load_study(config), one, "refuse", quiet)
+    other = load_study(config, ["sweep.chunk=3"])
     with pytest.raises(InputError, match="holds another sweep"):
         run_sweep(other, one, "resume", quiet)
 
@@ -216,7 +216,7 @@ def test_a_damaged_chunk_is_named(finished, tmp_path):
     shutil.copytree(one, copy)
     (copy / "chunks" / "0-1.npz").write_bytes(b"not a file of arrays")
     with pytest.raises(InputError, match=r"0-1.npz cannot be read .* go on with --resume"):
-        run_sweep(load_sweep(config), copy, "resume", Console(quiet=True))
+        run_sweep(load_study(config), copy, "resume", Console(quiet=True))
 
 
 def test_the_time_of_training_is_told_without_that_of_starting(monkeypatch):
@@ -251,4 +251,4 @@ def test_a_run_and_a_sweep_of_one_study_are_not_mixed(finished, tmp_path, rlli):
     assert sorted(p.name for p in (tmp_path / "sweep").iterdir()) == before
     (tmp_path / "sweep" / "sweep.yaml").unlink()
     with pytest.raises(InputError, match=r"holds a run \(its block sweep differs\)"):
-        run_sweep(load_sweep(config), tmp_path / "sweep", "resume", Console(quiet=True))
+        run_sweep(load_study(config), tmp_path / "sweep", "resume", Console(quiet=True))

@@ -5,12 +5,12 @@ import pytest
 from experiments.sweep_study import DQN, PPO, write_sweep
 
 from rlli_jax.errors import InputError, shown
-from rlli_jax.experiments.sweeps.config import load_sweep
 from rlli_jax.experiments.sweeps.plan import make_plan, shared_leaves
+from rlli_jax.studies import load_study
 
 
 def load(tmp_path, sweep, overrides=(), **changes):
-    return load_sweep(write_sweep(tmp_path, sweep, **changes), overrides)
+    return load_study(write_sweep(tmp_path, sweep, **changes), overrides)
 
 
 def test_a_grid_holds_every_combination(tmp_path):
@@ -65,7 +65,7 @@ def test_an_anchor_in_the_file_does_not_tie_policies_together(tmp_path):
         tmp_path, {"grid": {f"{PPO}.gamma": [0.1]}}, policies={"PPO": policy, "Other": policy}
     )
     assert "&id" in config.read_text()
-    study = load_sweep(config).studies[0]
+    study = load_study(config).studies[0]
     gammas = [study.policies[name].hyperparams.gamma for name in ("PPO", "Other")]
     assert gammas == [0.1, 0.8]
 
@@ -118,7 +118,7 @@ def test_traced_keys_share_a_group_and_shapes_tell_groups_apart(tmp_path):
 
 def test_runs_that_a_key_does_not_touch_are_there_once(tmp_path):
     config = write_sweep(tmp_path, {"grid": {f"{PPO}.gamma": [0.5, 0.9, 0.99]}})
-    study = load_sweep(config).study.policies["PPO"].model_dump(mode="json")
+    study = load_study(config).study.policies["PPO"].model_dump(mode="json")
     study["hyperparams"].pop("total_iterations")
     sweep = load(
         tmp_path, {"grid": {f"{PPO}.gamma": [0.5, 0.9, 0.99]}}, policies={"PPO": study, "DQN": DQN}

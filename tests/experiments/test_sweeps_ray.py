@@ -17,8 +17,8 @@ def test_a_killed_worker_loses_nothing(tmp_path, monkeypatch):
     from rich.console import Console
 
     from rlli_jax.experiments.sweeps import ray_engine
-    from rlli_jax.experiments.sweeps.config import load_sweep
     from rlli_jax.experiments.sweeps.run import run_sweep
+    from rlli_jax.studies import load_study
 
     config = write_sweep(tmp_path, SWEEP)
     wait(start_sweep(config, tmp_path / "local"))
@@ -39,7 +39,7 @@ def test_a_killed_worker_loses_nothing(tmp_path, monkeypatch):
     environment = {"env_vars": {"JAX_PLATFORMS": "cpu"}}
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=environment)
     try:
-        run_sweep(load_sweep(config), tmp_path / "ray", "refuse", Console(quiet=True), "ray")
+        run_sweep(load_study(config), tmp_path / "ray", "refuse", Console(quiet=True), "ray")
     finally:
         ray.shutdown()
         jax.config.update("jax_compilation_cache_dir", None)

@@ -10,15 +10,16 @@ import tiny_study
 
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.judge_blocks import OpenAI, Transformers
-from rlli_jax.experiments.selection.config import TableBlock, load_config
+from rlli_jax.experiments.selection.config import TableBlock
 from rlli_jax.experiments.selection.tables import build_problem, impute, prepare, split
 from rlli_jax.experiments.sources import inquire
 from rlli_jax.qoe import QoETable
 from rlli_jax.qoe.reliability import shrink
+from rlli_jax.studies import load_study
 
 
 def problem(folder, *overrides, **changes):
-    return build_problem(load_config(tiny_study.write_config(folder, **changes), overrides))
+    return build_problem(load_study(tiny_study.write_config(folder, **changes), overrides))
 
 
 def test_recorded_scores_become_the_table(tmp_path):
@@ -56,7 +57,7 @@ def test_a_table_is_standardised_once(tmp_path):
     built = problem(tmp_path, table={"standardise": True})
     np.testing.assert_array_equal(built.table.qoe, plain.table.standardised().qoe)
     # As a resumed run does: the table that was kept is not standardised again.
-    config = load_config(tmp_path / "study.yaml")
+    config = load_study(tmp_path / "study.yaml")
     again = split(config, built.population, built.catalog, built.table)
     np.testing.assert_array_equal(again.table.qoe, built.table.qoe)
     assert again.table.judge.count("standardised") == 1
@@ -131,7 +132,7 @@ def test_people_weigh_the_judges_into_one_user(tmp_path):
     built = problem(tmp_path, table=calibrate(tmp_path))
     assert built.table.users == built.population.names == ("calibrated",)
     assert "2 judges calibrated by" in built.table.judge
-    summary = json.loads(json.dumps(built.calibration.summary(), allow_nan=False))
+    summary = json.loads(json.dumps(built.calibration.file().model_dump(), allow_nan=False))
     assert summary["requests"] == 4
     assert set(summary["weights"]) == {"ann", "ben"}
     assert set(summary["offsets"]) == set(tiny_study.PROVIDERS)
@@ -264,7 +265,7 @@ def test_a_calibration_does_not_depend_on_what_judges_it(tmp_path):
         path.write_text("\n".join(lines) + "\n")
     second = problem(tmp_path / "a", table=table)
     np.testing.assert_array_equal(first.train.qoe, second.train.qoe)
-    assert first.calibration.summary() == second.calibration.summary()
+    assert first.calibration.file() == second.calibration.file()
     np.testing.assert_allclose(second.worth.mean, (1.5 - 1) / 4)
 
 
@@ -328,7 +329,7 @@ def test_a_judge_that_does_not_draw_is_asked_once(tmp_path):
             judge=openai | more,
             population={"sample": {"size": 2}},
         )
-        config = load_config(study)
+        config = load_study(study)
         assert inquire(config.population, config.catalog, config.judge).samples == (
             3 if draws else 1
         )

@@ -17,7 +17,8 @@ from rlli_jax.envs.policy import Policy
 from rlli_jax.envs.provider_selection import ProviderSelection
 from rlli_jax.errors import InputError
 from rlli_jax.experiments import memory
-from rlli_jax.experiments.training import Checkpoints, train
+from rlli_jax.experiments.checkpoints import Checkpoints
+from rlli_jax.experiments.training import train
 from rlli_jax.learners.core import Learner
 from rlli_jax.learners.dqn import DQNConfig, DQNHyperparams, dqn
 from rlli_jax.learners.ppo import PPOConfig, PPOHyperparams, ppo

@@ -5,9 +5,8 @@ import json
 import pytest
 
 from rlli_jax.errors import InputError
-from rlli_jax.report import render
-from rlli_jax.report.calibration import load
 from rlli_jax.report.data import load_run
+from rlli_jax.studies import render
 
 FOUND = {
     "requests": 20,
@@ -38,11 +37,11 @@ def test_a_damaged_file_is_named(run_dir, broken):
     with pytest.raises(
         InputError, match=r"calibration.json cannot be read .*: restore it or repeat"
     ):
-        load(load_run(run_dir))
+        load_run(run_dir)
 
 
 @pytest.mark.parametrize("key", FOUND)
 def test_a_missing_entry_is_named(run_dir, key):
     (run_dir / "calibration.json").write_text(json.dumps({k: FOUND[k] for k in FOUND if k != key}))
     with pytest.raises(InputError, match=f"calibration.json has no entry '{key}': repeat the run"):
-        load(load_run(run_dir))
+        load_run(run_dir)

@@ -1,7 +1,5 @@
 """Single figures: what is drawn is what the data say."""
 
-from dataclasses import replace
-
 import matplotlib
 import numpy as np
 import pytest
@@ -47,7 +45,7 @@ def test_bars_are_mean_qoe_and_ticks_each_users_optimum(run):
 
 def test_variants_of_one_learner_in_one_setting_look_different(run):
     ppo, *others = run.policies
-    variants = [ppo, *(replace(ppo, name=f"variant {i}") for i in range(2)), *others]
+    variants = [ppo, *(ppo.model_copy(update={"name": f"variant {i}"}) for i in range(2)), *others]
     looks = figures.policy_looks(variants)
     assert len(set(looks.values())) == len(variants)
     assert {looks[p.name].colour for p in variants[:3]} == {looks[ppo.name].colour}

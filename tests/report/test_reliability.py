@@ -10,10 +10,10 @@ import yaml
 from rlli_jax.errors import InputError
 from rlli_jax.qoe import QoETable
 from rlli_jax.qoe.reliability import reliability
-from rlli_jax.report import render
 from rlli_jax.report.data import load_run
 from rlli_jax.report.labels import number
 from rlli_jax.report.reliability import load
+from rlli_jax.studies import render
 
 
 def write(run_dir, table=None, **block):

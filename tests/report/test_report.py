@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from rlli_jax.errors import InputError
-from rlli_jax.report import load_run, render
+from rlli_jax.report import load_run
 from rlli_jax.report.findings import findings, share
+from rlli_jax.studies import render
 
 NBSP = "\N{NO-BREAK SPACE}"
 MADE_UP_JUDGE = "made-up judge (synthetic numbers for tests)"

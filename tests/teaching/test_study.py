@@ -12,11 +12,11 @@ import tiny_study
 import yaml
 
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.teaching.config import load_study
 from rlli_jax.language import t5
-from rlli_jax.report import render
 from rlli_jax.report.teaching import Result, TeachingRun, findings, load_teaching_run
+from rlli_jax.run_files import TeachingTask
 from rlli_jax.statistics import Estimate
+from rlli_jax.studies import load_study, render
 
 
 def content(**changes):
@@ -69,11 +69,11 @@ def taught(folder, rlli):
 
 def test_every_method_of_every_case_is_kept(taught):
     run = load_teaching_run(taught[1])
-    assert run.task["name"] == "ProviderSelection"
-    assert len(run.task["texts"]) == 4  # two users, two requests for training
-    assert run.task["advice"] == ["choose ink", "choose oil", "choose wax"]
+    assert run.task.name == "ProviderSelection"
+    assert len(run.task.texts) == 4  # two users, two requests for training
+    assert run.task.advice == ["choose ink", "choose oil", "choose wax"]
     # Nobody has measured these users' personalities, so they are told by name.
-    assert run.task["texts"][0].startswith("The user is ")
+    assert run.task.texts[0].startswith("The user is ")
     assert {case: list(results) for case, results in run.cases.items()} == {
         case: ["alone", "silent", "sign", "by coin"] for case in ("a", "b")
     }
@@ -258,7 +258,7 @@ def verdict(seeds=5, **returns):
         path=None, text="", versions={}, cases={"a": results}, language_policy=None,
         config={"tested": "tested", "silent": "silent", "alone": "alone",
                 "cases": {"a": {"iterations": 1}}},
-        task={"metric": "return", "env_steps_per_iteration": {"a": 1}},
+        task=TeachingTask.model_construct(metric="return", env_steps_per_iteration={"a": 1}),
     )  # fmt: skip
     return findings(run)[0]
 

@@ -3,7 +3,6 @@
 The numbers of the market itself are checked by ``make_params``, which knows their ranges.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,7 +11,6 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from rlli_jax.envs.edge_market.observation import MarketObservationPart
 from rlli_jax.experiments.judge_blocks import AnyJudge
 from rlli_jax.experiments.policies import Learned, by_learner, each_once
-from rlli_jax.experiments.selection.config import StudyConfig, parse_config
 from rlli_jax.experiments.sources import CatalogBlock, PopulationBlock
 from rlli_jax.experiments.yaml_blocks import (
     UNKNOWN_TRAITS,
@@ -24,8 +22,6 @@ from rlli_jax.experiments.yaml_blocks import (
     Whole,
     beside_file,
     exactly_one,
-    parse_as,
-    read_yaml,
     require_file_name,
 )
 
@@ -213,6 +209,8 @@ class MarketEvaluation(Block):
 class MarketConfig(StudyBlock):
     """A whole study of the edge market."""
 
+    kind: Literal["market"] = "market"
+    """Of the study."""
     seeds: Positive = 8
     """Runs of every policy, side by side."""
     checkpoint_every: Positive = 50
@@ -292,29 +290,3 @@ class MarketConfig(StudyBlock):
                         "remove the part"
                     )
         return self
-
-
-def load_market_config(path: str | Path, overrides: Sequence[str] = ()) -> MarketConfig:
-    """Read a study from YAML, with overrides ``key.path=value`` on top.
-
-    Raises:
-        InputError: one sentence that names the file, the key's path and what to do.
-    """
-    path = Path(path)
-    return parse_market_config(
-        read_yaml(path, overrides), source=str(path), folder=path.resolve().parent
-    )
-
-
-def parse_study(content: Any, *, source: str, folder: Path | None) -> StudyConfig | MarketConfig:
-    """Check plain values of a study of either kind. Raises InputError as above."""
-    of_a_market = isinstance(content, dict) and "market" in content
-    parse = parse_market_config if of_a_market else parse_config
-    return parse(content, source=source, folder=folder)
-
-
-def parse_market_config(
-    content: dict[str, Any], *, source: str, folder: Path | None
-) -> MarketConfig:
-    """Check plain values; paths are relative to ``folder``. Raises InputError as above."""
-    return parse_as(MarketConfig, content, source=source, folder=folder)

@@ -1,8 +1,6 @@
 """A study of provider selection; ``configs/paper.yaml`` shows it."""
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -16,8 +14,6 @@ from rlli_jax.experiments.yaml_blocks import (
     NumpySeed,
     Positive,
     StudyBlock,
-    parse_as,
-    read_yaml,
     require_file_name,
 )
 from rlli_jax.learners import LEARNERS, learner_kind
@@ -93,6 +89,8 @@ class EvaluationBlock(Block):
 class StudyConfig(StudyBlock):
     """A whole study of provider selection."""
 
+    kind: Literal["selection"] = "selection"
+    """Of the study."""
     seeds: Positive = 10
     """Runs of every policy, side by side."""
     checkpoint_every: Positive = 25
@@ -168,19 +166,3 @@ class StudyConfig(StudyBlock):
                     "of the held-out ones; remove it, or set table.held_out_requests to 0"
                 )
         return self
-
-
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
-    """Read a study from YAML, with overrides ``key.path=value`` on top.
-
-    Raises:
-        InputError: one sentence that names the file, the key's path and what to do.
-    """
-    path = Path(path)
-    content = read_yaml(path, overrides)
-    return parse_config(content, source=str(path), folder=path.resolve().parent)
-
-
-def parse_config(content: dict[str, Any], *, source: str, folder: Path | None) -> StudyConfig:
-    """Check plain values; paths are relative to ``folder``. Raises InputError as above."""
-    return parse_as(StudyConfig, content, source=source, folder=folder)

@@ -10,12 +10,12 @@ from rich.console import Console
 from rlli_jax.catalog import Catalog
 from rlli_jax.catalog.pictures import shrink
 from rlli_jax.experiments.judge_blocks import LanguageModel
-from rlli_jax.experiments.run_directory import write_json
 from rlli_jax.experiments.selection.config import StudyConfig
 from rlli_jax.experiments.selection.tables import Problem, build_problem, split
 from rlli_jax.files import whole
 from rlli_jax.personas import Population
 from rlli_jax.qoe import QoETable
+from rlli_jax.run_files import write_json
 
 HELD_OUT = "held_out.npz"  # what choices on held-out requests are worth
 THUMBNAIL = 320  # pixels on the long side
@@ -35,7 +35,7 @@ def judge(config: StudyConfig, path: Path, console: Console) -> Problem:
     if problem.reliability is not None:
         write_json(path / "reliability.json", problem.reliability.summary())
     if problem.calibration is not None:
-        write_json(path / "calibration.json", problem.calibration.summary())
+        problem.calibration.file().write(path / "calibration.json")
     if problem.worth is not problem.test:
         problem.worth.save(path / HELD_OUT)
     # Last, because its presence says that all of this is done.

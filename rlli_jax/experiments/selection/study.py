@@ -1,118 +1,117 @@
-"""Carry out a study: judge, train every policy on every seed, evaluate, write it all down."""
+"""Provider selection as a study: the problem, and a job for each policy."""
 
-from collections.abc import Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
 
+from rlli_jax.envs.contract import Key
 from rlli_jax.envs.policy import Policy, evaluate, random, round_robin
 from rlli_jax.envs.provider_selection import EnvParams, ProviderSelection, make_params, policies
-from rlli_jax.experiments.run_directory import write_json, write_npz
-from rlli_jax.experiments.selection.config import Reference, SelectionLearned, StudyConfig
-from rlli_jax.experiments.selection.tables import Problem
-from rlli_jax.experiments.training import (
-    Checkpoints,
-    evaluate_seeds,
-    policy_keys,
-    train,
-    training_progress,
-)
+from rlli_jax.experiments.selection import judging
+from rlli_jax.experiments.selection.config import Reference, StudyConfig
+from rlli_jax.experiments.selection.tables import Problem, build_problem
+from rlli_jax.experiments.study import Arrays, Job, Told, TrainedStudy
 from rlli_jax.judges import scale_of
-from rlli_jax.qoe import QoETable
+from rlli_jax.run_files import Human, HumanReferences, SelectionSummary
 
 
-def train_all(config: StudyConfig, path: Path, problem: Problem, console: Console) -> None:
-    """Train and evaluate every policy that is not finished yet."""
-    with training_progress(console) as progress:
-        for name, block in config.policies.items():
-            if not (path / "policies" / name / "summary.json").exists():
-                _run_policy(name, block, config, path, problem, progress)
+class Selection(TrainedStudy):
+    """Which provider should serve which user (RLLI, Section III)."""
 
+    summary = SelectionSummary
 
-def _run_policy(
-    name: str,
-    block: SelectionLearned | Reference,
-    config: StudyConfig,
-    path: Path,
-    problem: Problem,
-    progress: Progress,
-) -> None:
-    """Train (if it learns), evaluate, and write the folder of one policy."""
-    folder = path / "policies" / name
-    key_train, key_test = policy_keys(config.seed, name)
-    env = ProviderSelection(
-        _params(problem, problem.train, problem.train, config),
-        assignment=config.environment.assignment,
-        observation=block.observation,
-    )
-    test_params = _params(problem, problem.test, problem.worth, config)
-    summary: dict[str, Any] = {
-        "name": name,
-        "learner": block.learner,
-        "assignment": env.assignment,
-        "observation": list(env.observation),
-        "rounds": config.environment.rounds,
-        "seeds": config.seeds,
-        "iterations": None,
-        "env_steps": None,
-        "compile_seconds": None,
-        "train_seconds": None,
-        "steps_per_second": None,
-    }
-    episodes = config.evaluation.episodes
-    if isinstance(block, SelectionLearned):
-        learner = block.make(env)
-        task = progress.add_task(name, total=block.iterations, note="compiling")
+    def prepare(self, config: StudyConfig, path: Path | None, console: Console) -> Problem:
+        """The tables; a run directory that has them already is read."""
+        return build_problem(config) if path is None else judging.judge(config, path, console)
 
-        def show(iteration: int, metrics: Mapping[str, np.ndarray]) -> None:
-            recent = metrics["episode_return"][:, -10:]
-            note = f"return {np.nanmean(recent):.3f}" if np.isfinite(recent).any() else ""
-            progress.update(task, completed=iteration, note=note)
+    def decides(self, config: StudyConfig) -> str:
+        """What decides the tables."""
+        return config.model_dump_json(
+            include={"population": True, "catalog": True, "judge": True, "table": True,
+                     "evaluation": {"human"}}
+        )  # fmt: skip
 
-        trained = train(
-            learner,
-            block.hyperparams,
-            env.default_params,
-            jax.random.split(key_train, config.seeds),
-            block.iterations,
-            config.checkpoint_every,
-            Checkpoints(path / "checkpoints" / name),
-            show,
-        )
-        result = evaluate_seeds(env, learner, trained.state, key_test, test_params, episodes)
-        steps = learner.env_steps * np.arange(1, block.iterations + 1)
-        write_npz(folder / "curve.npz", {"env_steps": steps, **trained.metrics})
-        summary |= {
-            "iterations": block.iterations,
-            "env_steps": int(steps[-1]),
-            "compile_seconds": trained.compile_seconds,
-            "train_seconds": trained.train_seconds,
-            "steps_per_second": int(steps[-1]) * config.seeds / trained.train_seconds,
+    def job(self, config: StudyConfig, problem: Problem, name: str) -> Job:
+        """Learned policies play the requests of training, and are judged on the others."""
+        block = config.policies[name]
+        rounds, assignment = config.environment.rounds, config.environment.assignment
+        train, test = _params(problem, rounds)
+        env = ProviderSelection(train, assignment=assignment, observation=block.observation)
+        episodes = config.evaluation.episodes
+        shared: dict[str, Any] = {
+            "train": train,
+            "test": test,
+            "judge": partial(_judge, env, episodes),
+            "measure": _measure,
+            "about": {"assignment": assignment, "observation": env.observation, "rounds": rounds},
         }
-    else:
-        task = progress.add_task(name, total=1, note="")
-        result = _evaluate_reference(
-            env, _reference(block, env, test_params), key_test, test_params, config.seeds, episodes
+        if isinstance(block, Reference):
+            return Job(policy=_reference(block, env, jax.tree.map(jnp.asarray, test)), **shared)
+        return Job(
+            learner=partial(block.make, env),
+            iterations=block.iterations,
+            hyperparams=block.hyperparams,
+            shape=(assignment, block.observation, episodes),
+            **shared,
         )
-        progress.update(task, completed=1, note=f"return {result['returns'].mean():.3f}")
-    write_npz(folder / "evaluation.npz", result | _qoe(result["choices"], problem.worth.mean))
-    # Last, because its presence says that the policy is finished.
-    write_json(folder / "summary.json", summary)
+
+    def references(self, problem: Problem) -> dict[str, float]:
+        """Of the evaluation requests."""
+        values = problem.worth.references()
+        return {
+            "optimum": values["optimum"],
+            "optimum_per_request": values["optimum_per_request"],
+            "best_single": values["best_single"][1],
+            "random": values["random"],
+        }
+
+    def told(self, problem: Problem) -> Told:
+        """Who judged."""
+        return Told(problem.table.judge, problem.table.stand_in)
+
+    def conclude(self, config: StudyConfig, problem: Problem, path: Path) -> None:
+        """What people think of the choices."""
+        human_opinion(config, path, problem)
 
 
-def _params(problem: Problem, table: QoETable, worth: QoETable, config: StudyConfig) -> EnvParams:
-    params = make_params(
-        table, problem.population.traits, rounds=config.environment.rounds, worth=worth
-    )
-    # Arrays, not Python numbers: weak types would compile anew.
-    return jax.tree.map(jax.numpy.asarray, params)
+STUDY = Selection()
 
 
-def _reference(block: Reference, env: ProviderSelection, test_params: EnvParams) -> Policy:
+@cache
+def _params(problem: Problem, rounds: int) -> tuple[EnvParams, EnvParams]:
+    """Of training and of evaluation, as NumPy; the same object if no requests are held out."""
+
+    def of(table: Any, worth: Any) -> EnvParams:
+        params = make_params(table, problem.population.traits, rounds=rounds, worth=worth)
+        # Arrays, not Python numbers: weak types would compile anew. An int is an int32 there.
+        return jax.tree.map(
+            lambda x: np.asarray(x, np.int32 if isinstance(x, int) else None), params
+        )
+
+    train = of(problem.train, problem.train)
+    same = problem.test is problem.train
+    return train, train if same else of(problem.test, problem.worth)
+
+
+def _judge(
+    env: ProviderSelection, episodes: int, policy: Policy, key: Key, params: EnvParams
+) -> dict[str, jax.Array]:
+    result = evaluate(env, policy, key, params, episodes)
+    return {"returns": result.returns, "choices": result.statistics["choices"]}
+
+
+def _measure(found: Arrays, params: EnvParams) -> Arrays:
+    """Expected QoE of each user under its choices, every request weighing alike."""
+    qoe = expected_score(found["choices"], np.asarray(params.mean))
+    return {"qoe": qoe.astype(np.float32), "objective": qoe.sum(-1).astype(np.float32)}
+
+
+def _reference(block: Reference, env: ProviderSelection, test: EnvParams) -> Policy:
     """``optimal`` and ``best_single`` choose by the table of training, ``greedy`` by that of the
     requests at hand."""
     if block.learner == "random":
@@ -120,32 +119,9 @@ def _reference(block: Reference, env: ProviderSelection, test_params: EnvParams)
     if block.learner == "round_robin":
         return round_robin()
     if block.learner == "greedy":
-        return policies.greedy(env, test_params)
-    return {"optimal": policies.optimal, "best_single": policies.best_single}[block.learner](
-        env, env.default_params
-    )
-
-
-def _evaluate_reference(
-    env: ProviderSelection,
-    policy: Policy,
-    key: jax.Array,
-    params: EnvParams,
-    seeds: int,
-    episodes: int,
-) -> dict[str, np.ndarray]:
-    play = jax.jit(jax.vmap(lambda key: evaluate(env, policy, key, params, episodes)))
-    result = play(jax.random.split(key, seeds))
-    return {
-        "returns": np.asarray(result.returns),
-        "choices": np.asarray(result.statistics["choices"]),
-    }
-
-
-def _qoe(choices: np.ndarray, mean: np.ndarray) -> dict[str, np.ndarray]:
-    """Expected QoE of each user under choices [seeds, K, R, L], every request weighing alike."""
-    qoe = expected_score(choices, mean)
-    return {"qoe": qoe.astype(np.float32), "objective": qoe.sum(-1).astype(np.float32)}
+        return policies.greedy(env, test)
+    make = policies.optimal if block.learner == "optimal" else policies.best_single
+    return make(env, jax.tree.map(jnp.asarray, env.default_params))
 
 
 def expected_score(choices: np.ndarray, score: np.ndarray) -> np.ndarray:
@@ -177,17 +153,15 @@ def human_opinion(config: StudyConfig, path: Path, problem: Problem) -> None:
         with np.load(path / "policies" / name / "evaluation.npz") as evaluation:
             score = expected_score(evaluation["choices"], np.where(legal, scores, 0)[None])
         policies[name] = opinion(score.mean(-1)).tolist()
-    write_json(
-        path / "human.json",
-        {
-            "scale": f"{scale.low:g} to {scale.high:g}",
-            "requests": len(problem.test.requests),
-            "references": {
-                "random": float(opinion(references["random"])),
-                "best_single": float(opinion(references["best_single"][1])),
-                "best_single_provider": references["best_single"][0],
-                "best_per_request": float(opinion(references["optimum_per_request"])),
-            },
-            "policies": policies,
-        },
-    )
+    provider, single = references["best_single"]
+    Human(
+        scale=f"{scale.low:g} to {scale.high:g}",
+        requests=len(problem.test.requests),
+        references=HumanReferences(
+            random=opinion(references["random"]),
+            best_single=opinion(single),
+            best_single_provider=provider,
+            best_per_request=opinion(references["optimum_per_request"]),
+        ),
+        policies=policies,
+    ).write(path / "human.json")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
@@ -17,6 +17,7 @@ from rlli_jax.oracle import ask
 from rlli_jax.personas import Population
 from rlli_jax.qoe import QoETable
 from rlli_jax.qoe.reliability import Reliability, reliability, shrink
+from rlli_jax.run_files import CalibrationFile, CalibrationPoint
 
 if TYPE_CHECKING:  # it brings optimisers and data frames, which few studies need
     from rlli_jax.qoe.calibration import Calibration, CurvePoint
@@ -47,19 +48,23 @@ class Calibrated:
     found: Calibration
     curve: list[CurvePoint]
 
-    def summary(self) -> dict[str, Any]:
-        """As ``calibration.json`` of a run directory holds it; values as QoE in [0, 1]."""
-        return {
-            "requests": self.found.requests,
-            "scores": self.found.scores,
-            "weights": self.found.weights,
-            "offsets": self.found.offsets,
-            "curve": [
-                point._asdict()
-                | ({} if point.requests else {"without_judges": None})  # no scores, no choice
+    def file(self) -> CalibrationFile:
+        """As a run directory holds it."""
+        return CalibrationFile(
+            requests=self.found.requests,
+            scores=self.found.scores,
+            weights=self.found.weights,
+            offsets=self.found.offsets,
+            curve=[
+                CalibrationPoint(
+                    requests=point.requests,
+                    scores=point.scores,
+                    value=point.value,
+                    without_judges=point.without_judges if point.requests else None,
+                )
                 for point in self.curve
             ],
-        }
+        )
 
 
 def build_problem(

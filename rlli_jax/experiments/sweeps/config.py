@@ -5,7 +5,6 @@ command line.
 """
 
 import math
-from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import product
@@ -17,20 +16,19 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from rlli_jax.checking import one_sentence
 from rlli_jax.errors import InputError, shown
-from rlli_jax.experiments.policies import Learned
-from rlli_jax.experiments.selection.config import StudyConfig, parse_config
 from rlli_jax.experiments.yaml_blocks import (
     Block,
     NumpySeed,
     Positive,
+    StudyBlock,
     exactly_one,
-    read_yaml,
+    parse_as,
     set_key,
 )
 
 Point = dict[str, Any]  # key -> value
 # What a sweep sets itself, or what no run depends on.
-FIXED = ("name", "description", "seeds", "checkpoint_every", "sweep")
+FIXED = ("name", "kind", "description", "seeds", "checkpoint_every", "sweep")
 
 
 class Draw(Block):
@@ -143,63 +141,59 @@ class Sweep:
     """A sweep as read: the block, and the study at every point."""
 
     block: SweepBlock
-    study: StudyConfig  # before anything is varied
+    study: Any  # before anything is varied
     points: list[Point]
-    studies: list[StudyConfig]  # one for each point
+    studies: list[Any]  # one for each point
+    kind: Any  # rlli_jax.studies.StudyKind
 
     @property
     def policies(self) -> tuple[str, ...]:
         """Names of the policies that learn."""
-        learned = tuple(n for n, p in self.study.policies.items() if isinstance(p, Learned))
-        return self.block.policies or learned
+        return self.block.policies or tuple(_learned(self.study))
 
 
-def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
-    """Read a sweep from YAML, with overrides ``key.path=value`` on top.
+def _learned(study: StudyBlock) -> list[str]:
+    """Names of the policies that learn; none of a study that has no policies."""
+    policies = getattr(study, "policies", {})
+    return [name for name, policy in policies.items() if getattr(policy, "learns", False)]
+
+
+def parse_sweep(content: dict[str, Any], source: str, folder: Path, kind: Any) -> Sweep:
+    """Check the plain values of a file; paths in it are relative to ``folder``.
+
+    ``kind``: the :class:`rlli_jax.studies.StudyKind` of the study that is varied.
 
     Raises:
-        InputError: one sentence that names the file, the key (and the point) and what to do.
+        InputError: one sentence that names the source, the key (and the point) and what to do.
     """
-    path = Path(path)
-    return parse_sweep(read_yaml(path, overrides), path)
-
-
-def parse_sweep(content: dict[str, Any], path: Path) -> Sweep:
-    """Check the plain values of the file ``path``. Raises InputError as above."""
     content = dict(content)
     given = content.pop("sweep", None)
     if not isinstance(given, dict):
         raise InputError(
-            f"{path}: the block sweep is missing; it names the keys to vary, see "
+            f"{source}: the block sweep is missing; it names the keys to vary, see "
             "configs/sweep.yaml."
         )
     try:
         block = SweepBlock.model_validate(given)
     except ValidationError as error:
-        raise InputError(f"{path}: sweep: {one_sentence(error, given, SweepBlock)}") from None
-    folder = path.resolve().parent
-    study = parse_config(content, source=str(path), folder=folder)
-    learned = [name for name, policy in study.policies.items() if isinstance(policy, Learned)]
+        raise InputError(f"{source}: sweep: {one_sentence(error, given, SweepBlock)}") from None
+    config = kind.part("config")
+    study = parse_as(config, content, source=source, folder=folder)
+    learned = _learned(study)
     for name in block.policies:
         if name not in learned:
             raise InputError(
-                f"{path}: sweep.policies: {name!r} is no policy that learns; "
+                f"{source}: sweep.policies: {name!r} is no policy that learns; "
                 f"choose of {', '.join(learned) or 'none'}."
             )
     if not learned:
-        raise InputError(f"{path}: policies: none of them learns; a sweep needs one that does.")
-    points = block.design()
-    return Sweep(block, study, points, list(_studies(content, points, path, folder)))
-
-
-def _studies(
-    content: dict[str, Any], points: Sequence[Point], path: Path, folder: Path
-) -> Iterator[StudyConfig]:
+        raise InputError(f"{source}: policies: none of them learns; a sweep needs one that does.")
+    points, studies = block.design(), []
     for i, point in enumerate(points):
         changed = deepcopy(content)
         for key, value in point.items():
-            set_key(changed, key, value, f"{path}: sweep")
+            set_key(changed, key, value, f"{source}: sweep")
         values = ", ".join(f"{key}={shown(value)}" for key, value in point.items())
-        yield parse_config(
-            changed, source=f"{path}, point {i + 1} of the sweep ({values})", folder=folder
-        )
+        at = f"{source}, point {i + 1} of the sweep ({values})"
+        studies.append(parse_as(config, changed, source=at, folder=folder))
+    return Sweep(block, study, points, studies, kind)

@@ -1,8 +1,7 @@
 """Carry out a plan on the devices of this program: many runs side by side, chunk by chunk.
 
-A chunk is as many runs as one device takes at once, vmapped; a wave is one chunk on every device,
-by ``shard_map``. Each device runs exactly the program of one chunk and nothing is exchanged, so
-results do not depend on how many devices there are. A finished chunk is a file, written whole; the
+A chunk is as many runs as one device takes at once; a wave is one chunk on every device, trained by
+:func:`rlli_jax.experiments.training.train_runs`. A finished chunk is a file, written whole; the
 wave at work keeps a checkpoint. Both survive a kill, and what is resumed ends bit for bit where it
 would have ended.
 
@@ -15,52 +14,33 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rlli_jax.envs.contract import PyTree
-from rlli_jax.envs.policy import evaluate
-from rlli_jax.envs.provider_selection import EnvParams
 from rlli_jax.errors import InputError
+from rlli_jax.experiments.checkpoints import Checkpoints
 from rlli_jax.experiments.memory import free_bytes, tree_bytes
-from rlli_jax.experiments.run_directory import write_npz
-from rlli_jax.experiments.selection.study import expected_score
 from rlli_jax.experiments.sweeps.plan import Group, shared_leaves, stack
-from rlli_jax.experiments.training import Checkpoints, sound_parameters
-from rlli_jax.learners.cpu import EVALUATE, START, TRAIN, compiler_options, vmap_in_groups
+from rlli_jax.experiments.training import (
+    Inputs,
+    Program,
+    Shared,
+    sound_parameters,
+    to_host,
+    train_runs,
+)
+from rlli_jax.run_files import write_npz
 
-AXIS = "runs"
 CHECKPOINT_SECONDS = 60.0
 MEASURED_SECONDS = 0.2  # of training, to tell how long the rest will take
 CPU_CHUNK = 32  # more runs at once on one core gain nothing and leave its cache
 SPREAD = 8  # chunks that a group is split into on a CPU, so that many devices have work
-RUNS, SAME = PartitionSpec(AXIS), PartitionSpec()
+KEPT = ("returns", "qoe", "objective")  # of an evaluation
 
 Results = dict[str, np.ndarray]  # of one chunk, each [runs, ...]
-
-
-@dataclass(frozen=True)
-class Shared:
-    """Which inputs all runs of a group have in common, as trees of bool."""
-
-    train: EnvParams
-    test: EnvParams
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What goes into one wave, on the host; leaves [runs, ...] or, where shared, [...]."""
-
-    keys: np.ndarray  # [runs, 2] uint32
-    test_keys: np.ndarray
-    hyperparams: PyTree
-    train: EnvParams
-    test: EnvParams
 
 
 def shared(group: Group) -> Shared:
@@ -68,141 +48,21 @@ def shared(group: Group) -> Shared:
     return Shared(shared_leaves(group.train), shared_leaves(group.test))
 
 
-def inputs(group: Group, runs: Sequence[int], common: Shared) -> Inputs:
+def inputs(group: Group, runs: Sequence[int], shared: Shared) -> Inputs:
     """The inputs of some runs of a group, in that order."""
     hyperparams = [group.hyperparams[i] for i in runs]
     return Inputs(
-        np.stack([group.keys[i] for i in runs]),
-        np.stack([group.test_keys[i] for i in runs]),
-        stack(hyperparams, jax.tree.map(lambda _: False, hyperparams[0])),
-        stack([group.train[i] for i in runs], common.train),
-        stack([group.test[i] for i in runs], common.test),
+        keys=np.stack([group.keys[i] for i in runs]),
+        hyperparams=stack(hyperparams, jax.tree.map(lambda _: False, hyperparams[0])),
+        train=stack([group.train[i] for i in runs], shared.train),
+        test_keys=np.stack([group.test_keys[i] for i in runs]),
+        test=stack([group.test[i] for i in runs], shared.test),
     )
 
 
-class Program:
-    """The compiled functions of one group on some devices; traced once, whatever the runs."""
-
-    def __init__(self, group: Group, common: Shared, devices: Sequence[jax.Device]) -> None:
-        self.learner = group.learner()
-        self.iterations = group.block.iterations
-        self.devices = devices
-        self._common = common
-        self._mesh = Mesh(np.asarray(devices), (AXIS,))
-        train, test = (
-            jax.tree.map(lambda same: None if same else 0, tree)
-            for tree in (common.train, common.test)
-        )
-
-        def init(keys: jax.Array, hyperparams: PyTree, params: EnvParams) -> PyTree:
-            keys = jax.random.wrap_key_data(keys)
-            state = jax.vmap(self.learner.init, (0, 0, train))(keys, hyperparams, params)
-            return state, jnp.full((len(keys), self.iterations), jnp.nan)
-
-        def advance(
-            progress: PyTree, params: EnvParams, start: jax.Array, stop: jax.Array
-        ) -> PyTree:
-            def one(progress: PyTree, params: EnvParams) -> PyTree:
-                def iteration(i: jax.Array, progress: PyTree) -> PyTree:
-                    state, curve = progress
-                    state, metrics = self.learner.step(state, params)
-                    return state, curve.at[i].set(metrics["episode_return"])
-
-                return jax.lax.fori_loop(start, stop, iteration, progress)
-
-            return vmap_in_groups(one, (0, train), self.learner.group_size)(progress, params)
-
-        def judge(state: PyTree, keys: jax.Array, params: EnvParams) -> PyTree:
-            def one(state: PyTree, key: jax.Array, params: EnvParams) -> PyTree:
-                policy = self.learner.policy(state)
-                result = evaluate(group.env, policy, key, params, group.episodes)
-                return result.returns, result.statistics["choices"]
-
-            return jax.vmap(one, (0, 0, test))(state, jax.random.wrap_key_data(keys), params)
-
-        specs = (self._specs(common.train), self._specs(common.test))
-        self._init = self._shard(init, (RUNS, RUNS, specs[0]), START)
-        self._advance = self._shard(advance, (RUNS, specs[0], SAME, SAME), TRAIN, donate=True)
-        self._judge = self._shard(judge, (RUNS, RUNS, specs[1]), EVALUATE)
-        self.compile_seconds = self.bytes = 0.0
-
-    def _specs(self, common: PyTree) -> PyTree:
-        return jax.tree.map(lambda same: SAME if same else RUNS, common)
-
-    def _shard(
-        self, function: Callable, specs: tuple, options: dict[str, Any], donate: bool = False
-    ) -> Any:
-        # Nothing is exchanged between devices, so there is no replication to check.
-        sharded = jax.shard_map(
-            function, mesh=self._mesh, in_specs=specs, out_specs=RUNS, check_vma=False
-        )
-        return jax.jit(
-            sharded,
-            donate_argnums=0 if donate else (),
-            compiler_options=compiler_options(options),
-        )
-
-    def place(self, tree: PyTree, common: PyTree = False) -> PyTree:
-        """Put host arrays on the devices: over the runs, or, if common, on each."""
-
-        def put(x: Any, same: bool) -> jax.Array:
-            x = np.asarray(x)
-            sharding = NamedSharding(self._mesh, SAME if same else RUNS)
-            return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
-
-        if isinstance(common, bool):
-            return jax.tree.map(lambda x: put(x, common), tree)
-        return jax.tree.map(put, tree, common)
-
-    def start(self, wave: Inputs) -> tuple[PyTree, EnvParams]:
-        """Fresh states and curves, and the parameters of training, on the devices."""
-        params = self.place(wave.train, self._common.train)
-        keys, hyperparams = self.place(wave.keys), self.place(wave.hyperparams)
-        return jax.block_until_ready(self._init(keys, hyperparams, params)), params
-
-    def compile(self, wave: Inputs) -> float:
-        """Compile all; the memory of training is then known. Returns seconds an iteration."""
-        start = time.perf_counter()
-        progress, params = self.start(wave)
-        span = self._span(0, 1)
-        self._judge = self._judge.lower(progress[0], *self._tests(wave)).compile()
-        self._advance = self._advance.lower(progress, params, *span).compile()
-        self.compile_seconds = time.perf_counter() - start
-        memory = self._advance.memory_analysis()
-        if memory is not None:  # some backends have none
-            fresh = memory.output_size_in_bytes - memory.alias_size_in_bytes
-            one = memory.argument_size_in_bytes + memory.temp_size_in_bytes + fresh
-            self.bytes = one * len(self.devices)
-
-        def train(iterations: int) -> None:
-            nonlocal progress
-            progress = self.advance(progress, params, 0, iterations)
-
-        return seconds_an_iteration(train, self.iterations)
-
-    def _tests(self, wave: Inputs) -> tuple[jax.Array, EnvParams]:
-        return self.place(wave.test_keys), self.place(wave.test, self._common.test)
-
-    def _span(self, start: int, stop: int) -> tuple[jax.Array, jax.Array]:
-        first, last = (self.place(np.int32(i), True) for i in (start, stop))
-        return first, last
-
-    def advance(self, progress: PyTree, params: EnvParams, start: int, stop: int) -> PyTree:
-        """Iterations ``start`` to ``stop`` of every run; ``progress`` is given up."""
-        return jax.block_until_ready(self._advance(progress, params, *self._span(start, stop)))
-
-    def finish(self, progress: PyTree, wave: Inputs) -> Results:
-        """Evaluate the trained runs; arrays [runs, ...] on the host."""
-        state, curve = progress
-        returns, choices = (to_host(x) for x in self._judge(state, *self._tests(wave)))
-        qoe = expected_score(choices, np.asarray(wave.test.mean))  # [runs, K]
-        return {
-            "curve": to_host(curve),
-            "returns": returns,
-            "qoe": qoe.astype(np.float32),
-            "objective": qoe.sum(-1).astype(np.float32),
-            "diverged": ~to_host(sound_parameters(state)),
-        }
+def make_program(group: Group, devices: Sequence[jax.Device]) -> Program:
+    """The compiled functions of a group on some devices."""
+    return Program(group.learner(), group.iterations, shared(group), devices, group.judge)
 
 
 def seconds_an_iteration(train: Callable[[int], None], iterations: int) -> float:
@@ -220,13 +80,6 @@ def seconds_an_iteration(train: Callable[[int], None], iterations: int) -> float
         if seconds >= MEASURED_SECONDS or length == iterations:
             return seconds / length
         length = min(4 * length, iterations)
-
-
-def to_host(x: jax.Array) -> np.ndarray:
-    """The whole array, on every process."""
-    if jax.process_count() > 1:
-        return np.asarray(multihost_utils.process_allgather(x, tiled=True))
-    return np.asarray(x)
 
 
 def memory_bound(memory_gb: float | None) -> float:
@@ -247,11 +100,9 @@ def first_chunk(group: Group, chunk: int | None, bound: float) -> int:
     Raises:
         InputError: the state of a single run needs more than the bound.
     """
-    learner, hyperparams = group.learner(), group.hyperparams[0]
-    state = jax.eval_shape(
-        learner.init, jax.random.key(0), hyperparams, jax.tree.map(jnp.asarray, group.train[0])
-    )
-    own = tree_bytes(state)
+    params = jax.tree.map(jnp.asarray, group.train[0])
+    init = group.learner().init
+    own = tree_bytes(jax.eval_shape(init, jax.random.key(0), group.hyperparams[0], params))
     if own > bound:
         raise _short(1, own, bound)
     most = max(1, int(bound / jax.device_count() / max(own, 1)))
@@ -269,8 +120,8 @@ class Prepared:
     """A group ready to run, and what was measured of it."""
 
     group: Group
-    common: Shared
     program: Program
+    bytes: float  # that training takes
     seconds: float  # one iteration of one wave
     compilations: int
 
@@ -283,19 +134,37 @@ def prepare(
     Raises:
         InputError: a single run needs more than the bound.
     """
-    common = shared(group)
     compilations = 0
     group.chunk = group.chunk or first_chunk(group, chunk, bound)
     while True:
-        program = Program(group, common, devices)
-        seconds = program.compile(wave_inputs(group, [0], len(devices), common))
+        program = make_program(group, devices)
+        wave = wave_inputs(group, [0], len(devices), program.shared)
+        needed, seconds = _compile(program, wave)
         compilations += 1
-        if program.bytes <= bound:
-            return Prepared(group, common, program, seconds, compilations)
+        if needed <= bound:
+            return Prepared(group, program, needed, seconds, compilations)
         if group.chunk == 1:
-            raise _short(len(devices), program.bytes, bound)
+            raise _short(len(devices), needed, bound)
         # Parts that the runs share do not shrink with their number: never more than a share.
-        group.chunk = max(1, min(group.chunk - 1, int(group.chunk * bound / program.bytes)))
+        group.chunk = max(1, min(group.chunk - 1, int(group.chunk * bound / needed)))
+
+
+def _compile(program: Program, wave: Inputs) -> tuple[float, float]:
+    """Compile all of a program; bytes that training takes, and seconds an iteration."""
+    progress, params = program.start(wave), program.place(wave.train, program.shared.train)
+    program.compile_evaluation(progress[0], wave)
+    program.compile(progress, params)
+    memory, needed = program.compiled.memory_analysis(), 0.0
+    if memory is not None:  # some backends have none
+        fresh = memory.output_size_in_bytes - memory.alias_size_in_bytes
+        one = memory.argument_size_in_bytes + memory.temp_size_in_bytes + fresh
+        needed = one * len(program.devices)
+
+    def train(iterations: int) -> None:
+        nonlocal progress
+        progress = program.advance(progress, params, 0, iterations)
+
+    return needed, seconds_an_iteration(train, program.iterations)
 
 
 def _short(devices: int, needed: float, bound: float) -> InputError:
@@ -305,14 +174,14 @@ def _short(devices: int, needed: float, bound: float) -> InputError:
     )
 
 
-def wave_inputs(group: Group, chunks: Sequence[int], devices: int, common: Shared) -> Inputs:
+def wave_inputs(group: Group, chunks: Sequence[int], devices: int, shared: Shared) -> Inputs:
     """One chunk for each device; missing runs are copies of the last, their results unused."""
     spans = group.chunks()
     full = []
     for i in range(devices):
         runs = list(spans[chunks[min(i, len(chunks) - 1)]])
         full += runs + [runs[-1]] * (group.chunk - len(runs))
-    return inputs(group, full, common)
+    return inputs(group, full, shared)
 
 
 def chunk_path(path: Path, group: int, chunk: int) -> Path:
@@ -351,14 +220,15 @@ def run_group(
         multihost_utils.sync_global_devices(f"pending {index}")
     for i in range(0, len(waiting), devices):
         chunks = waiting[i : i + devices]
-        wave = wave_inputs(group, chunks, devices, ready.common)
+        wave = wave_inputs(group, chunks, devices, ready.program.shared)
         runs = sum(len(group.chunks()[c]) for c in chunks)
-        folder = path / "checkpoints" / "-".join(map(str, (index, *chunks)))
+        # Earlier versions kept others, under a name without "wave".
+        folder = path / "checkpoints" / "-".join(map(str, ("wave", index, *chunks)))
 
         def done(iterations: int, runs: int = runs) -> None:
             report(runs, iterations)
 
-        results = run_wave(ready.program, wave, every, done, folder, checkpoint_seconds)
+        results = run_wave(group, ready.program, wave, every, done, folder, checkpoint_seconds)
         for place, chunk in enumerate(chunks):
             first, size = place * group.chunk, len(group.chunks()[chunk])
             part = {name: x[first : first + size] for name, x in results.items()}
@@ -369,6 +239,7 @@ def run_group(
 
 
 def run_wave(
+    group: Group,
     program: Program,
     wave: Inputs,
     every: int,
@@ -377,26 +248,31 @@ def run_wave(
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> Results:
     """Train and evaluate one wave, from its checkpoint in ``folder`` if there is one."""
-    progress, params = program.start(wave)
-    done, saved = 0, time.monotonic()
+    told, saved = 0, time.monotonic()
     # With several processes a wave starts anew: no process holds all of its state.
     checkpoints = Checkpoints(folder) if folder and jax.process_count() == 1 else None
-    if checkpoints is not None and (latest := checkpoints.latest()) is not None:
-        like = jax.eval_shape(lambda x: x, progress)
-        whole = checkpoints.restore(latest, like)
-        progress = jax.tree.map(lambda x, old: jax.device_put(x, old.sharding), whole, progress)
-        done = latest
-        report(done)
-    while done < program.iterations:
-        stop = min(done + every, program.iterations)
-        progress = program.advance(progress, params, done, stop)
-        report(stop - done)
-        done = stop
-        due = time.monotonic() - saved >= checkpoint_seconds
-        if checkpoints is not None and due and done < program.iterations:
-            checkpoints.save(done, jax.device_put(progress, jax.local_devices()[0]))
-            saved = time.monotonic()
-    return program.finish(progress, wave)
+
+    def due(done: int) -> bool:
+        nonlocal saved
+        now = time.monotonic()
+        if done == program.iterations or now - saved < checkpoint_seconds:
+            return False
+        saved = now
+        return True
+
+    def progress(done: int, metrics: Results) -> None:
+        nonlocal told
+        report(done - told)
+        told = done
+
+    trained = train_runs(program, wave, every, checkpoints=checkpoints, due=due, progress=progress)
+    found = program.evaluate(trained.state, wave)
+    found |= group.measure(found, wave.test)
+    return {
+        "curve": trained.metrics["episode_return"],
+        **{name: found[name] for name in KEPT if name in found},
+        "diverged": ~to_host(sound_parameters(trained.state)),
+    }
 
 
 def read_chunk(path: Path, index: int, chunk: int) -> Results:

@@ -12,12 +12,13 @@ from typing import Any
 import jax
 
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.run_directory import write_npz
 from rlli_jax.experiments.sweeps import engine
 from rlli_jax.experiments.sweeps.plan import Group, Plan
+from rlli_jax.experiments.training import Program
+from rlli_jax.run_files import write_npz
 
 ANY_NUMBER = -1  # of retries
-_programs: dict[str, tuple[engine.Shared, engine.Program]] = {}  # of this worker
+_programs: dict[str, Program] = {}  # of this worker
 
 
 def package() -> Any:
@@ -60,7 +61,7 @@ def run_on_ray(plan: Plan, path: Path, report: Callable[[int, int], None]) -> No
         index, chunk = tasks.pop(finished)
         group = plan.groups[index]
         write_npz(engine.chunk_path(path, index, chunk), ray.get(finished))
-        report(len(group.chunks()[chunk]), group.block.iterations)
+        report(len(group.chunks()[chunk]), group.iterations)
 
 
 def run_chunk(group: Group, name: str, chunk: int, cache: str | None) -> engine.Results:
@@ -72,9 +73,8 @@ def run_chunk(group: Group, name: str, chunk: int, cache: str | None) -> engine.
     """
     jax.config.update("jax_compilation_cache_dir", cache)
     if name not in _programs:
-        common = engine.shared(group)
-        _programs[name] = common, engine.Program(group, common, jax.devices()[:1])
-    common, program = _programs[name]
-    wave = engine.wave_inputs(group, [chunk], 1, common)
-    results: dict[str, Any] = engine.run_wave(program, wave, group.block.iterations)
+        _programs[name] = engine.make_program(group, jax.devices()[:1])
+    program = _programs[name]
+    wave = engine.wave_inputs(group, [chunk], 1, program.shared)
+    results: dict[str, Any] = engine.run_wave(group, program, wave, group.iterations)
     return {key: x[: len(group.chunks()[chunk])] for key, x in results.items()}

@@ -30,11 +30,12 @@ def coordinate(key: str) -> str:
 def collect(plan: Plan, path: Path) -> xr.Dataset:
     """Read every chunk of a finished sweep into one dataset.
 
-    Variables: ``objective`` (Eq. 2: QoE summed over users) and ``ratio`` to its ``optimum`` for
-    each run; ``ratio_iqm`` with ``ratio_low`` and ``ratio_high``, the interquartile mean over
-    seeds and its 95 % bootstrap-t interval over seeds; ``returns`` of the evaluation episodes;
-    ``qoe`` of each user; ``curve``, the mean return in each iteration of training; the
-    references of each point.
+    Variables: ``objective`` (Eq. 2: QoE summed over users; of other studies the mean return) and,
+    where an optimum is known, ``ratio`` to it, for each run; of what is ``compared`` (ratio, else
+    objective) the interquartile mean over seeds, such as ``ratio_iqm``, with its 95 % bootstrap-t
+    interval over seeds, ``ratio_low`` and ``ratio_high``; ``returns`` of the evaluation episodes;
+    ``curve``, the mean return in each iteration of training; of provider selection ``qoe`` of each
+    user; the references of each point.
 
     Raises:
         InputError: a chunk is missing or damaged.
@@ -48,8 +49,10 @@ def collect(plan: Plan, path: Path) -> xr.Dataset:
     wide = {
         name: np.full((*shape, max(g[name].shape[1] for g in groups)), np.nan, np.float32)
         for name in _DIMS
+        if all(name in g for g in groups)
     }
     steps = np.zeros(shape[:2], np.int32)
+    env_steps = [group.learner().env_steps for group in plan.groups]
     for p, t in np.ndindex(shape[:2]):
         g, rows = plan.place[p, t, 0, 0], plan.place[p, t, :, 1]
         objective[p, t] = groups[g]["objective"][rows]
@@ -58,42 +61,45 @@ def collect(plan: Plan, path: Path) -> xr.Dataset:
         for name, values in wide.items():
             part = groups[g][name][rows]
             values[p, t, :, : part.shape[1]] = part
-        steps[p, t] = plan.groups[g].learner().env_steps
-    references = [problem.worth.references() for problem in plan.problems]
-    optimum = np.array([r["optimum"] for r in references], np.float32)
-    ratio = objective / optimum[:, None]
-    estimates = [bootstrap_iqm(ratio[p, t], resamples=RESAMPLES) for p, t in np.ndindex(shape[:2])]
-    iqm, low, high = (
-        np.array([float(part) for part in parts], np.float32).reshape(shape[:2])
-        for parts in zip(*estimates, strict=True)
-    )
+        wide["curve"][p, t] += np.array(plan.groups[g].shift, np.float32)[rows, None]
+        steps[p, t] = env_steps[g]
+    references = [plan.study.references(problem) for problem in plan.problems]
+    names = [name for name in references[0] if all(name in found for found in references)]
+    known = {name: np.array([r[name] for r in references], np.float32) for name in names}
     variables: dict[str, Any] = {
-        "objective": (dims, objective, {"long_name": "QoE summed over users, Eq. (2)"}),
-        "ratio": (dims, ratio, {"long_name": "objective over its optimum"}),
-        "ratio_iqm": (dims[:2], iqm, {"long_name": "interquartile mean of ratio over seeds"}),
-        "ratio_low": (dims[:2], low, {"long_name": "lower end of its 95 % bootstrap interval"}),
-        "ratio_high": (dims[:2], high, {"long_name": "upper end of its 95 % bootstrap interval"}),
+        "objective": (dims, objective, {"long_name": "QoE summed over users, or mean return"}),
         "diverged": (dims, diverged, {"long_name": "1 where parameters are no numbers"}),
         "env_steps": (dims[:2], steps, {"long_name": "environment steps in one iteration"}),
-        "optimum": ("point", optimum),
-        "optimum_per_request": (
-            "point", np.array([r["optimum_per_request"] for r in references], np.float32),
-        ),
-        "best_single": ("point", np.array([r["best_single"][1] for r in references], np.float32)),
-        "random": ("point", np.array([r["random"] for r in references], np.float32)),
-    }  # fmt: skip
+    }
+    if "optimum" in known:
+        ratio = objective / known["optimum"][:, None]
+        about = {"long_name": "objective over its optimum"}
+        variables["ratio"] = dims, ratio, about
+    compared = "ratio" if "optimum" in known else "objective"
+    values = variables[compared][1]
+    estimates = [bootstrap_iqm(values[p, t], resamples=RESAMPLES) for p, t in np.ndindex(shape[:2])]
+    ends = {"iqm": "interquartile mean of {} over seeds",
+            "low": "lower end of its 95 % bootstrap interval",
+            "high": "upper end of its 95 % bootstrap interval"}  # fmt: skip
+    for (end, words), parts in zip(ends.items(), zip(*estimates, strict=True), strict=True):
+        numbers = np.array([float(part) for part in parts], np.float32).reshape(shape[:2])
+        variables[f"{compared}_{end}"] = dims[:2], numbers, {"long_name": words.format(compared)}
+    variables |= {name: ("point", values) for name, values in known.items()}
     variables |= {name: ((*dims, _DIMS[name]), values) for name, values in wide.items()}
     coordinates: dict[str, Any] = {
         coordinate(key): ("point", _labels([point[key] for point in sweep.points]))
         for key in sweep.block.keys
     }
     coordinates |= {"policy": list(sweep.policies), "seed": np.arange(shape[2], dtype=np.int32)}
+    told = [plan.study.told(problem) for problem in plan.problems]
     attributes = {
         "title": sweep.study.name,
         "description": sweep.study.description,
+        "kind": sweep.study.kind,
+        "compared": compared,
         "swept": json.dumps([coordinate(key) for key in sweep.block.keys]),
-        "judge": _judge(plan),
-        "stand_in": int(any(problem.table.stand_in for problem in plan.problems)),
+        "judge": _judge([part.judge for part in told]),
+        "stand_in": int(any(part.stand_in for part in told)),
     }
     return xr.Dataset(variables, coordinates, attributes)
 
@@ -105,8 +111,8 @@ def _whole(group: Group, index: int, path: Path) -> Results:
     return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
 
-def _judge(plan: Plan) -> str:
-    judges = list(dict.fromkeys(problem.table.judge for problem in plan.problems))
+def _judge(judges: list[str]) -> str:
+    judges = list(dict.fromkeys(judges))
     if len(judges) == 1:
         return judges[0]
     return f"{len(judges)} judges, which the swept keys tell apart; at the first point: {judges[0]}"

@@ -10,7 +10,7 @@
       figures/*.svg, *.pdf                         report.html
 """
 
-import json
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -24,16 +24,14 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 from rich.table import Table
 
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.run_directory import (
-    Existing,
-    open_run,
-    write_json,
-)
+from rlli_jax.experiments.run_directory import Existing, open_run
+from rlli_jax.experiments.study import TrainedStudy
 from rlli_jax.experiments.sweeps import engine
 from rlli_jax.experiments.sweeps.config import Sweep
 from rlli_jax.experiments.sweeps.plan import Plan, make_plan
 from rlli_jax.experiments.sweeps.results import collect, write_dataset
 from rlli_jax.progress import LoggedProgress
+from rlli_jax.run_files import PlannedGroup, SweepPlan
 
 Engine = Literal["local", "ray"]
 
@@ -48,12 +46,19 @@ def run_sweep(
 ) -> Path:
     """Carry out a sweep, or the rest of it; returns the path of ``sweep.nc``.
 
+    It must be over a study that the engine trains.
+
     With several processes (``jax.distributed``) all call it with the same arguments and see the
     same directory; the first writes.
 
     Raises:
         InputError: the directory holds something else, an input is wrong, or memory is short.
     """
+    if not isinstance(sweep.kind.part("study"), TrainedStudy):
+        raise InputError(
+            "sweep: the policies of such a study are not trained by the engine of sweeps, so that "
+            "its keys cannot be swept; run it once for each value."
+        )
     with _directory(path, sweep, existing) as path:
         with console.status("asking the judge"):
             plan = make_plan(sweep)
@@ -65,7 +70,7 @@ def run_sweep(
             highlight=False,
         )
         ready = _prepare(plan, path, console)
-        _first_process(lambda: write_json(path / "plan.json", describe(plan)))
+        _first_process(lambda: describe(plan).write(path / "plan.json"))
         with _progress(plan, path, console) as done:
             if where == "ray":
                 from rlli_jax.experiments.sweeps.ray_engine import run_on_ray
@@ -78,6 +83,7 @@ def run_sweep(
         _barrier("chunks")
         dataset = collect(plan, path)
         _first_process(lambda: write_dataset(dataset, path / "sweep.nc"))
+        _first_process(lambda: shutil.rmtree(path / "checkpoints", ignore_errors=True))
         _barrier("dataset")
     return path / "sweep.nc"
 
@@ -106,20 +112,20 @@ def _first_process(write: Any) -> None:
         write()
 
 
-def describe(plan: Plan) -> dict[str, Any]:
-    """The plan as plain values: what ran beside what, and in which chunk its result is."""
-    return {
-        "runs": len(plan),
-        "groups": [
-            {
-                "learner": group.block.learner,
-                "varies": plan.varies(group),
-                "chunk": group.chunk,
-                "runs": [[run.point, run.policy, run.seed] for run in group.runs],
-            }
+def describe(plan: Plan) -> SweepPlan:
+    """What ran beside what, and in which chunk its result is."""
+    return SweepPlan(
+        runs=len(plan),
+        groups=[
+            PlannedGroup(
+                learner=group.name,
+                varies=plan.varies(group),
+                chunk=group.chunk,
+                runs=[(run.point, run.policy, run.seed) for run in group.runs],
+            )
             for group in plan.groups
         ],
-    }
+    )
 
 
 def _restore_chunks(plan: Plan, path: Path) -> None:
@@ -127,20 +133,19 @@ def _restore_chunks(plan: Plan, path: Path) -> None:
     if not (path / "plan.json").exists():
         return
     try:
-        groups = json.loads((path / "plan.json").read_text(encoding="utf-8"))["groups"]
-        earlier = [(group["runs"], int(group["chunk"])) for group in groups]
-    except (ValueError, KeyError, TypeError, OSError) as error:
+        earlier = SweepPlan.read(path / "plan.json").groups
+    except InputError:
         raise InputError(
-            f"{path / 'plan.json'} cannot be read ({error}); start afresh with --overwrite."
+            f"{path / 'plan.json'} cannot be read (it is damaged); start afresh with --overwrite."
         ) from None
-    now = describe(plan)["groups"]
-    if [runs for runs, _ in earlier] != [group["runs"] for group in now]:
+    now = describe(plan).groups
+    if [group.runs for group in earlier] != [group.runs for group in now]:
         raise InputError(
             f"{path} holds a sweep whose runs were other ones: a file that the study reads has "
             "changed; start afresh with --overwrite, or give another directory with --output."
         )
-    for group, (_, chunk) in zip(plan.groups, earlier, strict=True):
-        group.chunk = chunk
+    for group, before in zip(plan.groups, earlier, strict=True):
+        group.chunk = before.chunk
 
 
 def _prepare(plan: Plan, path: Path, console: Console) -> dict[int, engine.Prepared]:
@@ -158,16 +163,16 @@ def _prepare(plan: Plan, path: Path, console: Console) -> dict[int, engine.Prepa
         prepared = ready[index]
         left = engine.pending(path, index, group)
         waves = -(-len(left) // len(devices))
-        seconds = prepared.seconds * group.block.iterations * waves
+        seconds = prepared.seconds * group.iterations * waves
         total += seconds
         compilations += prepared.compilations
         names = ", ".join(f"{key} = {value}" for key, value in plan.varies(group).items())
         rows.add_row(
-            f"{index + 1}: {group.block.learner}" + (f", {names}" if names else ""),
+            f"{index + 1}: {group.name}" + (f", {names}" if names else ""),
             str(len(group)),
             str(sum(len(group.chunks()[c]) for c in left)),
             f"{group.chunk} x {len(devices)} devices",
-            f"{prepared.program.bytes / 1e6:.1f} MB",
+            f"{prepared.bytes / 1e6:.1f} MB",
             f"{prepared.program.compile_seconds:.1f} s",
             f"{seconds:.1f} s",
         )
@@ -186,7 +191,7 @@ def _prepare(plan: Plan, path: Path, console: Console) -> dict[int, engine.Prepa
 def _progress(plan: Plan, path: Path, console: Console) -> Iterator[Any]:
     """A bar over iterations of single runs."""
     left = sum(
-        len(group.chunks()[c]) * group.block.iterations
+        len(group.chunks()[c]) * group.iterations
         for index, group in enumerate(plan.groups)
         for c in engine.pending(path, index, group)
     )

@@ -1,21 +1,17 @@
 """What a teaching study is: a YAML file, checked key by key; see ``configs/bidirectional.yaml``."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from rlli_jax.experiments.run_directory import read_values
 from rlli_jax.experiments.yaml_blocks import (
     Block,
     Positive,
     StudyBlock,
     Whole,
     beside_file,
-    parse_as,
-    read_yaml,
     require_file_name,
 )
 from rlli_jax.language.t5.model import ComputeDtype
@@ -107,6 +103,8 @@ class LanguagePolicyBlock(Block):
 class TeachingStudy(StudyBlock):
     """A whole study of teaching."""
 
+    kind: Literal["teaching"] = "teaching"
+    """Of the study."""
     seeds: Annotated[Whole, Field(gt=1)] = 10
     """Runs of every method, side by side."""
     task: Annotated[Ball | Providers, Field(discriminator="kind")]
@@ -161,24 +159,3 @@ class TeachingStudy(StudyBlock):
     def loop(self, case: CaseBlock) -> TeachingConfig:
         """The block ``config`` as a case has it."""
         return replace(self.config, num_envs=case.num_envs or self.config.num_envs)
-
-
-def load_study(path: str | Path, overrides: Sequence[str] = ()) -> TeachingStudy:
-    """Read a study from YAML, with overrides ``key.path=value`` on top.
-
-    Raises:
-        InputError: one sentence that names the file, the key's path and what to do.
-    """
-    path = Path(path)
-    content = read_yaml(path, overrides)
-    return parse_study(content, source=str(path), folder=path.resolve().parent)
-
-
-def parse_study(content: Any, *, source: str, folder: Path | None) -> TeachingStudy:
-    """Check plain values; paths are relative to ``folder``. Raises InputError as above."""
-    return parse_as(TeachingStudy, content, source=source, folder=folder)
-
-
-def read_study(path: Path) -> TeachingStudy:
-    """The config of an earlier run, from its run directory. Raises InputError as above."""
-    return parse_study(read_values(path), source=str(path / "config.yaml"), folder=None)

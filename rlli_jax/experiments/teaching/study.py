@@ -22,8 +22,7 @@ import numpy as np
 from rich.console import Console
 
 from rlli_jax.envs.provider_selection import make_params
-from rlli_jax.experiments.run_directory import write_json, write_npz
-from rlli_jax.experiments.selection.config import load_config
+from rlli_jax.experiments.selection.config import StudyConfig
 from rlli_jax.experiments.selection.tables import build_problem
 from rlli_jax.experiments.teaching.config import (
     Ball,
@@ -33,8 +32,11 @@ from rlli_jax.experiments.teaching.config import (
     StandIn,
     TeachingStudy,
 )
+from rlli_jax.experiments.training import NotNumbers
+from rlli_jax.experiments.yaml_blocks import load_as
 from rlli_jax.language.t5 import LanguageModel, load_t5, tiny_t5
 from rlli_jax.progress import LOG_SECONDS
+from rlli_jax.run_files import TeachingTask, write_npz
 from rlli_jax.teaching.bidirectional import FeedbackSum, StudentLoop, student_loop
 from rlli_jax.teaching.language_policy import language_policy, policy_table
 from rlli_jax.teaching.methods import Adapt, Choices, Method, TeachingConfig
@@ -53,7 +55,7 @@ def build_task(study: TeachingStudy) -> TextTask:
     """The task that a study names."""
     if isinstance(study.task, Ball):
         return go_to_red_ball()
-    problem = build_problem(load_config(study.task.study))
+    problem = build_problem(load_as(StudyConfig, study.task.study))
     table = problem.train
     params = jax.tree.map(jnp.asarray, make_params(table, problem.population.traits))
     return provider_selection(params, problem.population, table.requests, table.providers)
@@ -81,8 +83,25 @@ def build_policy_model(study: TeachingStudy, task: TextTask, key: jax.Array) -> 
     return tiny_t5(key, words, d_model=width, num_heads=max(1, width // 8))
 
 
-def carry_out(study: TeachingStudy, path: Path, console: Console) -> None:
-    """Fill a run directory with what is not there yet."""
+class Teaching:
+    """A language model as teacher."""
+
+    def carry_out(
+        self, config: TeachingStudy, path: Path, console: Console, *, train: bool = True
+    ) -> None:
+        """Fill an open run directory with what is not there yet.
+
+        Raises:
+            InputError: what the config asks for cannot be had; or, when all others are finished,
+                values of some method are no numbers.
+        """
+        _carry_out(config, path, console)
+
+
+STUDY = Teaching()
+
+
+def _carry_out(study: TeachingStudy, path: Path, console: Console) -> None:
     task = build_task(study)
     key_teacher, key_run, key_policy = jax.random.split(jax.random.key(study.seed), 3)
     with ThreadPoolExecutor(jobs_at_once()) as pool:
@@ -120,37 +139,41 @@ def carry_out(study: TeachingStudy, path: Path, console: Console) -> None:
             for block, method, file in jobs:
                 if not file.exists():
                     running.append(pool.submit(_run_method, programs, block, method, keys, file))
-            waiting = set(running)
+            waiting, failed = set(running), []
             while waiting:
                 done, waiting = wait(waiting, LOG_SECONDS, FIRST_COMPLETED)
                 for job in done:
-                    console.print(job.result(), highlight=False, markup=False)
+                    try:
+                        console.print(job.result(), highlight=False, markup=False)
+                    except NotNumbers as error:  # the others go on
+                        failed.append(str(error))
                 if not done:
                     finished = len(running) - len(waiting)
                     console.print(f"{finished} of {len(running)} finished", highlight=False)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+    if failed:
+        raise NotNumbers(" ".join(sorted(failed)))
 
 
 def _describe(study: TeachingStudy, task: TextTask, teachers: StandIns, path: Path) -> None:
     """Write ``task.json``."""
     expert = {name: float(value) for name, value in task.value(task.expert).items()}
-    content = {
-        "name": task.name,
-        "texts": list(task.texts),
-        "advice": list(task.advice),
-        "teacher": teachers.teacher.model.name,
-        "stand_in": isinstance(study.teacher, StandIn),
-        "env_steps_per_iteration": {
+    TeachingTask(
+        name=task.name,
+        texts=list(task.texts),
+        advice=list(task.advice),
+        teacher=teachers.teacher.model.name,
+        stand_in=isinstance(study.teacher, StandIn),
+        env_steps_per_iteration={
             name: study.loop(case).num_envs * study.config.num_steps
             for name, case in study.cases.items()
         },
-        "expert": np.asarray(task.expert).argmax(1).tolist(),
-        "metric": "success" if "success" in expert else "return",
-        "expert_value": expert,
-    }
-    write_json(path / "task.json", content)
+        expert=np.asarray(task.expert).argmax(1).tolist(),
+        metric="success" if "success" in expert else "return",
+        expert_value=expert,
+    ).write(path / "task.json")
 
 
 class _Once:
@@ -280,13 +303,28 @@ def _run_method(
     }
     for name in rounds[0].value:
         result[name] = np.stack([r.value[name] for r in rounds], 1)
+    what = f"case {file.parent.name}, {file.stem}"
+    _require_numbers(what, {name: result[name] for name in rounds[0].value})
     for when, examined in (("before", before), ("after", after)):
         for name, value in examined.items():
             result[f"teacher_{name}_{when}"] = value
     write_npz(file, result)
-    return (
-        f"case {file.parent.name}, {file.stem}: return {result['return'][:, -1].mean():.3f} "
-        f"({seconds:.1f} s)"
+    return f"{what}: return {result['return'][:, -1].mean():.3f} ({seconds:.1f} s)"
+
+
+def _require_numbers(what: str, curves: dict[str, np.ndarray]) -> None:
+    """Raise NotNumbers if curves [seeds, rounds] hold what is no number."""
+    wrong = {name: ~np.isfinite(x) for name, x in curves.items()}
+    bad = np.stack(list(wrong.values()))  # [curves, seeds, rounds]
+    if not bad.any():
+        return
+    first = int(bad.any((0, 1)).argmax())
+    names = [name for name, at in wrong.items() if at[:, first].any()]
+    seeds = np.flatnonzero(bad.any((0, 2)))
+    raise NotNumbers(
+        f"{what}: {', '.join(names)} are no numbers from round {first + 1} on, in {len(seeds)} of "
+        f"{bad.shape[1]} seeds (seed {seeds[0]} first): a learning rate is too high; nothing of it "
+        "was kept."
     )
 
 
@@ -319,6 +357,7 @@ def _run_policy(
         name: np.array([[float(m[name]) for m in curve] for curve in curves])
         for name in curves[0][0]
     }
+    _require_numbers("language policy", {n: x for n, x in result.items() if n != "episode_return"})
     steps = learner.env_steps * np.arange(1, block.iterations + 1)
     write_npz(file, result | {"env_steps": steps, "seconds": np.array(time.perf_counter() - start)})
     return f"language policy: return {result['return'][:, -1].mean():.3f}"

@@ -1,0 +1,1 @@
+"""Studies of an environment of one's own, named by its import path."""

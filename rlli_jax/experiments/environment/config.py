@@ -1,0 +1,91 @@
+"""A study of an environment of one's own: any gymnax environment, by its import path."""
+
+import dataclasses
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from rlli_jax.envs.contract import Env, PyTree, require_environment
+from rlli_jax.errors import InputError
+from rlli_jax.experiments.policies import Learned, by_learner
+from rlli_jax.experiments.yaml_blocks import Block, Positive, StudyBlock, require_file_name
+
+
+class MakeBlock(Block):
+    """Which environment, and what its parameters are."""
+
+    make: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
+    """Import path package.module:name of a gymnax environment, or of what makes one when it is
+    called."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """Fields of its default parameters that are to have other values."""
+
+    def load(self) -> tuple[Env, PyTree]:
+        """The environment and its parameters.
+
+        Raises:
+            InputError: it cannot be imported, is no environment, or has no such parameter.
+        """
+        module, _, name = self.make.partition(":")
+        try:
+            env = getattr(import_module(module), name)
+            env = env() if isinstance(env, type) or not hasattr(env, "step_env") else env
+        except Exception as error:  # a module may raise anything while it is imported
+            raise InputError(
+                f"environment.make: {self.make!r} cannot be imported "
+                f"({' '.join(str(error).split())}); write package.module:name of a package that is "
+                "installed or on PYTHONPATH."
+            ) from None
+        require_environment(env)
+        params = env.default_params
+        known = [f.name for f in dataclasses.fields(params)]
+        for key in self.params:
+            if key not in known:
+                raise InputError(
+                    f"environment.params.{key}: unknown key; the keys here are {', '.join(known)}."
+                )
+        return env, dataclasses.replace(params, **self.params)
+
+
+class RandomPolicy(Block):
+    """A policy that does not learn."""
+
+    learner: Literal["random"]
+    """Uniform over the legal actions."""
+
+
+if TYPE_CHECKING:
+    AnyPolicy = Learned | RandomPolicy
+else:
+    AnyPolicy = by_learner(Learned, RandomPolicy)
+
+
+class EpisodesBlock(Block):
+    """How trained policies are judged."""
+
+    episodes: Positive = 256
+    """Played with each policy."""
+
+
+class EnvironmentStudy(StudyBlock):
+    """A whole study of an environment of one's own."""
+
+    kind: Literal["environment"] = "environment"
+    """Of the study."""
+    seeds: Positive = 10
+    """Runs of every policy, side by side."""
+    checkpoint_every: Positive = 25
+    """Iterations between checkpoints: at most these are lost."""
+    environment: MakeBlock
+    """In which policies learn."""
+    policies: Annotated[dict[str, AnyPolicy], Field(min_length=1)]
+    """Every policy by a name of your own; each is trained (if it learns) and evaluated."""
+    evaluation: EpisodesBlock = EpisodesBlock()
+    """How trained policies are judged."""
+
+    @model_validator(mode="after")
+    def _file_names(self) -> "EnvironmentStudy":
+        for name in self.policies:
+            require_file_name("policies", name, "folder")
+        return self

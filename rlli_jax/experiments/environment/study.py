@@ -1,0 +1,50 @@
+"""An environment of one's own as a study."""
+
+from functools import partial
+from pathlib import Path
+
+import jax
+from rich.console import Console
+
+from rlli_jax.envs.contract import Env, Key, PyTree, check_environment
+from rlli_jax.envs.policy import Policy, evaluate, random
+from rlli_jax.experiments.environment.config import EnvironmentStudy, RandomPolicy
+from rlli_jax.experiments.study import Job, TrainedStudy
+
+Problem = tuple[Env, PyTree]
+
+
+class OwnEnvironment(TrainedStudy):
+    """Policies are judged by their mean return."""
+
+    def prepare(self, config: EnvironmentStudy, path: Path | None, console: Console) -> Problem:
+        """The environment and its parameters."""
+        env, params = config.environment.load()
+        check_environment(env, params)
+        return env, params
+
+    def job(self, config: EnvironmentStudy, problem: Problem, name: str) -> Job:
+        """Learned and judged in the same environment."""
+        (env, params), block = problem, config.policies[name]
+        judge = partial(_judge, env, config.evaluation.episodes)
+        if isinstance(block, RandomPolicy):
+            return Job(params, params, judge, policy=random())
+        return Job(
+            params,
+            params,
+            judge,
+            learner=partial(block.make, env),
+            iterations=block.iterations,
+            hyperparams=block.hyperparams,
+            shape=(config.environment.make, config.evaluation.episodes),
+        )
+
+
+STUDY = OwnEnvironment()
+
+
+def _judge(
+    env: Env, episodes: int, policy: Policy, key: Key, params: PyTree
+) -> dict[str, jax.Array]:
+    result = evaluate(env, policy, key, params, episodes)
+    return {"returns": result.returns, **result.statistics}
