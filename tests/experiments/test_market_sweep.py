@@ -1,5 +1,7 @@
 """A sweep over a study of the edge market: bandits and learners, stopped and gone on with."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,25 +66,26 @@ def test_the_dataset_holds_shares_of_the_offline_optimum(finished):
 
 def test_a_sweep_that_stopped_ends_bit_for_bit_as_if_it_had_not(finished, tmp_path, monkeypatch):
     sweep, whole = finished
+    sweep = replace(sweep, block=sweep.block.model_copy(update={"policies": ("PG",)}))
     save, kept = Checkpoints.save, []
 
     def stop_at_second(self, iteration, content):
         save(self, iteration, content)
         kept.append(iteration)
-        if len(kept) == 2:  # in the second chunk of the first group
+        if len(kept) == 2:  # in the second chunk
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Checkpoints, "save", stop_at_second)
-    quiet = Console(quiet=True)
+    path, quiet = tmp_path / "sweep", Console(quiet=True)
     with pytest.raises(KeyboardInterrupt):
-        run_sweep(sweep, tmp_path / "sweep", "refuse", quiet, checkpoint_seconds=0.0)
+        run_sweep(sweep, path, "refuse", quiet, checkpoint_seconds=0.0)
     monkeypatch.undo()
-    assert [p.name for p in (tmp_path / "sweep" / "chunks").iterdir()] == ["0-0.npz"]
-    run_sweep(sweep, tmp_path / "sweep", "resume", quiet)
-    first, second = (
-        xr.load_dataset(path / "sweep.nc", engine="scipy") for path in (whole, tmp_path / "sweep")
-    )
-    assert first.identical(second)
+    assert [p.name for p in (path / "chunks").iterdir()] == ["0-0.npz"]
+    run_sweep(sweep, path, "resume", quiet)
+    for chunk in ("0-0.npz", "0-1.npz"):
+        with np.load(path / "chunks" / chunk) as gone_on, np.load(whole / "chunks" / chunk) as one:
+            for name in one.files:
+                np.testing.assert_array_equal(gone_on[name], one[name])
 
 
 def test_a_bandit_whose_values_are_no_numbers_is_told_and_stops_none_after_it(
