@@ -119,6 +119,7 @@ def examine(
     /,
     output: Output = None,
     tune: bool = False,
+    wordings: bool = False,
 ) -> None:
     """Examine the judge of a study: does it see, keep to the scale, and answer as the persona?
 
@@ -130,6 +131,7 @@ def examine(
     Args:
         tune: First find out how it is best asked (digits or words, a beginning of the answer, both
             label orders), and write that into CONFIG.
+        wordings: Also compare how well the judge plays personas in each wording.
     """
     from rich.console import Console
 
@@ -149,7 +151,7 @@ def examine(
     path = output if output is not None else run.with_name(f"{run.name}-examination")
     examination.examine_study(
         study.population, study.catalog, study.judge, getattr(study.evaluation, "human", None),
-        Console(), path,
+        Console(), path, wordings=wordings,
     )  # fmt: skip
     print(f"examination: {path / examination.FILE}")
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from rich.console import Console
@@ -29,6 +30,7 @@ from rlli_jax.experiments.judge_blocks import (
 from rlli_jax.files import write_text
 from rlli_jax.judges.examination import Finding
 from rlli_jax.oracle import Asker, Budget, open_store
+from rlli_jax.personas import Wording
 
 if TYPE_CHECKING:
     from rlli_jax.experiments.sources import Inquiry, PopulationBlock
@@ -169,6 +171,24 @@ def read(path: Path) -> dict[str, Any] | None:
     return found
 
 
+def compare_wordings(ask: Asker, setting: Setting, console: Console) -> dict[str, Finding]:
+    """The check ``persona`` in each wording of the personas, shown beside each other."""
+    from rlli_jax.judges.examination.examine import persona_check
+
+    found = {w: persona_check(ask, replace(setting, wording=w)) for w in get_args(Wording)}
+    table = Table("wording", "verdict", "convergent r", "95 % interval (personas)", "what it says")
+    for wording, finding in found.items():
+        table.add_row(
+            wording,
+            finding.outcome,
+            "" if finding.estimate is None else f"{finding.estimate:.2f}",
+            "" if finding.low is None else f"{finding.low:.2f} to {finding.high:.2f}",
+            _plain(finding.says),
+        )
+    console.print(table)
+    return found
+
+
 def examine_study(
     population: PopulationBlock | None,
     catalog: Any,
@@ -176,8 +196,13 @@ def examine_study(
     human: RecordedScores | None,
     console: Console,
     path: Path,
+    *,
+    wordings: bool = False,
 ) -> list[Finding]:
     """Examine the judge of a study and nothing else; nothing is required of it.
+
+    With ``wordings`` the personas answer the questionnaire in every wording first, which is kept
+    as ``wordings.json`` beside ``examination.json``.
 
     Raises:
         InputError: the judge replays recorded scores, so nobody can be asked.
@@ -196,4 +221,8 @@ def examine_study(
     tell = partial(console.print, highlight=False, markup=False)
     with closing(open_store(judge.store, message=tell)) as store:
         ask = Asker(inquiry.judge, store, Budget(**judge.budget.model_dump()), console)
+        if wordings:
+            found = compare_wordings(ask, setting_of(inquiry, judge, population, human), console)
+            text = json.dumps({w: f.summary() for w, f in found.items()}, indent=2)
+            write_text(path / "wordings.json", f"{text}\n")
         return examine_judge(inquiry, judge, population, human, ask, console, path)

@@ -61,7 +61,8 @@ class PopulationBlock(Block):
     bigfive_test: Path | None = None
     """Results of a Big Five test as JSON."""
     wording: Wording = "full"
-    """Of the personas, for language models: 52 adjectives; "brief": 5."""
+    """Of the personas, for language models: 52 adjectives; "brief": 5; "biography": five sentences
+    of what such a person does. rlli examine --wordings compares them."""
 
     _paths = field_validator("csv", "questionnaire", "bigfive_test")(beside_file)
 

@@ -27,7 +27,7 @@ TRAIT_NAMES = (
     "Agreeableness",
     "Neuroticism",
 )
-Wording: TypeAlias = Literal["full", "brief"]
+Wording: TypeAlias = Literal["full", "brief", "biography"]
 
 LOW, HIGH = 1.0, 5.0  # ends of the scale of every trait
 LISTS = ("answers", "domains", "results")  # keys of bigfive-test.com's lists
@@ -40,7 +40,7 @@ class Persona:
 
     ``traits`` is None for a user whose personality nobody has measured. ``wording`` is how
     language models are told of it: ``full`` by 52 graded adjectives, ``brief`` by one for each
-    trait, at a fifth of the tokens.
+    trait, at a fifth of the tokens, ``biography`` by what such a person does, in five sentences.
 
     Raises:
         InputError: the name is empty, there are not five traits, one is not from 1 to 5, or there
@@ -121,7 +121,7 @@ class Population:
         return Population(tuple(known[name] for name in names))
 
     def worded(self, wording: Wording) -> Population:
-        """The same people, described to language models in the other wording."""
+        """The same people, described to language models in this wording."""
         return Population(tuple(replace(persona, wording=wording) for persona in self.personas))
 
     def __len__(self) -> int:

@@ -44,6 +44,42 @@ POLES = (
 BRIEF_PAIRS = (0, 7, 1, 10, 9)
 
 
+# A life in which a trait is low, middling or high, in order O C E A N.
+LIVES = (
+    (
+        "You have lived in the same town all your life, cook the same few dishes and see no use in "
+        "art or theories",
+        "You read a novel now and then and try something new when a friend suggests it",
+        "You paint, collect strange music from all over the world, and would rather talk of ideas "
+        "than of everyday things",
+    ),
+    (
+        "Your desk is a heap, bills lie unopened, and you start more than you finish",
+        "You keep most of your appointments, and tidy up when guests are coming",
+        "You plan every week on Sunday, are never late, and finish what you begin to the last "
+        "detail",
+    ),
+    (
+        "At parties you stand at the edge and leave early; an evening alone suits you best",
+        "You enjoy company, and are glad of a quiet weekend after it",
+        "You know half of the city, talk to everybody on the train, and are the last to leave a "
+        "party",
+    ),
+    (
+        "You say what you think even where it hurts, bargain hard, and suspect that people want "
+        "something of you",
+        "You help where you are asked, and stand up for yourself where it matters",
+        "You look after your neighbours, forgive quickly, and believe the best of everybody",
+    ),
+    (
+        "Nothing upsets you: you sleep well before examinations and forget an insult within the "
+        "hour",
+        "You worry before a great day, and calm down when it is over",
+        "You lie awake over what might go wrong, cry easily, and your mood turns within minutes",
+    ),
+)
+
+
 class RatingScale(Protocol):
     """What ``general_setup`` reads of a scale."""
 
@@ -99,8 +135,9 @@ def persona_text(persona: Persona) -> str:
 
     In the full wording each trait gives one sentence, in which every one of its adjective pairs
     (52 in all) stands at the level ``trait_level``. The brief wording is one sentence with one
-    pair for each trait. The name is left out on purpose: it says nothing of the personality, and
-    people with the same levels are to be the same question.
+    pair for each trait. The biography tells, in a sentence for each trait, what such a person does:
+    at low, middling and high levels, and more so at the ends. The name is left out on purpose: it
+    says nothing of the personality, and people with the same levels are to be the same question.
     """
     levels = [trait_level(*pair) for pair in zip(TRAITS, persona.known_traits, strict=True)]
     if persona.wording == "brief":
@@ -109,6 +146,9 @@ def persona_text(persona: Persona) -> str:
             for trait, level, pair in zip(TRAITS, levels, BRIEF_PAIRS, strict=True)
         ]
         return f"Respond as a person who is {_listed(described)}."
+    if persona.wording == "biography":
+        lives = [_life(trait, level) for trait, level in enumerate(levels)]
+        return f"Respond as the person who is told this about their life. {' '.join(lives)}"
     sentences = [
         f"{name}: this person is {_listed(_adjectives(trait, level))}."
         for trait, name, level in zip(TRAITS, TRAIT_NAMES, levels, strict=True)
@@ -120,6 +160,13 @@ def persona_text(persona: Persona) -> str:
             "Stay in this part, and answer as this person would.",
         )
     )
+
+
+def _life(trait: int, level: int) -> str:
+    """A sentence of the biography; levels 1, 2, 8 and 9 are told to be rare."""
+    place = 0 if level <= 3 else 2 if level >= 7 else 1
+    rare = ", more than anybody you know" if level in (1, 2, 8, 9) else ""
+    return f"{LIVES[trait][place]}{rare}."
 
 
 def trait_level(trait: str, score: float) -> int:

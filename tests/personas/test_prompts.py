@@ -125,3 +125,16 @@ def test_the_brief_wording_has_one_adjective_for_each_trait():
 def test_an_unknown_wording_is_one_sentence():
     with pytest.raises(InputError, match="wording 'short'; choose one of full, brief"):
         Persona("Ada", (3.0,) * 5, "short")
+
+
+def test_a_biography_tells_each_trait_apart_and_no_name():
+    mean = tuple(pooled_norm().mean.tolist())
+    average = persona_text(Persona("Ada", mean, "biography"))
+    assert "Ada" not in average
+    seen = {average}
+    for trait in range(5):
+        for value in (1.0, 5.0):
+            traits = [*mean]
+            traits[trait] = value
+            seen.add(persona_text(Persona("Ada", tuple(traits), "biography")))
+    assert len(seen) == 11

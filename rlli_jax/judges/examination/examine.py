@@ -80,6 +80,11 @@ def examine(ask: Ask, setting: Setting) -> list[Finding]:
     return [found[check] for check in CHECKS]
 
 
+def persona_check(ask: Ask, setting: Setting) -> Finding:
+    """The check ``persona`` alone."""
+    return _persona(ask, setting)[0]
+
+
 def most_questions(setting: Setting) -> int:
     """How many questions an examination asks at most."""
     people = 0 if setting.answers is None else len(setting.answers)

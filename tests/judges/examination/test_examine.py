@@ -200,3 +200,23 @@ def test_poles_are_average_but_for_one_trait():
     for i, person in enumerate(people):
         others = np.arange(5) != i // 2
         np.testing.assert_allclose(np.array(person.known_traits)[others], norm[others])
+
+
+def test_wordings_of_personas_are_compared(catalog):
+    """A judge that understands biographies alone."""
+    from rich.console import Console
+
+    from rlli_jax.experiments.examination import compare_wordings
+
+    good, deaf = Fake(), Fake(is_persona=False)
+
+    def ask(questions):
+        judge = good if questions[0].persona.wording == "biography" else deaf
+        return judge(questions)
+
+    found = compare_wordings(ask, setting(catalog), Console(quiet=True))
+    assert {wording: finding.outcome for wording, finding in found.items()} == {
+        "full": "fail",
+        "brief": "fail",
+        "biography": "pass",
+    }
