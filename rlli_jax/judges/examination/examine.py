@@ -67,8 +67,15 @@ def examine(ask: Ask, setting: Setting) -> list[Finding]:
     """One finding for each of CHECKS, in order.
 
     Raises:
-        InputError: questions failed (a server that is gone); what was answered is stored.
+        InputError: questions failed (a server that is gone); what was answered is stored. Or no
+            request has two pictures, and something is required.
     """
+    try:
+        design.exhibits(setting.catalog, setting.pictures, _described(setting))
+    except InputError as error:
+        if setting.require:
+            raise
+        return [not_applicable(check, str(error).rstrip(".")) for check in CHECKS]
     found: dict[Check, Finding] = {}
     stages = (_sight_and_scale, _wordings, _quality, _persona, _prediction)
     for stage in stages:

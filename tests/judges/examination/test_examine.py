@@ -181,6 +181,8 @@ def test_a_catalog_with_one_picture_a_request_is_refused_before_anything_is_aske
     judge = Fake()
     with pytest.raises(InputError, match="no request has two pictures"):
         examine(judge, setting(catalog))
+    found = examine(judge, setting(catalog, require=()))
+    assert {finding.outcome for finding in found} == {"not applicable"}
     assert judge.asked == []
 
 
