@@ -298,32 +298,44 @@ def sweep(
 def select(
     run: Run,
     /,
-    persona: str,
+    persona: str | None = None,
+    ratings: Path | None = None,
     policy: str | None = None,
     export: Path | None = None,
 ) -> None:
-    """Name the provider that a trained policy would choose for a persona, with its predicted QoE.
+    """Name the provider for a persona or for somebody who rated a few pictures.
+
+    A trained policy chooses by the persona. By ratings, with or without a persona, the run's model
+    of QoE does. Either way the model says what the user will think of each provider.
 
     Example: rlli select runs/paper --persona 4.2,3.1,2.5,3.9,2.0
 
     Args:
         persona: Openness, conscientiousness, extraversion, agreeableness, neuroticism, each 1 to 5.
+        ratings: A table with the columns request, provider and rating of one user.
         policy: Name of the policy; the best one that knows the persona if not given.
         export: Also write the policy to this file, which serves without this package.
     """
     from rlli_jax.experiments import serving
 
-    try:
-        traits = tuple(float(trait) for trait in persona.split(","))
-    except ValueError:
-        raise InputError(f"--persona {persona}: give five numbers, such as 4,3,2,4,2.") from None
-    chosen = serving.select(run, traits, policy)
-    print(
-        f"{chosen.provider}: predicted QoE {chosen.qoe:.2f} ({chosen.left_out}); chosen by "
-        f"{chosen.policy}"
-    )
-    for provider, qoe in sorted(chosen.predictions.items(), key=lambda item: -item[1]):
-        print(f"  {provider:20} {qoe:.2f}")
+    if persona is None and ratings is None:
+        raise InputError("rlli select: give --persona, --ratings or both.")
+    traits = None
+    if persona is not None:
+        try:
+            traits = tuple(float(trait) for trait in persona.split(","))
+        except ValueError:
+            raise InputError(
+                f"--persona {persona}: give five numbers, such as 4,3,2,4,2."
+            ) from None
+    if ratings is not None:
+        chosen = serving.select_by_ratings(run, ratings, traits)
+    else:
+        assert traits is not None  # one of the two is given
+        chosen = serving.select(run, traits, policy)
+    print(f"{chosen.provider}: predicted QoE {chosen.qoe}; chosen by {chosen.policy}")
+    for provider, qoe in sorted(chosen.predictions.items(), key=lambda item: -item[1].mean):
+        print(f"  {provider:20} {qoe}")
     if export is not None:
         print(f"policy: {serving.export_policy(serving.load_policy(run, policy), export)}")
 

@@ -16,6 +16,7 @@ from pydantic import (
 
 from rlli_jax.catalog import Catalog
 from rlli_jax.errors import InputError
+from rlli_jax.experiments.asking import AskBlock
 from rlli_jax.experiments.yaml_blocks import Block, Positive, Whole, beside_file
 from rlli_jax.judges import Judge, PaidJudge, scale_of
 from rlli_jax.judges.examination import Check
@@ -78,6 +79,8 @@ class Psychometric(JudgeBlock):
     """Of that noise."""
     on_missing: OnMissing = "raise"
     """What a picture without a rating does: raise an error, mask the choice out, or impute."""
+    ask: AskBlock | None = None
+    """Ask part of the questions, and predict the others; all are asked if absent."""
 
     @property
     def times(self) -> int:
@@ -125,6 +128,8 @@ class Recorded(RecordedScores):
 
     on_missing: OnMissing = "mask"
     """What a picture without a score does; masked by default, as people rate some, not all."""
+    ask: AskBlock | None = None
+    """Ask part of the questions, and predict the others; all are asked if absent."""
 
 
 class BudgetBlock(Block):
@@ -183,6 +188,17 @@ class LanguageModel(JudgeBlock):
     """The most that one command may use up."""
     on_missing: OnMissing = "raise"
     """What a question without an answer does: raise an error, mask the choice out, or impute."""
+    ask: AskBlock | None = None
+    """Ask part of the questions, and predict the others; all are asked if absent."""
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> "LanguageModel":
+        if self.ask is not None and self.budget != BudgetBlock():
+            raise ValueError(
+                "budget: judge.ask has a limit of its own (share, questions, tokens or money); "
+                "remove one of the two"
+            )
+        return self
 
     @model_serializer(mode="wrap")
     def _with_nulls(

@@ -4,6 +4,7 @@ The file holds StableHLO, by ``jax.export``: it serves with JAX alone, without t
 CUDA and TPU, for any number of observations at once.
 """
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,26 +13,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import export
-from scipy.interpolate import RBFInterpolator
-from scipy.spatial import KDTree
 
 from rlli_jax.envs.contract import PyTree
 from rlli_jax.envs.policy import Policy, PolicyInput, policy_input
 from rlli_jax.envs.provider_selection import EnvParams, ProviderSelection, make_params
-from rlli_jax.errors import InputError
+from rlli_jax.errors import InputError, listed
+from rlli_jax.experiments.asking import ANSWERS
 from rlli_jax.experiments.checkpoints import Checkpoints
 from rlli_jax.experiments.policies import Learned
 from rlli_jax.experiments.run_directory import read_config, resuming
 from rlli_jax.experiments.training import Program, Shared, all_shared, of_seeds
 from rlli_jax.files import write_bytes
+from rlli_jax.judges import scale_of
 from rlli_jax.learners.core import Learner
 from rlli_jax.personas import TRAIT_NAMES, TRAITS, Population
 from rlli_jax.qoe import QoETable
+from rlli_jax.qoe.model import QoEModel, fit_model
+from rlli_jax.qoe.newcomers import Foreseen, foresee
 from rlli_jax.run_files import write_json
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-NEIGHBOURS = 50  # users that a prediction rests on
-LEFT_OUT = 1_000  # users left out in turn; of more, so many drawn at random
 LOWEST, HIGHEST = 1.0, 5.0  # of a trait
 
 
@@ -197,24 +198,15 @@ def _entries(trained: TrainedPolicy) -> list[str]:
     return [entry for part in trained.env.observation for entry in parts[part]]
 
 
-class LeftOut(NamedTuple):
-    """How far off the QoE of a user is who is predicted by the others."""
+class Predicted(NamedTuple):
+    """QoE that a user is believed to have with a provider, mean over the requests, 0 to 1."""
 
-    error: float  # mean absolute error over users and providers; NaN for a single user
-    standard_error: float  # of that mean, over users
-    users: int  # left out in turn: all, or a random sample of LEFT_OUT
-    of: int  # the run's users
+    mean: float
+    low: float  # end of the 90 % interval
+    high: float
 
     def __str__(self) -> str:
-        if self.of < 2:
-            return "how far such predictions are off cannot be told from one user"
-        users = f"all {self.of:,}" if self.users == self.of else f"{self.users:,} of {self.of:,}"
-        drawn = "" if self.users == self.of else ", drawn at random"
-        return (
-            f"such predictions are off by {self.error:.3f} on average, standard error "
-            f"{self.standard_error:.2g}, over {users} users of the run{drawn}, each left out in "
-            "turn"
-        )
+        return f"{self.mean:.2f} (90 % interval {self.low:.2f} to {self.high:.2f})"
 
 
 @dataclass(frozen=True)
@@ -223,18 +215,15 @@ class Selection:
 
     policy: str
     provider: str
-    qoe: float  # predicted, 0 to 1
-    left_out: LeftOut
-    predictions: dict[str, float]  # of every provider
+    qoe: Predicted
+    predictions: dict[str, Predicted]  # of every provider
 
 
 def select(run: str | Path, traits: tuple[float, ...], name: str | None = None) -> Selection:
     """Ask a run's policy which provider should serve a user that it may never have seen.
 
-    The policy is asked as at the start of an episode. The QoE is interpolated between the run's
-    users by their traits (radial basis functions of the distance; exact at each of them), mean
-    over requests; its error is that of leaving out each user in turn, or each of a random sample
-    of ``LEFT_OUT`` where there are more.
+    The policy is asked as at the start of an episode. What the user thinks of each provider is
+    predicted by a model of QoE (:mod:`rlli_jax.qoe.model`) of the run's users.
 
     Args:
         traits: Big Five in the order O, C, E, A, N, each from 1 to 5.
@@ -242,12 +231,7 @@ def select(run: str | Path, traits: tuple[float, ...], name: str | None = None) 
     Raises:
         InputError: other traits, or no policy of the run can tell users apart by their persona.
     """
-    persona = np.asarray(traits, np.float64)
-    if persona.shape != (len(TRAITS),) or not ((persona >= LOWEST) & (persona <= HIGHEST)).all():
-        raise InputError(
-            f"--persona {','.join(f'{x:g}' for x in traits)}: give five numbers from 1 to 5, in "
-            f"the order {', '.join(TRAIT_NAMES)}."
-        )
+    persona = _persona(traits)
     trained = load_policy(run, name)
     env, known = trained.env, trained.population.traits
     if known is None:
@@ -267,10 +251,98 @@ def select(run: str | Path, traits: tuple[float, ...], name: str | None = None) 
         )
     often = np.bincount(choices(trained, persona[None])[0])
     chosen = trained.table.providers[int(often.argmax())]
-    values = trained.table.provider_values
-    wanted = _interpolate(known, values, persona[None])[0].tolist()
-    predicted = dict(zip(trained.table.providers, wanted, strict=True))
-    return Selection(trained.name, chosen, predicted[chosen], _left_out(known, values), predicted)
+    predicted = _by_provider(
+        trained.table, foresee(model_of(Path(run), trained.table, known), persona)
+    )
+    return Selection(trained.name, chosen, predicted[chosen], predicted)
+
+
+def select_by_ratings(
+    run: str | Path, file: str | Path, traits: tuple[float, ...] | None = None
+) -> Selection:
+    """The provider that suits a user best by a few ratings of the user's own.
+
+    The run's model of QoE chooses, not a policy: policies know nothing of ratings.
+
+    Args:
+        run: a run directory with a table.
+        file: a table with the columns request, provider and rating, on the scale of the run's
+            judge.
+        traits: as of :func:`select`; None if they are unknown.
+
+    Raises:
+        InputError: other traits, or something is wrong with the file.
+    """
+    from rlli_jax.tabular import read_table  # and with it pandas
+
+    path = Path(run)
+    config = read_config(path)
+    table = QoETable.load(path / "table.npz")
+    known = Population.from_csv(path / "population.csv", traits=config.knows_traits).traits
+    persona = None if traits is None else _persona(traits)
+    if persona is not None and known is None:
+        raise InputError(
+            f"the users of {run} are known by name only, so a persona says nothing; leave out "
+            "--persona."
+        )
+    given = read_table(file, "a rating")
+    advice = "give a table with the columns request, provider and rating"
+    scale = scale_of(config.judge.scale)
+    cells = []
+    for kind, axis in (("request", table.requests), ("provider", table.providers)):
+        names = given.names(given.require(kind, advice=advice))
+        for row, name in enumerate(names):
+            if name not in axis:
+                given.fail(f"{kind} {name!r} is not in the run; it has {listed(axis)}", row)
+        cells.append([axis.index(name) for name in names])
+    ratings = given.numbers(given.require("rating", "score", advice=advice))
+    for wrong in np.flatnonzero(~((ratings >= scale.low) & (ratings <= scale.high))):
+        given.fail(
+            f"the rating is not on the scale {scale.name!r}; give a number from {scale.low:g} to "
+            f"{scale.high:g}",
+            int(wrong),
+        )
+    model = model_of(path, table, known)
+    qoe = np.array([scale.qoe(rating) for rating in ratings])
+    predicted = _by_provider(table, foresee(model, persona, np.array(cells).T, qoe))
+    chosen = max(predicted, key=lambda name: predicted[name].mean)
+    return Selection(
+        f"the model of QoE, by {len(qoe)} ratings", chosen, predicted[chosen], predicted
+    )
+
+
+def model_of(run: Path, table: QoETable, traits: np.ndarray | None) -> QoEModel:
+    """The model of QoE of a run's users, fitted to their answers.
+
+    Raises:
+        InputError: there are too few answers, or their file cannot be read.
+    """
+    file = run / ANSWERS
+    if not file.exists():
+        return fit_model(np.where(table.legal, table.mean, np.nan), traits)
+    try:
+        with np.load(file) as archive:
+            return fit_model(archive["answers"], traits)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"{file} cannot be read ({error}); make the run again.") from error
+
+
+def _by_provider(table: QoETable, found: Foreseen) -> dict[str, Predicted]:
+    return {
+        name: Predicted(*map(float, numbers))
+        for name, *numbers in zip(table.providers, *found, strict=True)
+    }
+
+
+def _persona(traits: tuple[float, ...]) -> np.ndarray:
+    """Traits [5], checked."""
+    persona = np.asarray(traits, np.float64)
+    if persona.shape != (len(TRAITS),) or not ((persona >= LOWEST) & (persona <= HIGHEST)).all():
+        raise InputError(
+            f"--persona {','.join(f'{x:g}' for x in traits)}: give five numbers from 1 to 5, in "
+            f"the order {', '.join(TRAIT_NAMES)}."
+        )
+    return persona
 
 
 def choices(trained: TrainedPolicy, personas: np.ndarray) -> np.ndarray:
@@ -302,53 +374,3 @@ def choices(trained: TrainedPolicy, personas: np.ndarray) -> np.ndarray:
     requests = jnp.flatnonzero(offered.any(-1))
     each = jax.vmap(jax.vmap(choose, (None, 0, 0)), (0, None, None))
     return np.asarray(each(jnp.asarray(personas, jnp.float32), requests, offered[requests]))
-
-
-def _interpolate(known: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Values [K, L] at traits [K, 5] -> at traits [n, 5], [n, L] within [0, 1]."""
-    traits, _, total, count = _by_traits(known, values)
-    return _surface(traits, total / count[:, None], wanted)
-
-
-def _by_traits(known: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Users with the same traits as one, or there would be no interpolant.
-
-    Traits [U, 5], each user's row in them [K], sums of values [U, L] and numbers of users [U].
-    """
-    traits, row, count = np.unique(
-        np.asarray(known, np.float64), axis=0, return_inverse=True, return_counts=True
-    )
-    row = row.reshape(-1)
-    total = np.zeros((len(traits), values.shape[1]))
-    np.add.at(total, row, values)
-    return traits, row, total, count
-
-
-def _surface(traits: np.ndarray, mean: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Interpolate values [U, L] at distinct traits [U, 5] -> at traits [n, 5], [n, L]."""
-    if len(traits) == 1:
-        return np.repeat(mean, len(wanted), 0)
-    neighbours = min(NEIGHBOURS, len(traits))
-    surface = RBFInterpolator(traits, mean, neighbors=neighbours, kernel="linear")
-    return np.asarray(surface(wanted)).clip(0, 1)
-
-
-def _left_out(known: np.ndarray, values: np.ndarray) -> LeftOut:
-    """The error of predicting each user, or each of a random sample, from all the others."""
-    if len(known) < 2:
-        return LeftOut(float("nan"), float("nan"), 0, len(known))
-    traits, row, total, count = _by_traits(known, values)
-    tree = KDTree(traits)
-    users = np.random.default_rng(0).permutation(len(known))[:LEFT_OUT]
-    errors = np.empty(len(users))
-    for i, user in enumerate(users):
-        # Only near users matter, so the others need not be looked at again for each one.
-        _, near = tree.query(known[user], min(NEIGHBOURS + 1, len(traits)))
-        near = np.atleast_1d(near)
-        own = near == row[user]
-        others = count[near] - own
-        mean = (total[near] - own[:, None] * values[user])[others > 0] / others[others > 0, None]
-        predicted = _surface(traits[near[others > 0]], mean, known[user : user + 1])[0]
-        errors[i] = np.abs(predicted - values[user]).mean()
-    spread = errors.std(ddof=1) / np.sqrt(len(errors))
-    return LeftOut(float(errors.mean()), float(spread), len(users), len(known))

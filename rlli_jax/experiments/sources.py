@@ -1,18 +1,20 @@
 """From people, pictures and a judge to the table of QoE, for every kind of study."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
+import numpy as np
 from pydantic import Field, field_validator, model_validator
 from rich.console import Console
 
 from rlli_jax.catalog import Catalog
 from rlli_jax.errors import InputError, listed
+from rlli_jax.experiments.asking import AskBlock, Rate, ask_some
 from rlli_jax.experiments.examination import examine_judge
 from rlli_jax.experiments.judge_blocks import (
     AnyJudge,
@@ -24,10 +26,12 @@ from rlli_jax.experiments.judge_blocks import (
 from rlli_jax.experiments.yaml_blocks import Block, Positive, Whole, beside_file, exactly_one
 from rlli_jax.judges import Answer, Judge, Scale, scale_of
 from rlli_jax.oracle import Asker, Budget, Questions, ask, build_questions, open_store
+from rlli_jax.oracle.asking_less import Asked, Round
 from rlli_jax.personas import Population, Wording
 from rlli_jax.personas.population import trait_range
 from rlli_jax.personas.questionnaire import population_from_answers
 from rlli_jax.qoe import QoETable
+from rlli_jax.qoe.predicted import predicted_table
 from rlli_jax.qoe.table import OnMissing
 
 
@@ -143,6 +147,15 @@ class Inquiry:
             self.population, self.catalog, self.scale, self.samples, described=self.described
         )
 
+    def offered(self) -> np.ndarray:
+        """The cells that have a picture, be it only the name of one: bool [K, R, L]."""
+        catalog = self.catalog
+        pairs = [
+            [catalog.offers(r, p) for p in range(len(catalog.providers))]
+            for r in range(len(catalog.requests))
+        ]
+        return np.tile(np.array(pairs, bool), (len(self.population), 1, 1))
+
     def table(self, answers: Sequence[Answer], on_missing: OnMissing = "mask") -> QoETable:
         """Lay down the answers to :meth:`questions`."""
         return QoETable.from_answers(
@@ -215,6 +228,14 @@ def asked_once(block: LanguageModel) -> str:
     )
 
 
+class Judged(NamedTuple):
+    """A judge's answers as a table."""
+
+    inquiry: Inquiry
+    table: QoETable
+    asked: Asked | None = None  # with judge.ask, what was asked; the table is then predicted
+
+
 def judged(
     population: PopulationBlock | None,
     catalog: CatalogBlock,
@@ -223,8 +244,8 @@ def judged(
     *,
     path: Path | None = None,
     human: RecordedScores | None = None,
-) -> tuple[Inquiry, QoETable]:
-    """Examine the judge, ask it everything and lay the answers down as a table.
+) -> Judged:
+    """Examine the judge, ask it and lay the answers down as a table.
 
     With ``on_missing: impute`` holes stay holes: imputing is learning from other answers, and
     waits until some are set aside.
@@ -241,13 +262,15 @@ def judged(
     inquiry = inquire(population, catalog, judge)
     on_missing: OnMissing = "mask" if judge.on_missing == "impute" else judge.on_missing
     console = console or Console(stderr=True)
+    tell = partial(console.print, highlight=False, markup=False)
     if not isinstance(judge, LanguageModel):
         if path is not None and isinstance(judge, Psychometric):
             examine_judge(inquiry, judge, population, human, Asker(inquiry.judge), console, path)
+        if judge.ask is not None:
+            return _ask_some(inquiry, judge.ask, partial(ask, inquiry.judge), tell)
         answers = ask(inquiry.judge, inquiry.questions())
-        return inquiry, inquiry.table(answers, on_missing)
+        return Judged(inquiry, inquiry.table(answers, on_missing))
     questions = inquiry.questions()  # refuses what cannot be asked before anything is
-    tell = partial(console.print, highlight=False, markup=False)
     if inquiry.samples < judge.samples:
         tell(asked_once(judge))
     with closing(open_store(judge.store, message=tell)) as store:
@@ -256,5 +279,35 @@ def judged(
             examine_judge(
                 inquiry, judge, population, human, asker, console, path, require=judge.require
             )
+        if judge.ask is not None:
+            return _ask_some(inquiry, judge.ask, partial(ask, inquiry.judge, store=store), tell)
         answers = asker(questions)
-    return inquiry, inquiry.table(answers, on_missing)
+    return Judged(inquiry, inquiry.table(answers, on_missing))
+
+
+def _ask_some(inquiry: Inquiry, block: AskBlock, rate: Rate, tell: Callable[[str], None]) -> Judged:
+    """Ask part of the questions, tell of every round, and predict the table."""
+    offered = inquiry.offered()
+
+    def tell_round(done: Round) -> None:
+        regret = f"{done.expected.regret:.4f} QoE"
+        tell(
+            f"asked {done.asked:,} of {int(offered.sum()):,} cells "
+            f"({done.asked / offered.sum():.1%}); choices are expected to lose {regret}"
+        )
+
+    population = inquiry.population
+    asked = ask_some(
+        block, inquiry.judge, inquiry.questions(), offered, population.traits, rate, tell_round
+    )
+    table = predicted_table(
+        asked.model,
+        asked.asked,
+        offered,
+        users=population.names,
+        requests=inquiry.catalog.requests,
+        providers=inquiry.catalog.providers,
+        judge=inquiry.judge.identity.describe(),
+        stand_in=inquiry.judge.identity.stand_in,
+    )
+    return Judged(inquiry, table, asked)

@@ -28,6 +28,8 @@ from rlli_jax.qoe.model import FEWEST, QoEModel, fit_model
 FIRST = 2  # questions of each picture in the first round
 GROWTH = 0.25  # of what was asked, in each later round
 LARGEST_ROUND = 4_096
+CHECKS = 0.05  # of the questions, asked last to check the intervals
+MOST_CHECKS = 200
 
 AskCells = Callable[[np.ndarray], np.ndarray]
 
@@ -54,11 +56,13 @@ class Round(NamedTuple):
 class Asked(NamedTuple):
     """What was asked and what follows from it."""
 
-    places: np.ndarray  # of the flattened cells, in the order of asking
+    asked: np.ndarray  # bool [K, R, L]
     answers: np.ndarray  # [K, R, L], NaN where there is none
     model: QoEModel
     expected: Expected
     stopped: str  # why no more was asked
+    checks: int  # answers to questions drawn at random, asked last
+    covered: int  # how many of them lay in the model's 90 % intervals before it saw them
 
 
 def ask_less(
@@ -70,6 +74,9 @@ def ask_less(
     after: Callable[[Round], None] = lambda _: None,
 ) -> Asked:
     """Ask round after round until the questions are used up or the choices are sure enough.
+
+    The last questions are drawn at random and check the intervals: those that a strategy chose
+    would say nothing of the others. The model is then fitted to all answers.
 
     Args:
         ask_cells: places in the flattened cells [n] -> QoE [n], NaN where there is no rating.
@@ -84,20 +91,18 @@ def ask_less(
     _check(offered, plan)
     pictures = int(offered.any(0).sum())
     answers, unasked = np.full(offered.shape, np.nan), offered.copy()
-    places: list[np.ndarray] = []
     most = min(plan.questions, int(offered.sum()))
+    checks = min(int(CHECKS * most), MOST_CHECKS)
+    most -= checks
     size, asked = min(max(FIRST * pictures, FEWEST), most), 0
-    wanted = first_questions(unasked, size, traits, plan.strategy, plan.seed)
+    wanted = first_questions(unasked, size, plan.strategy, plan.seed)
     while True:
         answers.reshape(-1)[wanted] = ask_cells(wanted)
         unasked.reshape(-1)[wanted] = False
-        places.append(wanted)
         asked += len(wanted)
         if np.isfinite(answers).sum() < FEWEST <= most - asked + np.isfinite(answers).sum():
             # Too many refusals to fit anything yet: go on at random.
-            wanted = first_questions(
-                unasked, min(size, most - asked), traits, "random", plan.seed + asked
-            )
+            wanted = first_questions(unasked, min(size, most - asked), "random", plan.seed + asked)
             continue
         model = fit_model(answers, traits, seed=plan.seed)
         expected = expected_regret(belief(model, plan.choice), seed=plan.seed)
@@ -110,7 +115,19 @@ def ask_less(
             stopped = "the share is used up"
             break
         wanted = next_questions(model, unasked, size, plan.strategy, plan.choice, plan.seed + asked)
-    return Asked(np.concatenate(places), answers, model, expected, stopped)
+    wanted = first_questions(unasked, checks, "random", plan.seed)
+    given = ask_cells(wanted) if checks else np.zeros(0)
+    rated = np.isfinite(given)
+    covered = 0
+    if rated.any():
+        low, high = (ends.reshape(-1)[wanted] for ends in model.users().interval())
+        covered = int(((given >= low) & (given <= high))[rated].sum())
+        answers.reshape(-1)[wanted] = given
+        unasked.reshape(-1)[wanted] = False
+        model = fit_model(answers, traits, seed=plan.seed)
+        expected = expected_regret(belief(model, plan.choice), seed=plan.seed)
+    asked_cells = offered & ~unasked
+    return Asked(asked_cells, answers, model, expected, stopped, int(rated.sum()), covered)
 
 
 def _check(offered: np.ndarray, plan: AskLess) -> None:

@@ -24,15 +24,12 @@ from __future__ import annotations
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
-from scipy.stats import norm
 
 from rlli_jax.qoe.model import QoEModel
 from rlli_jax.qoe.model_blocks import (
-    SIZES,
     UserBlock,
     basis,
     coefficient_block,
-    persona_features,
     times,
     unrotated,
     user_block,
@@ -48,7 +45,6 @@ CELLS = 200_000  # of users drawn at random, that are looked at for a batch
 DRAWS = 256  # of what users truly think, for the expected regret
 UNITS = 4_000  # choices for which it is computed, at most
 TINY = 1e-14  # variance below which nothing is in doubt
-BEGINNERS = 64  # users of a picture among whom the first questions are spread
 
 
 class Belief(NamedTuple):
@@ -104,33 +100,26 @@ def expected_regret(believed: Belief, *, seed: int = 0) -> Expected:
     return Expected(float(losses.mean()), float(pairs.std(ddof=1) / np.sqrt(len(pairs))))
 
 
-def first_questions(
-    unasked: np.ndarray, number: int, traits: np.ndarray | None, strategy: Strategy, seed: int
-) -> np.ndarray:
+def first_questions(unasked: np.ndarray, number: int, strategy: Strategy, seed: int) -> np.ndarray:
     """Which to ask before anything is known: places in the flattened cells, [<= number].
 
-    ``random`` draws them; the other strategies ask equally many of each picture, of users who
-    differ as much as possible from each other.
+    ``random`` draws them; the other strategies ask equally many of each picture, of users drawn at
+    random. (Users who differ as much as possible make a worse start: their answers, at the ends
+    of the scale, say little of how far effects spread.)
 
     Args:
         unasked: bool [K, R, L], the cells that can be asked.
         number: of questions wanted.
-        traits: Big Five [K, 5] on the 1-5 scale; None where they are unknown.
         strategy: see the module.
         seed: of random draws.
     """
     if strategy == "random":
         return _random(unasked, number, seed)
-    generator = np.random.default_rng(seed)
-    phi = persona_features(traits, len(unasked))[:, : SIZES[1]]
-    pictures = unasked.reshape(len(unasked), -1).T
-    # Different users for each picture, since what is alike in pictures is learned from all.
-    rank = np.where(pictures, generator.random(pictures.shape), 2).argsort(1).argsort(1)
-    pool = pictures & (rank < BEGINNERS)
-    vague = np.tile(np.eye(phi.shape[1]), (len(pictures), 1, 1))
-    nothing = np.zeros(pictures.shape)
-    each = -(-number // max(int(pictures.any(1).sum()), 1))
-    return _taken(_greedy(phi, pool, vague, None, nothing, nothing + 1, each), number, each)
+    pictures = unasked.reshape(len(unasked), -1)
+    order = np.where(pictures, np.random.default_rng(seed).random(pictures.shape), 2)
+    rank = order.argsort(0).argsort(0)  # the first of each picture come first
+    places = np.argsort(np.where(pictures, rank, len(pictures)), axis=None, kind="stable")
+    return _by_picture(places[: min(number, int(unasked.sum()))], pictures.shape[1])
 
 
 def next_questions(
@@ -238,7 +227,9 @@ def _doubt(believed: Belief) -> np.ndarray:
     gap = believed.mean[rows, best][:, None] - believed.mean
     variance = np.einsum("nbl,nlm,nbm->nb", contrast, believed.covariance, contrast, optimize=True)
     spread = np.sqrt(np.maximum(variance, TINY))
-    weight = np.where(variance > TINY, norm.pdf(gap / spread) / (2 * spread), 0)
+    weight = np.where(
+        variance > TINY, np.exp(-0.5 * (gap / spread) ** 2) / (np.sqrt(8 * np.pi) * spread), 0
+    )
     return np.einsum("nb,nbl,nbm->nlm", weight, contrast, contrast, optimize=True)
 
 
@@ -345,7 +336,7 @@ def _taken(sequence: _Sequence, number: int, bundle: int) -> np.ndarray:
         if len(places) >= number:
             break
     chosen = np.array(places[:number], np.intp)
-    return chosen[np.argsort(chosen % pictures, kind="stable")]
+    return _by_picture(chosen, pictures)
 
 
 def _looked_at(unasked: np.ndarray, seed: int) -> np.ndarray:
@@ -359,5 +350,8 @@ def _looked_at(unasked: np.ndarray, seed: int) -> np.ndarray:
 
 def _random(unasked: np.ndarray, number: int, seed: int) -> np.ndarray:
     places = np.random.default_rng(seed).permutation(np.flatnonzero(unasked))[:number]
-    pictures = unasked[0].size
+    return _by_picture(places, unasked[0].size)
+
+
+def _by_picture(places: np.ndarray, pictures: int) -> np.ndarray:
     return np.asarray(places[np.argsort(places % pictures, kind="stable")])

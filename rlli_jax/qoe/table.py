@@ -72,6 +72,11 @@ class QoETable:
     ratings of the cell; 0 without a rating. Not given: 1."""
     missing: np.ndarray = None  # type: ignore[assignment]
     """[K, R, L] int32: samples without a rating though there is a picture. Not given: 0."""
+    asked: np.ndarray = None  # type: ignore[assignment]
+    """[K, R, L] bool: the judge was asked; else a valid cell is predicted. Not given: True."""
+    sd: np.ndarray = None  # type: ignore[assignment]
+    """[K, R, L] float32: standard deviation of what is believed of the cell's mean, where a model
+    says so. Not given: 0."""
 
     def __post_init__(self) -> None:
         valid = np.array(self.valid, dtype=bool)
@@ -92,11 +97,15 @@ class QoETable:
         cells = valid.any(-1)
         mass = cells if self.valid_mass is None else self.valid_mass
         missing = np.zeros_like(cells) if self.missing is None else self.missing
+        asked = np.ones_like(cells) if self.asked is None else self.asked
+        sd = np.zeros_like(cells) if self.sd is None else self.sd
         for name, array in {
             "qoe": qoe,
             "valid": valid,
             "valid_mass": np.array(mass, np.float32),
             "missing": np.array(missing, np.int32),
+            "asked": np.array(asked, bool),
+            "sd": np.array(sd, np.float32),
         }.items():
             if array.shape[:3] != shape:
                 raise InputError(f"{name} has the shape {array.shape}, not {shape}.")
@@ -126,7 +135,8 @@ class QoETable:
         users, requests, providers, samples = self.qoe.shape
         return (
             f"QoETable({users} users x {requests} requests x {providers} providers x "
-            f"{samples} samples, {int((~self.legal).sum())} holes, judge={self.judge!r})"
+            f"{samples} samples, {int((~self.legal).sum())} holes, "
+            f"{int(self.predicted.sum())} predicted, judge={self.judge!r})"
         )
 
     @classmethod
@@ -286,6 +296,11 @@ class QoETable:
         return np.asarray(self.valid.any(-1))
 
     @property
+    def predicted(self) -> np.ndarray:
+        """Which cells nobody was asked about, but a model filled: bool [K, R, L]."""
+        return np.asarray(self.legal & ~self.asked)
+
+    @property
     def served(self) -> np.ndarray:
         """Which requests a user may ask for (some provider can be chosen): bool [K, R]."""
         return np.asarray(self.legal.any(-1))
@@ -379,6 +394,8 @@ class QoETable:
             valid=joined("valid"),
             valid_mass=joined("valid_mass"),
             missing=joined("missing"),
+            asked=joined("asked"),
+            sd=joined("sd"),
         )
 
     def _take(self, users: np.ndarray, requests: np.ndarray) -> QoETable:
@@ -389,6 +406,8 @@ class QoETable:
             valid=self.valid[cells],
             valid_mass=self.valid_mass[cells],
             missing=self.missing[cells],
+            asked=self.asked[cells],
+            sd=self.sd[cells],
             users=tuple(self.users[i] for i in users),
             requests=tuple(self.requests[i] for i in requests),
         )
@@ -444,6 +463,8 @@ class QoETable:
                 valid=self.valid,
                 valid_mass=self.valid_mass,
                 missing=self.missing,
+                asked=self.asked,
+                sd=self.sd,
                 users=np.array(self.users),
                 requests=np.array(self.requests),
                 providers=np.array(self.providers),
@@ -460,7 +481,10 @@ class QoETable:
         """
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-                content = {name: archive[name] for name in (f.name for f in fields(cls))}
+                names = {field.name for field in fields(cls)}
+                # Tables of before models of QoE do not say what was asked: everything was.
+                later = {"asked", "sd"} - set(archive.files)
+                content = {name: archive[name] for name in names - later}
             return cls(
                 qoe=content["qoe"],
                 valid=content["valid"],
@@ -471,6 +495,7 @@ class QoETable:
                 stand_in=bool(content["stand_in"]),
                 valid_mass=content["valid_mass"],
                 missing=content["missing"],
+                **{name: content[name] for name in ("asked", "sd") if name in content},
             )
         except FileNotFoundError:
             raise InputError(f"{path}: there is no such table; make one first.") from None

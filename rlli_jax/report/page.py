@@ -12,7 +12,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from rlli_jax.files import write_bytes, write_text
-from rlli_jax.report import examination, figures, reliability
+from rlli_jax.report import asking, examination, figures, reliability
 from rlli_jax.report.data import Policy, Run, Thumbnail, load_run
 from rlli_jax.report.findings import findings, share
 from rlli_jax.report.labels import (
@@ -72,6 +72,7 @@ def page_html(run: Run, plates: list[figures.Plate]) -> str:
             users_shown=run.table.users[: figures.MAX_USERS],
             means=_mean_rows(run),
             human=_human_rows(run),
+            asking=asking.load(run),
             reliability=reliability.load(run),
             calibration=run.calibration,
             examination=examination.load(run.path),

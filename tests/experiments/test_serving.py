@@ -97,56 +97,40 @@ def test_select_asks_the_policy_at_the_start_of_an_episode(run):
     assert selection.policy == "knowing"
 
 
-def test_a_known_user_is_predicted_exactly_and_others_in_between(run):
-    trained = load_policy(run)
-    values = QoETable.load(run / "table.npz").provider_values
-    for traits, row in zip(trained.population.traits, values, strict=True):
-        predicted = select(run, tuple(map(float, traits))).predictions
-        np.testing.assert_allclose([predicted[p] for p in PROVIDERS], row, atol=1e-5)
+def test_every_provider_is_predicted_with_an_interval(run):
     selection = select(run, PERSONA)
-    assert 0 <= selection.qoe <= 1
-    assert 0 < selection.left_out.error < 1
-    assert selection.left_out[2:] == (5, 5)
+    assert set(selection.predictions) == set(PROVIDERS)
+    for predicted in selection.predictions.values():
+        assert 0 <= predicted.low < predicted.mean < predicted.high <= 1
+    assert "90 % interval" in str(selection.qoe)
 
 
-def people(size):
-    """Traits [K, 5] with some people alike, and values [K, 2] that are noise after the first 50."""
-    generator = np.random.default_rng(1)
-    traits = generator.uniform(1, 5, (size, 5))
-    traits[:: size // 4] = traits[0]
-    values = np.repeat(traits.mean(1, keepdims=True) / 5, 2, 1)
-    values[50:] = generator.random((size - 50, 2))
-    return traits, values
+def test_ratings_of_a_users_own_move_what_is_believed(run, tmp_path):
+    table = QoETable.load(run / "table.npz")
+    file = tmp_path / "ratings.csv"
+    lines = [f"{request},{PROVIDERS[1]},5" for request in table.requests]
+    file.write_text("\n".join(["request,provider,rating", *lines]))
+    before = select(run, PERSONA).predictions[PROVIDERS[1]]
+    chosen = serving.select_by_ratings(run, file, PERSONA)
+    assert chosen.predictions[PROVIDERS[1]].mean > before.mean
+    alone = serving.select_by_ratings(run, file)
+    assert "4 ratings" in alone.policy
 
 
-def test_every_user_is_left_out_in_turn_and_predicted_by_the_others():
-    traits, values = people(70)
-    errors = []
-    for k in range(70):
-        others = np.delete(traits, k, 0), np.delete(values, k, 0)
-        predicted = serving._interpolate(*others, traits[k : k + 1])[0]
-        errors.append(np.abs(predicted - values[k]).mean())
-    found = serving._left_out(traits, values)
-    assert found.error == pytest.approx(np.mean(errors), abs=1e-9)
-    assert found.error > 1.2 * np.mean(errors[:50])  # the first 50 are no sample of all
-    assert found.standard_error == pytest.approx(np.std(errors, ddof=1) / 70**0.5)
-    assert "over all 70 users of the run" in str(found)
-
-
-def test_of_many_users_a_random_sample_is_left_out_and_its_size_is_said(monkeypatch):
-    traits, values = people(400)
-    every = serving._left_out(traits, values)
-    monkeypatch.setattr(serving, "LEFT_OUT", 100)
-    found = serving._left_out(traits, values)
-    assert found[2:] == (100, 400)
-    assert abs(found.error - every.error) < 3 * found.standard_error
-    assert "over 100 of 400 users of the run, drawn at random" in str(found)
-
-
-def test_a_single_user_tells_nothing_of_the_error():
-    found = serving._left_out(np.full((1, 5), 3.0), np.full((1, 2), 0.5))
-    assert np.isnan(found.error)
-    assert "cannot be told from one user" in str(found)
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("a cat,nobody,3", "row 1.*provider 'nobody' is not in the run"),
+        ("a cat,ink,7", "row 1.*not on the scale"),
+        ("a cat,ink,", "row 1.*not on the scale"),
+        ("", "no row|empty|no data"),
+    ],
+)
+def test_mistakes_in_ratings_are_one_sentence(run, tmp_path, row, message):
+    file = tmp_path / "ratings.csv"
+    file.write_text(f"request,provider,rating\n{row}\n")
+    with pytest.raises(InputError, match=message):
+        serving.select_by_ratings(run, file)
 
 
 @pytest.mark.parametrize(

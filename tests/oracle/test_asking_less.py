@@ -90,3 +90,10 @@ def test_what_makes_no_sense_is_refused(traits):
         ask_less(Judge(np.zeros(SHAPE)), OFFERED, traits, AskLess(7))
     with pytest.raises(InputError, match="one provider there is nothing to decide"):
         ask_less(Judge(np.zeros(SHAPE)), OFFERED[..., :1], traits, AskLess(20))
+
+
+def test_intervals_are_checked_on_questions_drawn_at_random(answers, traits):
+    asked = ask_less(Judge(answers), OFFERED, traits, AskLess(400))
+    assert asked.checks == 20
+    assert asked.covered >= 14
+    assert asked.asked.sum() == np.isfinite(asked.answers).sum() == 400

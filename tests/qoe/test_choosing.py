@@ -58,10 +58,10 @@ def test_questions_are_new_distinct_and_picture_by_picture(given, model, strateg
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_first_questions_are_of_every_picture(traits, strategy):
+def test_first_questions_are_of_every_picture(strategy):
     unasked = np.ones(SHAPE, bool)
     unasked[:, 0, 0] = False
-    places = first_questions(unasked, 22, traits, strategy, seed=0)
+    places = first_questions(unasked, 22, strategy, seed=0)
     assert len(set(places.tolist())) == 22
     assert 0 not in places % 12
     if strategy != "random":

@@ -137,8 +137,10 @@ def _users(
     else:
         assert config.catalog is not None
         assert config.judge is not None
-        inquiry, table = judged(config.population, config.catalog, config.judge, console, path=path)
-        if config.judge.on_missing == "impute":
+        inquiry, table, asked = judged(
+            config.population, config.catalog, config.judge, console, path=path
+        )
+        if config.judge.on_missing == "impute" and asked is None:
             table = table.imputed()
         people = inquiry.population.select(table.users)
         if path is not None:

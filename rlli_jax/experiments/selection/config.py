@@ -129,6 +129,13 @@ class StudyConfig(StudyBlock):
                 "population.sample: people who are drawn have recorded no scores; give the "
                 "personalities of those who did (csv, questionnaire, bigfive_test), or remove it"
             )
+        if self.judge.ask is not None:
+            for key in ("standardise", "shrink", "calibrate", "held_out_requests"):
+                if getattr(self.table, key):
+                    raise ValueError(
+                        f"table.{key}: with judge.ask a model of QoE fills the table from the "
+                        "answers to all requests, and allows for noise itself; remove one of them"
+                    )
         if self.table.calibrate is not None:
             if self.judge.kind != "recorded":
                 raise ValueError(

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from rlli_jax.catalog import Catalog
 from rlli_jax.catalog.pictures import shrink
+from rlli_jax.experiments.asking import ANSWERS, save_answers, summary
 from rlli_jax.experiments.judge_blocks import LanguageModel
 from rlli_jax.experiments.selection.config import StudyConfig
 from rlli_jax.experiments.selection.tables import Problem, build_problem, split
@@ -36,6 +37,11 @@ def judge(config: StudyConfig, path: Path, console: Console) -> Problem:
         write_json(path / "reliability.json", problem.reliability.summary())
     if problem.calibration is not None:
         problem.calibration.file().write(path / "calibration.json")
+    if problem.asked is not None:
+        assert config.judge.ask is not None
+        legal = problem.table.legal
+        write_json(path / "asking.json", summary(problem.asked, legal, config.judge.ask))
+        save_answers(path / ANSWERS, problem.asked.answers)
     if problem.worth is not problem.test:
         problem.worth.save(path / HELD_OUT)
     # Last, because its presence says that all of this is done.

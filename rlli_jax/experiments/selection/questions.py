@@ -1,17 +1,22 @@
 """What a study would still have to ask a language model: plans, and files for batch services."""
 
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 from rlli_jax.errors import InputError
+from rlli_jax.experiments.asking import AskBlock, SoFar, prospect, so_far
 from rlli_jax.experiments.examination import setting_of
 from rlli_jax.experiments.judge_blocks import LanguageModel, OpenAI
 from rlli_jax.experiments.selection.config import StudyConfig
-from rlli_jax.experiments.sources import asked_once, inquire
+from rlli_jax.experiments.sources import Inquiry, asked_once, inquire
+from rlli_jax.judges import Judge, Question
 from rlli_jax.judges.batch_files import too_large
 from rlli_jax.judges.openai import OpenAIJudge
 from rlli_jax.oracle import open_store, plan
+from rlli_jax.oracle.asking import Plan
 from rlli_jax.oracle.batches import export_batch, import_batch
+from rlli_jax.oracle.store import Store
 
 
 def plan_questions(config: StudyConfig) -> str:
@@ -19,7 +24,12 @@ def plan_questions(config: StudyConfig) -> str:
     inquiry, block = inquire(config.population, config.catalog, config.judge), config.judge
     questions = inquiry.questions()
     if not isinstance(block, LanguageModel):
-        return f"{len(questions):,} questions; the {block.kind} judge costs nothing"
+        some = ""
+        if block.ask is not None:
+            offered = int(inquiry.offered().sum())
+            cells = block.ask.plan(inquiry.judge, questions, offered).questions
+            some = f", of which at most {cells * inquiry.samples:,} are asked"
+        return f"{len(questions):,} questions{some}; the {block.kind} judge costs nothing"
     judge = inquiry.judge
     notes = [] if inquiry.samples == block.samples else [asked_once(block)]
     with closing(open_store(block.store, read_only=True)) as store:
@@ -27,9 +37,16 @@ def plan_questions(config: StudyConfig) -> str:
             planned = plan(judge, questions, store)
         else:
             # Which scoring "auto" is, the server would say; the stored answers say which it was.
-            plans = [(plan(judge.settled(s), questions, store), s) for s in ("logprobs", "text")]
-            planned, scoring = max(plans, key=lambda pair: pair[0].cached)
-            notes.append(f"judge.scoring is auto, and no server was asked: planned as {scoring}")
+            settled = [judge.settled("logprobs"), judge.settled("text")]
+            plans = [(plan(each, questions, store), each) for each in settled]
+            planned, judge = max(plans, key=lambda pair: pair[0].cached)
+            notes.append(
+                f"judge.scoring is auto, and no server was asked: planned as {judge.given.scoring}"
+            )
+        if block.ask is not None:
+            found = _so_far(inquiry, judge, block.ask, store)
+            notes.append(prospect(found, block.ask))
+            planned = _part_of(planned, found, inquiry.samples)
     if block.examination is not None:
         from rlli_jax.judges.examination.examine import most_questions
 
@@ -48,7 +65,10 @@ def export_missing(config: StudyConfig, path: Path) -> str:
     judge = _server(inquiry.judge)
     assert isinstance(block, OpenAI)  # the only block that makes such a judge
     with closing(open_store(block.store, read_only=True)) as store:
-        lines = export_batch(judge, inquiry.questions(), store, path)
+        questions: Sequence[Question] = inquiry.questions()
+        if block.ask is not None:  # what comes after depends on the answers
+            questions = _so_far(inquiry, judge, block.ask, store).missing
+        lines = export_batch(judge, questions, store, path)
     note = too_large(lines, path.stat().st_size)
     return f"{lines:,} requests in {path}" + (f"\n{note}" if note else "")
 
@@ -64,6 +84,33 @@ def import_answers(config: StudyConfig, path: Path) -> str:
     assert isinstance(block, OpenAI)  # the only block that makes such a judge
     with closing(open_store(block.store)) as store:
         return str(import_batch(judge, inquiry.questions(), store, path))
+
+
+def _so_far(inquiry: Inquiry, judge: Judge, block: AskBlock, store: Store) -> SoFar:
+    traits = inquiry.population.traits
+    return so_far(block, judge, inquiry.questions(), inquiry.offered(), traits, store)
+
+
+def _part_of(planned: Plan, found: SoFar, samples: int) -> Plan:
+    """The plan of asking everything, as that of asking part of it."""
+    wanted = found.limit * samples
+    answered = found.last.asked * samples if found.last else 0
+    to_ask = wanted - answered if found.missing else 0
+    part = to_ask / planned.to_ask if planned.to_ask else 0.0
+
+    def scaled(total: float | None) -> float | None:
+        return None if total is None else total * part
+
+    return Plan(
+        questions=wanted,
+        no_picture=0,
+        unique=wanted,
+        cached=wanted - to_ask,
+        to_ask=to_ask,
+        tokens=scaled(planned.tokens),
+        cost=scaled(planned.cost),
+        seconds=scaled(planned.seconds),
+    )
 
 
 def _server(judge: object) -> OpenAIJudge:

@@ -14,6 +14,7 @@ from rlli_jax.errors import InputError
 from rlli_jax.experiments.selection.config import CalibrateBlock, StudyConfig, TableBlock
 from rlli_jax.experiments.sources import judged, recorded
 from rlli_jax.oracle import ask
+from rlli_jax.oracle.asking_less import Asked
 from rlli_jax.personas import Population
 from rlli_jax.qoe import QoETable
 from rlli_jax.qoe.reliability import Reliability, reliability, shrink
@@ -39,6 +40,7 @@ class Problem:
     # Of the answers as they were given; None for a table that was kept by an earlier run.
     reliability: Reliability | None = None
     calibration: Calibrated | None = None
+    asked: Asked | None = None  # with judge.ask
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,13 @@ def build_problem(
     Raises:
         InputError: anything that is wrong with the files that the config names.
     """
-    inquiry, table = judged(
+    inquiry, table, asked = judged(
         config.population, config.catalog, config.judge, console,
         path=path, human=config.evaluation.human,
     )  # fmt: skip
+    if asked is not None:  # what a model predicts is not the judge's noise
+        problem = split(config, inquiry.population, inquiry.catalog, table)
+        return replace(problem, asked=asked)
     given = _rated_in_both_parts(config.table, table)
     if config.judge.on_missing == "impute":
         given = impute(config.table, given)
