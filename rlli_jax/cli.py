@@ -367,9 +367,10 @@ def evaluate(
         trait_scale: Of the columns O, C, E, A, N, such as 1-7, or T.
         propensities: Where probabilities of choices come from: a column, the providers' shares (if
             chance alone chose), or an estimate from the traits.
-        output: Also write everything to this JSON file.
+        output: Also write everything to this JSON file, and a page beside it.
     """
     from rlli_jax.experiments import feedback
+    from rlli_jax.report.people import render_findings
     from rlli_jax.run_files import write_json
 
     _cache_compilations()
@@ -381,9 +382,11 @@ def evaluate(
     if output is not None:
         write_json(output, findings.summary())
         print(f"findings: {output}")
+        print(f"page: {render_findings(output, f'{Path(log).name}, {qoe}')}")
 
 
 def _show_findings(findings: "Findings") -> None:
+    import numpy as np
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -399,6 +402,8 @@ def _show_findings(findings: "Findings") -> None:
     )
     for note in log.notes:
         console.print(escape(note), highlight=False)
+    if findings.judge is not None:
+        console.print(f"the run was trained on: {escape(findings.judge.name)}", highlight=False)
     table = Table("policy", "value", "95 % over users", "effective sample", "by", "")
     for valued in sorted(findings.policies, key=lambda v: -v.best.value):
         best = valued.best
@@ -423,6 +428,14 @@ def _show_findings(findings: "Findings") -> None:
         console.print(
             f"Choosing by persona instead of the best single provider: {span * gain.value:+.3f} "
             f"({span * gain.low:+.3f} to {span * gain.high:+.3f}, over users). {gain.advice}",
+            highlight=False,
+        )
+    if findings.judge is not None:
+        judge = findings.judge
+        worth = float(np.median([x.worth for x in judge.providers.values()]))
+        console.print(
+            f"The judge makes the people's ratings worth {worth:.2f} times as many (median over "
+            f"providers, prediction-powered). {judge.prior.warning}".rstrip(),
             highlight=False,
         )
 

@@ -9,18 +9,17 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from sklearn.linear_model import RidgeCV
 
 from rlli_jax.envs.policy import PolicyInput
 from rlli_jax.errors import InputError
 from rlli_jax.experiments import serving
 from rlli_jax.experiments.serving import TrainedPolicy
 from rlli_jax.judges import scale_of
+from rlli_jax.qoe.model import FEWEST, fit_model
 from rlli_jax.service import Arm, ServedPolicy, open_decisions, parse_rule
 from rlli_jax.service.selecting import Selector
 
 KEY = "RLLI_SERVE_KEY"  # the environment variable
-PENALTIES = np.logspace(-2, 3, 11)
 LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
@@ -46,7 +45,7 @@ def served_policy(run: str | Path, name: str | None = None) -> ServedPolicy:
 
     def one(
         persona: jax.Array, user: jax.Array, request: jax.Array, offered: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+    ) -> jax.Array:
         # Any user's place does for somebody new, as the persona there is replaced.
         place = jnp.minimum(user, users - 1)
         known = params.personas
@@ -56,15 +55,15 @@ def served_policy(run: str | Path, name: str | None = None) -> ServedPolicy:
         observation = env.observe(jax.random.key(0), state, None, own)
         seen = PolicyInput(observation.reshape(-1), offered, state, own)
         action, _ = trained.policy.act(jax.random.key(0), seen, trained.policy.initial)
-        return action, predict(persona, user, request)
+        return action
 
     compiled = jax.jit(jax.vmap(one))
 
     def choose(
         persona: np.ndarray, user: np.ndarray, request: np.ndarray, offered: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        action, predicted = compiled(persona, user, request, offered)
-        return np.asarray(action), np.asarray(predicted)
+        action = np.asarray(compiled(persona, user, request, offered))
+        return action, predict(persona, user, request)
 
     traits = trained.population.traits
     table = trained.table
@@ -83,32 +82,33 @@ def served_policy(run: str | Path, name: str | None = None) -> ServedPolicy:
     )
 
 
-Predict = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+# persona [b, 5], user [b], request [b] -> expected QoE of each provider [b, L]
+Predict = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 def _predictions(trained: TrainedPolicy) -> Predict:
-    """A model of QoE: persona [5], user [], request [] -> expected QoE of each provider, [L].
+    """The model of QoE (:mod:`rlli_jax.qoe.model`) of the run's table, for anybody.
 
-    Ridge regression of the run's table on the five traits, for each request and for the mean over
-    requests, which stands for a request that is not known. Where personas are unknown it is the
-    user's own row of the table, or the mean over users.
+    For each request, and for the mean over requests, which stands for one that is not known. Where
+    personas are unknown it is the user's own row of the table, or the mean over users.
     """
-    table = trained.table
-    offered = table.legal
-    mean = np.where(offered, table.mean, table.provider_values[:, None])  # [K, R, L]
-    mean = np.concatenate([mean, table.provider_values[:, None]], 1)  # [K, R + 1, L]
-    traits = trained.population.traits
-    if traits is None:
-        rows = jnp.asarray(np.concatenate([mean, mean.mean(0, keepdims=True)]), jnp.float32)
+    table, traits = trained.table, trained.population.traits
+    means = table.provider_values
+    if traits is None or table.legal.sum() < FEWEST:
+        of_request = np.where(table.legal, table.mean, means[:, None])  # [K, R, L]
+        rows = np.concatenate([of_request, means[:, None]], 1)
+        rows = np.concatenate([rows, rows.mean(0, keepdims=True)])
         return lambda persona, user, request: rows[user, request]
-    if len(traits) < 2:
-        alone = jnp.asarray(mean[0], jnp.float32)
-        return lambda persona, user, request: alone[request]
-    model = RidgeCV(PENALTIES).fit(traits, mean.reshape(len(mean), -1))
-    shape = mean.shape[1:]
-    slope = jnp.asarray(model.coef_.reshape(*shape, -1), jnp.float32)  # [R + 1, L, 5]
-    level = jnp.asarray(model.intercept_.reshape(shape), jnp.float32)
-    return lambda persona, user, request: (slope[request] @ persona + level[request]).clip(0, 1)
+    model = fit_model(np.where(table.legal, table.mean, np.nan), traits)
+    own = model.coefficients  # [R, L, F]
+    coefficients = np.concatenate([own, own.mean(0, keepdims=True)])
+
+    def predict(persona: np.ndarray, user: np.ndarray, request: np.ndarray) -> np.ndarray:
+        phi = model.features(persona, len(persona))
+        explained = np.einsum("bf,blf->bl", phi, coefficients[request])
+        return np.asarray((model.level + explained).clip(0, 1))
+
+    return predict
 
 
 def serve(

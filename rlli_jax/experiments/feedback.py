@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rlli_jax.errors import InputError
-from rlli_jax.experiments import serving
+from rlli_jax.errors import InputError, listed
+from rlli_jax.experiments import deploying
 from rlli_jax.experiments.policies import Learned
 from rlli_jax.experiments.run_directory import read_config
 from rlli_jax.feedback import (
@@ -26,11 +26,52 @@ from rlli_jax.feedback import (
 )
 from rlli_jax.feedback.evaluation import BY_CONTEXT, Estimate
 from rlli_jax.feedback.log import COLUMNS, Propensities
+from rlli_jax.feedback.posterior import Bought, Comparison, curve, does_the_prior_help
+from rlli_jax.feedback.prediction_powered import Powered, provider_values
 from rlli_jax.judges import scale_of
+from rlli_jax.learners.from_log import learned_policy
 from rlli_jax.personas import TRAIT_NAMES, TRAITS
 from rlli_jax.personas.population import on_trait_scale, trait_range
-from rlli_jax.service import read_decisions
+from rlli_jax.service import ServedPolicy, read_decisions
 from rlli_jax.tabular import as_table, read_table
+
+LEARNED = "learned from this log"
+SIZES = (0, 10, 20, 50, 100, 200, 500)  # people whose ratings are drawn for the curve
+
+
+@dataclass(frozen=True)
+class JudgeAndPeople:
+    """What the judge of a run is worth beside the people of a log."""
+
+    name: str
+    """What the run was trained on; a stand-in is named as one."""
+    providers: Mapping[str, Powered]
+    """What each provider alone would be worth: by people and judge, and by people alone."""
+    prior: Comparison
+    curve: tuple[Bought, ...]
+    """What the ratings of n people buy, with the judge and without."""
+
+    def summary(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "judge": self.name,
+            "providers": {
+                name: {
+                    "with_judge": _plain(x.estimate), "people_alone": _plain(x.classical),
+                    "trust": x.trust, "worth": x.worth,
+                }
+                for name, x in self.providers.items()
+            },
+            "prior_gain": _plain(self.prior.gain),
+            "warning": self.prior.warning,
+            "curve": [
+                {
+                    "people": x.people, "with_judge": _plain(x.with_judge),
+                    "without": _plain(x.without),
+                }
+                for x in self.curve
+            ],
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,6 +86,10 @@ class Findings:
     gain: Gain | None
     left_out: Mapping[str, str]
     """Policies of the run that cannot be valued, and why."""
+    judge: JudgeAndPeople | None = None
+    """None without a run, or where none of its policies can be valued."""
+    of_run: tuple[str, ...] = ()
+    """Which of the policies are the run's."""
 
     def summary(self) -> dict[str, Any]:
         """As plain values, for a JSON file; values are QoE from 0 to 1."""
@@ -58,15 +103,21 @@ class Findings:
             "interaction": None if self.interaction is None else asdict(self.interaction),
             "gain_of_personalising": None if self.gain is None else asdict(self.gain),
             "left_out": dict(self.left_out),
+            "advice": "" if self.gain is None else self.gain.advice,
+            "scale": [self.log.low, self.log.high],
+            "of_run": list(self.of_run),
+            "judge": None if self.judge is None else self.judge.summary(),
         }
 
 
-def _summary_of(valued: Valued) -> dict[str, Any]:
-    def plain(estimate: Estimate) -> dict[str, float]:
-        return {name: float(value) for name, value in estimate._asdict().items()}
+def _plain(estimate: Estimate) -> dict[str, float]:
+    return {name: float(value) for name, value in estimate._asdict().items()}
 
-    estimates = {name: plain(estimate) for name, estimate in valued.estimates.items()}
-    return asdict(valued) | {"estimates": estimates, "safe": plain(valued.safe)}
+
+def _summary_of(valued: Valued) -> dict[str, Any]:
+    estimates = {name: _plain(estimate) for name, estimate in valued.estimates.items()}
+    plain = {"estimates": estimates, "safe": _plain(valued.safe), "best": _plain(valued.best)}
+    return asdict(valued) | plain
 
 
 def read_log(
@@ -139,62 +190,97 @@ def evaluate(log: Log, run: Path | None = None) -> Findings:
     """Value what a log alone suggests and, with a run, each of its policies that can be.
 
     Raises:
-        InputError: the run cannot be read, or its providers are not those of the log.
+        InputError: the run cannot be read, or it does not know a provider of the log.
     """
     q = cross_fitted(log)
     knows_traits = set(TRAITS) <= set(log.context_names)
     policies, left_out = baselines(log, q), {}
-    if not knows_traits:
-        del policies[BY_CONTEXT]
-    if run is not None:
-        for name, result in _policies_of(run, log).items():
-            if isinstance(result, str):
-                left_out[name] = result
-            else:
-                policies[name] = result
     interaction = gain = None
     if knows_traits:
+        policies[LEARNED] = learned_policy(log)
         gain = gain_of_personalising(log, q)
         try:
             interaction = interaction_test(log)
         except InputError as error:
             left_out["test of provider x trait"] = str(error)
-    return Findings(log, tuple(value_policies(log, policies, q=q)), interaction, gain, left_out)
+    else:
+        del policies[BY_CONTEXT]
+    of_run, judge = {}, None
+    if run is not None:
+        of_run, left, judge = _of_run(run, log)
+        left_out |= left
+    valued = value_policies(log, policies | of_run, q=q)
+    return Findings(log, tuple(valued), interaction, gain, left_out, judge, tuple(of_run))
 
 
-def _policies_of(run: Path, log: Log) -> dict[str, np.ndarray | str]:
-    """Of each policy of a run that learned: probabilities [n, L], or why it has none here."""
+def _of_run(
+    run: Path, log: Log
+) -> tuple[dict[str, np.ndarray], dict[str, str], JudgeAndPeople | None]:
+    """Probabilities [n, L] of each policy that learned; why others have none; what its judge says.
+
+    A policy chooses among what was offered. Where the log does not name a request of the run, it is
+    asked for each of the run's requests, and they count alike.
+    """
     config = read_config(run)
-    result: dict[str, np.ndarray | str] = {}
+    policies: dict[str, np.ndarray] = {}
+    left_out: dict[str, str] = {}
+    judge = None
     for name, block in config.policies.items():
         if not isinstance(block, Learned):
             continue
         if "persona" not in block.observation or "user" in block.observation:
-            result[name] = "it does not choose by persona"
+            left_out[name] = "it does not choose by persona"
             continue
         if not set(TRAITS) <= set(log.context_names):
-            result[name] = "the log has no columns of the five traits"
+            left_out[name] = "the log has no columns of the five traits"
             continue
-        trained = serving.load_policy(run, name)
-        known = set(trained.table.providers)
-        if known != set(log.providers):
-            raise InputError(
-                f"the log has the providers {', '.join(log.providers)}, the run "
-                f"{', '.join(trained.table.providers)}; give them the same names."
-            )
-        place = [log.providers.index(provider) for provider in trained.table.providers]
-        columns = [log.context_names.index(trait) for trait in TRAITS]
-        personas, back = np.unique(log.context[:, columns], axis=0, return_inverse=True)
-        chosen = serving.choices(trained, personas)  # [personas, R]
-        probability = np.zeros((len(personas), len(log.providers)))
-        for request in chosen.T:
-            probability[np.arange(len(personas)), np.asarray(place)[request]] += 1 / chosen.shape[1]
-        result[name] = _among_offered(probability[back.reshape(-1)], log.offered)
-    return result
+        served = deploying.served_policy(run, name)
+        policies[name], expected = _asked(served, log)
+        judge = judge or _judge_and_people(served.judge, log, expected)
+    return policies, left_out, judge
 
 
-def _among_offered(probability: np.ndarray, offered: np.ndarray) -> np.ndarray:
-    """Where the choice was not offered, uniform among what was: [n, L]."""
-    inside = np.where(offered, probability, 0)
-    missing = 1 - inside.sum(1, keepdims=True)
-    return np.asarray(inside + missing * offered / offered.sum(1, keepdims=True))
+def _asked(served: ServedPolicy, log: Log) -> tuple[np.ndarray, np.ndarray]:
+    """What a policy chooses in each round, and the QoE that its judge expects: [n, L] each."""
+    unknown = sorted(set(log.providers) - set(served.providers))
+    if unknown:
+        raise InputError(
+            f"the log has the providers {', '.join(log.providers)}, the run "
+            f"{', '.join(served.providers)}; it does not know {listed(unknown)}: give them the "
+            "same names, or leave those rows out."
+        )
+    n, place = len(log), [served.providers.index(name) for name in log.providers]
+    offered = np.zeros((n, len(served.providers)), bool)
+    offered[:, place] = log.offered
+    numbers = {name: i for i, name in enumerate(served.requests)}
+    everything = np.arange(len(numbers))
+    asked = [[numbers[r]] if r in numbers else everything for r in _requests(log)]
+    rows = np.repeat(np.arange(n), [len(requests) for requests in asked])
+    request = np.concatenate(asked).astype(np.int32)
+    personas = _traits(log).astype(np.float32)[rows]
+    somebody = np.full(len(rows), len(served.users), np.int32)
+    choice, expected = served.choose(personas, somebody, request, offered[rows])
+    share = 1 / np.bincount(rows)[rows]
+    probability, mean = np.zeros((2, n, len(served.providers)))
+    np.add.at(probability, (rows, choice), share)
+    np.add.at(mean, rows, expected * share[:, None])
+    return probability[:, place], mean[:, place]
+
+
+def _requests(log: Log) -> list[str]:
+    return [""] * len(log) if log.request is None else log.request.tolist()
+
+
+def _traits(log: Log) -> np.ndarray:
+    return log.context[:, [log.context_names.index(trait) for trait in TRAITS]]
+
+
+def _judge_and_people(name: str, log: Log, expected: np.ndarray) -> JudgeAndPeople:
+    traits = _traits(log)
+    sizes = tuple(size for size in SIZES if size <= log.users // 2)
+    return JudgeAndPeople(
+        name=name,
+        providers=provider_values(log, expected),
+        prior=does_the_prior_help(log, expected, traits),
+        curve=tuple(curve(log, expected, traits, sizes)),
+    )

@@ -4,7 +4,7 @@ People are another table than the judge's: another preset, other noise, another 
 comes from a random person; a policy chooses; the person's rating comes back. Policies are Bayesian
 linear models of QoE for each provider, over (1, traits), with Thompson sampling. *Cold start*
 begins with a wide prior around a common level; *model-trained* ones begin at the judge's regression
-on the traits, and learn from feedback or stay *frozen*.
+on the traits, and learn from feedback, which may tell them to forget the judge, or stay *frozen*.
 """
 
 from functools import partial
@@ -13,16 +13,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-WIDE, NARROW = 0.3, 0.1  # prior standard deviations of coefficients without and with a judge
-DOUBT = 1.0  # prior standard deviation of how far a judge's tastes count
+WIDE = 0.3  # prior standard deviation of coefficients where nothing is known
+NARROW = 0.03  # and of how far people are from a judge that is right
 BATCH = 50  # requests between two updates of the posterior
 
 
 class Start(NamedTuple):
-    """Where a policy begins; vmap over several."""
+    """Where a policy begins; vmap over several. It has two hypotheses of what people think."""
 
-    mean: jax.Array  # [L, d], coefficients of the prior
-    covariance: jax.Array  # [L, d, d], of the prior
+    mean: jax.Array  # [2, L, d], coefficients of the priors
+    spread: jax.Array  # [2], prior standard deviations
     learns: jax.Array  # [] bool, whether feedback changes it
 
 
@@ -45,21 +45,20 @@ def judged(x: jax.Array, judge: jax.Array, penalty: float = 1e-3) -> jax.Array:
     return jnp.linalg.solve(gram, x.T @ judge / len(x)).T
 
 
-def cold(providers: int, d: int, level: float = 0.5, spread: float = WIDE) -> Start:
-    """Nothing is known but that QoE is about ``level``."""
-    mean = jnp.zeros((providers, d)).at[:, 0].set(level)
-    return Start(mean, jnp.tile(spread**2 * jnp.eye(d), (providers, 1, 1)), jnp.bool_(True))
+def cold(providers: int, d: int, level: float = 0.5) -> Start:
+    """Nothing is known but that QoE is about ``level``: both hypotheses are this one."""
+    mean = jnp.zeros((2, providers, d)).at[:, :, 0].set(level)
+    return Start(mean, jnp.full(2, WIDE), jnp.bool_(True))
 
 
-def trained(coefficients: jax.Array, learns: bool, spread: float = NARROW) -> Start:
-    """A judge's regression [L, d] as prior: s w + e, with s ~ N(1, DOUBT^2) and e ~ N(0, spread^2).
+def trained(coefficients: jax.Array, learns: bool, level: float = 0.5) -> Start:
+    """People are as the judge's regression [L, d] says, or nothing is known of them.
 
-    So a judge whose tastes are too weak, too strong or the wrong way round is soon found out.
+    Ratings decide which (Bayesian model averaging: Hoeting et al. 1999, Statistical Science 14), so
+    that a judge that is wrong is soon left alone.
     """
-    doubt = DOUBT**2 * coefficients[:, :, None] * coefficients[:, None]
-    return Start(
-        coefficients, doubt + spread**2 * jnp.eye(coefficients.shape[1]), jnp.bool_(learns)
-    )
+    unknown = jnp.zeros_like(coefficients).at[:, 0].set(level)
+    return Start(jnp.stack([coefficients, unknown]), jnp.array([NARROW, WIDE]), jnp.bool_(learns))
 
 
 @partial(jax.jit, static_argnames=("requests",))
@@ -67,34 +66,43 @@ def simulate(key: jax.Array, start: Start, world: World, requests: int) -> jax.A
     """Expected QoE of what was chosen, mean of each batch of requests: [requests / BATCH].
 
     vmap over keys and starts: all of them are one program. Ratings are the person's QoE plus normal
-    noise, within [0, 1].
+    noise, within [0, 1]. Each request draws a hypothesis by its posterior probability and
+    coefficients from its posterior (Thompson sampling); a frozen policy takes the first prior's
+    mean. The evidence takes the ratings of one batch as independent given those before it.
     """
-    people, providers = world.qoe.shape
-    d = world.features.shape[1]
-    precision = jnp.linalg.inv(start.covariance)
+    people, d = world.features.shape
+    providers = world.qoe.shape[1]
     variance = world.noise**2
+    precision = jnp.eye(d) / start.spread[:, None, None, None] ** 2  # [2, 1, d, d]
+    precision = jnp.broadcast_to(precision, (2, providers, d, d))
+    right = jnp.einsum("hlde,hle->hld", precision, start.mean)
+    evidence = jnp.where(start.learns, jnp.zeros(2), jnp.array([0.0, -1e9]))
 
-    def batch(carry: tuple[jax.Array, jax.Array], key: jax.Array) -> tuple[tuple, jax.Array]:
-        precision, right = carry  # [L, d, d], [L, d]
-        person_key, thompson_key, rating_key = jax.random.split(key, 3)
+    def batch(carry: tuple, key: jax.Array) -> tuple[tuple, jax.Array]:
+        precision, right, evidence = carry
+        person_key, which_key, thompson_key, rating_key = jax.random.split(key, 4)
         person = jax.random.randint(person_key, (BATCH,), 0, people)
         x = world.features[person]
-        lower = jnp.linalg.cholesky(precision)
-        solve = jax.vmap(lambda c, b: jax.scipy.linalg.cho_solve((c, True), b))
-        mean = solve(lower, right)  # [L, d]
-        # A draw of the coefficients for each request; mean alone where nothing is learned.
-        normal = jax.random.normal(thompson_key, (providers, d, BATCH))
-        drawn = jax.vmap(partial(jax.scipy.linalg.solve_triangular, trans=1, lower=True))
-        doubt = jnp.where(start.learns, 1.0, 0.0) * drawn(lower, normal)  # [L, d, BATCH]
-        score = jnp.einsum("bd,ldb->bl", x, mean[..., None] + doubt)
-        action = score.argmax(-1)
+        covariance = jnp.linalg.inv(precision)
+        mean = jnp.einsum("hlde,hle->hld", covariance, right)
+        expected = jnp.einsum("bd,hld->hbl", x, mean)
+        doubt = jnp.einsum("bd,hlde,be->hbl", x, covariance, x)
+        # Scores of one request are independent over providers, so they are drawn themselves.
+        normal = jax.random.normal(thompson_key, (BATCH, providers))
+        which = jax.random.categorical(which_key, evidence, shape=(BATCH,))
+        every = jnp.arange(BATCH)
+        spread = jnp.sqrt(jnp.maximum(doubt, 0)) * start.learns
+        action = (expected + spread * normal)[which, every].argmax(-1)
         truth = world.qoe[person, action]
-        rating = truth + world.noise * jax.random.normal(rating_key, (BATCH,))
+        rating = (truth + world.noise * jax.random.normal(rating_key, (BATCH,))).clip(0, 1)
+        error = rating - expected[:, every, action]  # [2, BATCH]
+        total = variance + doubt[:, every, action]
+        surprise = 0.5 * (error**2 / total + jnp.log(total)).sum(1)
         one = jax.nn.one_hot(action, providers) * start.learns
         precision = precision + jnp.einsum("bl,bd,be->lde", one, x, x) / variance
-        right = right + jnp.einsum("bl,bd,b->ld", one, x, rating.clip(0, 1)) / variance
-        return (precision, right), truth.mean()
+        right = right + jnp.einsum("bl,bd,b->ld", one, x, rating) / variance
+        return (precision, right, evidence - start.learns * surprise), truth.mean()
 
-    right = jnp.einsum("lde,le->ld", precision, start.mean)
-    _, qoe = jax.lax.scan(batch, (precision, right), jax.random.split(key, requests // BATCH))
+    keys = jax.random.split(key, requests // BATCH)
+    _, qoe = jax.lax.scan(batch, (precision, right, evidence), keys)
     return qoe
