@@ -9,8 +9,8 @@ in which the label is the only action that pays. Rounds are drawn with replaceme
 no classifier saw; the truth is the policy's exact value on the pool.
 
 ``interaction`` makes logs from the stand-in judge: 400 personas, each served once by one of four
-providers at random. With its persona term there is a true interaction; without (each provider's
-mean and each persona's own level remain) there is none.
+providers at random. Without its persona term (each provider's mean and each persona's own level
+remain) there is no interaction; random interactions are added to that, or its own is left.
 """
 
 import argparse
@@ -28,10 +28,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from rlli_jax.feedback import Log, cross_fitted, interaction_test, value_policies
+from rlli_jax.feedback.personal import _scale_of_gain
 from rlli_jax.personas import Population
 
 DRAWS = 200
-WEAK = 0.15  # of the stand-in's interaction; the whole of it is found every time
+GAIN = 0.004  # QoE: the two best providers of the stand-in are far apart, so that it is small
 DATA = Path(__file__).parents[2] / "shared" / "data" / "open_bandit"
 SETS = {"digits": load_digits, "breast cancer": load_breast_cancer, "wine": load_wine}
 
@@ -115,41 +116,41 @@ def interaction(draws: int) -> None:
     people, providers = qoe.shape
     levels = qoe.mean(1, keepdims=True) + qoe.mean(0) - qoe.mean()
     traits = Population.sample(people, group="women 21-40", seed=1).traits
-    gain = float(qoe.max(1).mean() - qoe.mean(0).max())
-    print(f"{people} people, {providers} providers; knowing each person's best gains {gain:.3f}")
-    weak = levels + WEAK * (qoe - levels)
-    for name, mean in (("without interaction", levels), ("with a weak interaction", weak)):
+    scaled = (traits - traits.mean(0)) / traits.std(0)
+
+    def random_interaction(seed: int) -> np.ndarray:
+        slopes = np.random.default_rng(10_000 + seed).standard_normal((5, providers))
+        effect = scaled @ (slopes - slopes.mean(1, keepdims=True))
+        return levels + _scale_of_gain(qoe.mean(0), effect, GAIN) * effect
+
+    made = {
+        "without interaction": lambda seed: levels,
+        f"random interactions that gain {GAIN}": random_interaction,
+        "the stand-in's own interaction": lambda seed: qoe,
+    }
+    for name, mean_of in made.items():
         found, power, start = 0, [], time.perf_counter()
         for seed in range(draws):
-            rng = np.random.default_rng(seed)
+            rng, mean = np.random.default_rng(seed), mean_of(seed)
             action = rng.integers(providers, size=people)
-            noisy = mean[np.arange(people), action] + 0.15 * rng.standard_normal(people)
+            reward = mean[np.arange(people), action] + 0.15 * rng.standard_normal(people)
             log = Log(
-                providers=tuple("ABCDEFGH"[:providers]), action=action, reward=noisy.clip(0, 1),
+                providers=tuple("ABCDEFGH"[:providers]), action=action, reward=reward.clip(0, 1),
                 propensity=np.full(people, 1 / providers), context=traits,
                 context_names=tuple("OCEAN"), user=np.arange(people),
                 offered=np.ones((people, providers), bool),
             )  # fmt: skip
-            simulations = 100 if seed < 20 else 0
-            linear = linear_gain(mean, traits)
+            simulations = 100 if seed < 10 else 0
             test = interaction_test(
-                log, permutations=199, simulations=simulations, seed=seed,
-                gain=linear if linear > 1e-9 else 0.02,
-            )  # fmt: skip
+                log, permutations=99, simulations=simulations, seed=seed, gain=GAIN
+            )
             found += test.p <= 0.05
             power += [test.power] if simulations else []
-        announced = f"; power announced for a gain of {linear:.3f}: {np.mean(power):.2f}"
         print(
-            f"{name}: found in {found} of {draws} ({found / draws:.3f})"
-            f"{announced if linear > 1e-9 else ''}; {time.perf_counter() - start:.0f} s"
+            f"{name}: found in {found} of {draws} ({found / draws:.3f}); power announced for a "
+            f"gain of {GAIN}: {np.mean(power):.2f}; {time.perf_counter() - start:.0f} s",
+            flush=True,
         )
-
-
-def linear_gain(mean: np.ndarray, traits: np.ndarray) -> float:
-    """What choosing by the best linear regression on traits gains over the best single provider."""
-    design = np.column_stack([np.ones(len(traits)), traits])
-    fitted = design @ np.linalg.lstsq(design, mean, rcond=None)[0]
-    return float(fitted.max(1).mean() - fitted.mean(0).max())
 
 
 def stand_in_table(people: int = 400) -> np.ndarray:

@@ -147,7 +147,7 @@ def serve(
             raise InputError(f"{name} has {len(given)} values for {len(runs)} runs; give one each.")
     rating = scale_of(scale)
     rule = parse_rule(explore)
-    names = list(policies) or [None] * len(runs)
+    names: list[str | None] = [*policies] or [None] * len(runs)
     parts = list(shares) or [1 / len(runs)] * len(runs)
     arms = [
         Arm(served_policy(run, name), share)

@@ -205,7 +205,8 @@ def evaluate(log: Log, run: Path | None = None) -> Findings:
             left_out["test of provider x trait"] = str(error)
     else:
         del policies[BY_CONTEXT]
-    of_run, judge = {}, None
+    of_run: dict[str, np.ndarray] = {}
+    judge = None
     if run is not None:
         of_run, left, judge = _of_run(run, log)
         left_out |= left

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy import linalg, stats
+from scipy import linalg, optimize, stats
 
 from rlli_jax.errors import InputError
 from rlli_jax.feedback.evaluation import BY_CONTEXT, FOR_EACH_REQUEST, LEVEL, SINGLE, baselines
@@ -73,8 +73,8 @@ def interaction_test(
 
     Traits are all of the context but requests. The reward is first freed of what traits and
     providers, each for each request, explain by themselves; traits are then permuted over users,
-    whole users at a time. Power: the share of ``simulations`` in which
-    the F test finds random interactions by which choosing gains ``gain``.
+    whole users at a time. Power: the share of ``simulations`` in which the F test finds random
+    interactions by which choosing gains ``gain``, given how far the providers are apart.
 
     Args:
         log: n rounds.
@@ -219,11 +219,28 @@ def _power(
         return float("nan")
     critical = stats.f.ppf(1 - ALPHA, *terms.degrees(context))
     action = terms.action
+    level = np.bincount(action, fitted) / np.bincount(action)  # of each provider
     found = 0
     for _ in range(simulations):
         slopes = generator.standard_normal((context.shape[1], action.max() + 1))
         effect = context @ (slopes - slopes.mean(1, keepdims=True))  # [n, L]
-        scale = gain / (effect.max(1).mean() - effect.mean(0).max())
+        scale = _scale_of_gain(level, effect, gain)
         y = fitted + scale * effect[np.arange(len(action)), action]
         found += terms.f(y + generator.permutation(residual), context) > critical
     return float(found / simulations)
+
+
+def _scale_of_gain(level: np.ndarray, effect: np.ndarray, gain: float) -> float:
+    """s at which choosing by ``level`` [L] + s ``effect`` [n, L] gains that over the best single.
+
+    Where one provider is far better than the others, tastes must differ much to gain anything.
+    """
+
+    def beyond(scale: float) -> float:
+        value = level + scale * effect
+        return float(value.max(1).mean() - value.mean(0).max() - gain)
+
+    high = gain
+    while beyond(high) < 0:
+        high *= 2
+    return float(optimize.brentq(beyond, 0, high, rtol=1e-3))

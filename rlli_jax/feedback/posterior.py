@@ -117,10 +117,13 @@ def fit_posterior(
         volume = 2 * np.log(np.diag(factor[0])).sum() + np.log(prior).sum() + n * np.log(noise)
         return volume + square / noise - right @ mean / noise, mean, factor[0]
 
-    spread = np.log(SPREAD)
+    low, high = map(float, np.log(SPREAD))
     first = np.log([0.1, 0.03, max(float(y.std()), 0.02)])
-    best = minimize(lambda logs: at(logs)[0], first, bounds=[spread] * 3, method="L-BFGS-B")
-    logs = best.x
+
+    def unlikely(logs: np.ndarray) -> float:
+        return float(at(logs)[0])
+
+    logs = minimize(unlikely, first, bounds=[(low, high)] * 3, method="L-BFGS-B").x
     _, mean, lower = at(logs)
     covariance = cho_solve((lower, True), np.eye(len(mean)))
     noise = float(np.exp(logs[2]))

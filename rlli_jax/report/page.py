@@ -12,7 +12,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from rlli_jax.files import write_bytes, write_text
-from rlli_jax.report import asking, examination, figures, reliability
+from rlli_jax.report import asking, examination, figures, personalising, reliability
 from rlli_jax.report.data import Policy, Run, Thumbnail, load_run
 from rlli_jax.report.findings import findings, share
 from rlli_jax.report.labels import (
@@ -75,6 +75,7 @@ def page_html(run: Run, plates: list[figures.Plate]) -> str:
             asking=asking.load(run),
             reliability=reliability.load(run),
             calibration=run.calibration,
+            personalising=personalising.load(run),
             examination=examination.load(run.path),
             yardstick=examination.YARDSTICK,
             not_examined=examination.note(run.path, run.config),

@@ -20,15 +20,15 @@ def qoe():
     right, wrong = (judged(x, jnp.asarray(table)) for table in (people, 1 - people))
     starts = [cold(3, 6), *(trained(w, learns) for w in (right, wrong) for learns in (True, False))]
     world = World(x, jnp.asarray(people, jnp.float32), jnp.float32(0.15))
-    program = jax.jit(
-        chex.assert_max_traces(n=1)(
-            jax.vmap(jax.vmap(simulate, (0, None, None, None)), (None, 0, None, None))
-        ),
-        static_argnums=3,
-    )
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def program(keys, starts):
+        return jax.vmap(lambda s: jax.vmap(lambda k: simulate(k, s, world, 5_000))(keys))(starts)
+
     together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
     for seed in (0, 1):  # compiled once
-        result = program(jax.random.split(jax.random.key(seed), 3), together, world, 5_000)
+        result = program(jax.random.split(jax.random.key(seed), 3), together)
     windows = np.asarray(result).mean(1)  # [starts, batches]
     ends = windows[:, :10].mean(1), windows[:, -10:].mean(1)
     return *ends, float(people.max(1).mean())

@@ -16,8 +16,9 @@ from rlli_jax.experiments.selection import judging
 from rlli_jax.experiments.selection.config import Reference, StudyConfig
 from rlli_jax.experiments.selection.tables import Problem, build_problem
 from rlli_jax.experiments.study import Arrays, Job, Told, TrainedStudy
+from rlli_jax.feedback.of_table import personalising
 from rlli_jax.judges import scale_of
-from rlli_jax.run_files import Human, HumanReferences, SelectionSummary
+from rlli_jax.run_files import Human, HumanReferences, SelectionSummary, write_json
 
 
 class Selection(TrainedStudy):
@@ -75,8 +76,11 @@ class Selection(TrainedStudy):
         return Told(problem.table.judge, problem.table.stand_in)
 
     def conclude(self, config: StudyConfig, problem: Problem, path: Path) -> None:
-        """What people think of the choices."""
+        """What people think of the choices, and whether personalising is worth it at all."""
         human_opinion(config, path, problem)
+        traits, file = problem.population.traits, path / "personalising.json"
+        if traits is not None and not file.exists():
+            write_json(file, personalising(problem.worth, traits))
 
 
 STUDY = Selection()
