@@ -30,7 +30,7 @@ def log_of_table(table: QoETable, traits: np.ndarray, seed: int = 0) -> Log:
         seed: of the draw, where there are more than ``MOST_USERS`` users.
     """
     users = np.random.default_rng(seed).permutation(len(traits))[:MOST_USERS]
-    offered = table.legal[users].any(1)  # [K, L]
+    offered = np.asarray(table.valid[users].any((1, 3)))  # [K, L]
     user, action = np.nonzero(offered)
     return Log(
         providers=table.providers,

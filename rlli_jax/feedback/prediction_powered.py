@@ -76,9 +76,10 @@ def prediction_powered_mean(
 def provider_values(log: Log, predictions: np.ndarray, level: float = LEVEL) -> dict[str, Powered]:
     """What each provider alone would have been worth to all users of a log.
 
-    With g = 1{provider chosen} / propensity, the mean of lambda f + g (y - lambda f): a doubly
-    robust estimate with lambda f as its model, so that propensities need not be equal. lambda is
-    the same for every provider; that which makes the sum of their variances least. Intervals are
+    With g = 1{provider chosen} / propensity, m a provider's self-normalised mean rating and f its
+    predictions less their mean: m + mean of lambda f + g (y - m - lambda f), a doubly robust
+    estimate with m + lambda f as its model, so that propensities need not be equal. lambda is the
+    same for every provider; that which makes the sum of their variances least. Intervals are
     over users.
 
     Args:
@@ -97,8 +98,11 @@ def provider_values(log: Log, predictions: np.ndarray, level: float = LEVEL) -> 
             f"{len(log.providers)} providers in each of {len(log)} rounds."
         )
     chosen = np.eye(len(log.providers))[log.action] / log.propensity[:, None]  # [n, L]
-    people = chosen * log.reward[:, None]
-    judge = predictions * (1 - chosen)  # mean 0, whatever the predictions are
+    # Means by people alone are self-normalised; constants of a judge must not look like knowledge.
+    mean = (chosen * log.reward[:, None]).sum(0) / np.maximum(chosen.sum(0), 1e-12)
+    people = mean + chosen * (log.reward[:, None] - mean)
+    differs = predictions - predictions.mean(0)
+    judge = differs * (1 - chosen)  # mean 0, whatever the predictions are
     # Sums over a user's rounds, so that they count as one piece of evidence.
     people, judge = (_by_user(x, log) for x in (people, judge))
     variance = judge.var(0).sum()
