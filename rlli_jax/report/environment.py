@@ -8,10 +8,11 @@ import numpy as np
 
 from rlli_jax.errors import InputError
 from rlli_jax.report.data import read, read_config, read_versions
-from rlli_jax.report.figures import STYLE, plate
 from rlli_jax.report.labels import digits_for, duration, plus_minus, quantity
-from rlli_jax.report.market import convergence, interval_words, returns_figure
+from rlli_jax.report.market import interval_words
+from rlli_jax.report.market_figures import convergence, returns_figure
 from rlli_jax.report.page import again, on_page, templates, write_report
+from rlli_jax.report.style import STYLE, plate
 from rlli_jax.run_files import Array, Curve, Evaluation, Summary
 from rlli_jax.statistics import Estimate, t_interval
 

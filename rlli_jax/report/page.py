@@ -12,7 +12,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from rlli_jax.files import write_bytes, write_text
-from rlli_jax.report import asking, examination, figures, personalising, reliability
+from rlli_jax.report import asking, examination, figures, personalising, reliability, style
 from rlli_jax.report.data import Policy, Run, Thumbnail, load_run
 from rlli_jax.report.findings import findings, share
 from rlli_jax.report.labels import (
@@ -44,7 +44,7 @@ def render(run_dir: str | Path) -> Path:
     return write_report(run.path, plates, page_html(run, plates))
 
 
-def write_report(path: Path, plates: Sequence[figures.Plate], page: str) -> Path:
+def write_report(path: Path, plates: Sequence[style.Plate], page: str) -> Path:
     """Write figures and page into a run directory; the path of the page."""
     folder = path / "figures"
     for plate in plates:
@@ -55,7 +55,7 @@ def write_report(path: Path, plates: Sequence[figures.Plate], page: str) -> Path
     return report
 
 
-def page_html(run: Run, plates: list[figures.Plate]) -> str:
+def page_html(run: Run, plates: list[style.Plate]) -> str:
     """The page's text."""
     by_name = on_page(plates)
     return (
@@ -104,13 +104,13 @@ def templates() -> jinja2.Environment:
     return environment
 
 
-def on_page(plates: Sequence[figures.Plate]) -> dict[str, dict[str, Any]]:
+def on_page(plates: Sequence[style.Plate]) -> dict[str, dict[str, Any]]:
     """Figures by name, as the templates' macro ``plate`` takes them."""
     return {
         plate.name: {
             "title": plate.title,
             "svg": Markup(plate.inline()),
-            "wide": plate.width > figures.COLUMN,
+            "wide": plate.width > style.COLUMN,
         }
         for plate in plates
     }

@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rlli_jax.report.figures import (
+from rlli_jax.report.labels import slug
+from rlli_jax.report.style import (
     BLUE,
     COLUMN,
     DASHES,
@@ -20,7 +21,6 @@ from rlli_jax.report.figures import (
     legend_columns,
     plate,
 )
-from rlli_jax.report.labels import slug
 from rlli_jax.report.sweep_data import Key, SweepRun
 from rlli_jax.run_files import Array
 from rlli_jax.statistics import performance_profile

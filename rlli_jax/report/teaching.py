@@ -14,7 +14,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from rlli_jax.report import figures
+from rlli_jax.report import style
 from rlli_jax.report.data import read, read_config, read_versions, require
 from rlli_jax.report.labels import conjunction, number, plus_minus, quantity
 from rlli_jax.report.page import again, on_page, templates, write_report
@@ -101,8 +101,8 @@ def render_teaching(run_dir: str | Path) -> Path:
     InputError where the run directory is incomplete or damaged.
     """
     run = load_teaching_run(run_dir)
-    with matplotlib.rc_context(figures.STYLE):
-        plates = [figures.plate(name, title, figure) for name, title, figure in _draw(run)]
+    with matplotlib.rc_context(style.STYLE):
+        plates = [style.plate(name, title, figure) for name, title, figure in _draw(run)]
     page = (
         templates()
         .get_template("teaching.html")
@@ -355,14 +355,14 @@ def _draw(run: TeachingRun) -> Iterator[tuple[str, str, Figure]]:
 def _looks(run: TeachingRun) -> dict[str, tuple[str, Any]]:
     names = list(dict.fromkeys(name for case in run.cases for name in _shown(run, case)))
     return {
-        name: (COLOURS[i % len(COLOURS)], figures.DASHES[i % len(figures.DASHES)])
+        name: (COLOURS[i % len(COLOURS)], style.DASHES[i % len(style.DASHES)])
         for i, name in enumerate(names)
     }
 
 
 def _curves(run: TeachingRun, metric: str, label: str) -> Figure:
     looks = _looks(run)
-    figure = Figure((figures.PAGE, 2.9))
+    figure = Figure((style.PAGE, 2.9))
     panels = figure.subplots(1, len(run.cases), squeeze=False)[0]
     drawn: dict[str, Any] = {}
     for axes, case in zip(panels, run.cases, strict=True):
@@ -375,14 +375,14 @@ def _curves(run: TeachingRun, metric: str, label: str) -> Figure:
             axes.fill_between(x, low, high, color=colour, alpha=0.09, linewidth=0)
         expert = run.task.expert_value.get(metric)
         if expert is not None:
-            drawn["the expert"] = axes.axhline(expert, color=figures.INK, linewidth=0.8)
+            drawn["the expert"] = axes.axhline(expert, color=style.INK, linewidth=0.8)
         axes.set_title(f"({case}) {_case_words(run, case)}")
         axes.set_xlabel("Iterations")
         axes.margins(x=0)
     panels[0].set_ylabel(label)
     figure.legend(
         drawn.values(), drawn.keys(), loc="outside upper left",
-        ncols=figures.legend_columns(list(drawn), figures.PAGE), handlelength=2.4,
+        ncols=style.legend_columns(list(drawn), style.PAGE), handlelength=2.4,
     )  # fmt: skip
     return figure
 
@@ -392,15 +392,15 @@ def _gains(run: TeachingRun) -> Figure:
     silent = run.config["silent"]
     skipped = (silent, run.config["alone"])
     names = [name for name in run.config["methods"] if name not in skipped]
-    figure = Figure((figures.PAGE, 0.7 + 0.21 * len(names)))
+    figure = Figure((style.PAGE, 0.7 + 0.21 * len(names)))
     panels = figure.subplots(1, len(run.cases), squeeze=False, sharey=True)[0]
     for axes, case in zip(panels, run.cases, strict=True):
         for y, name in enumerate(names):
             value, low, high = (float(x) for x in gain(run, case, name, silent))
-            colour = figures.MUTED if run.cases[case][name].control else figures.BLUE
+            colour = style.MUTED if run.cases[case][name].control else style.BLUE
             axes.hlines(y, low, high, color=colour, linewidth=1.6)
             axes.plot(value, y, "o", color=colour, markersize=4)
-        axes.axvline(0, color=figures.INK, linewidth=0.8)
+        axes.axvline(0, color=style.INK, linewidth=0.8)
         axes.set_title(f"({case}) {_case_words(run, case)}")
         axes.set_xlabel(f"Gain in mean return over “{silent}”")
         axes.set_ylim(len(names) - 0.5, -0.5)
@@ -411,7 +411,7 @@ def _gains(run: TeachingRun) -> Figure:
 
 def _followed(run: TeachingRun) -> Figure:
     looks = _looks(run)
-    figure = Figure((figures.PAGE, 2.3))
+    figure = Figure((style.PAGE, 2.3))
     panels = figure.subplots(1, len(run.cases), squeeze=False, sharey=True)[0]
     for axes, case in zip(panels, run.cases, strict=True):
         for name in _shown(run, case):
@@ -432,13 +432,13 @@ def _followed(run: TeachingRun) -> Figure:
 def _policy(run: TeachingRun) -> Figure:
     assert run.language_policy is not None
     metric = run.task.metric
-    figure = Figure((figures.COLUMN, 2.3))
+    figure = Figure((style.COLUMN, 2.3))
     axes = figure.subplots()
     x = run.language_policy["env_steps"]
     for curve in run.language_policy[metric]:
-        axes.plot(x, curve, color=figures.BLUE)
+        axes.plot(x, curve, color=style.BLUE)
     if metric == "success":
-        axes.axhline(0.99, color=figures.INK, linewidth=0.8, linestyle=(0, (4, 2)))
+        axes.axhline(0.99, color=style.INK, linewidth=0.8, linestyle=(0, (4, 2)))
     axes.margins(x=0)
     axes.set_xlabel("Environment steps")
     axes.xaxis.set_major_formatter(lambda value, _: quantity(value))

@@ -4,12 +4,12 @@ import matplotlib
 import numpy as np
 import pytest
 
-from rlli_jax.report import figures, load_run
+from rlli_jax.report import figures, load_run, style
 
 
 @pytest.fixture
 def run(run_dir):
-    with matplotlib.rc_context(figures.STYLE):
+    with matplotlib.rc_context(style.STYLE):
         yield load_run(run_dir)
 
 
