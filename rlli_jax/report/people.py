@@ -9,8 +9,8 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from rlli_jax.files import write_text
-from rlli_jax.report.figures import BLUE, COLUMN, INK, LIGHT_GREY, MUTED, PAGE, STYLE, Plate, plate
 from rlli_jax.report.page import on_page, templates
+from rlli_jax.report.style import BLUE, COLUMN, INK, LIGHT_GREY, MUTED, PAGE, STYLE, Plate, plate
 from rlli_jax.run_files import read, read_json
 
 LONGEST = 34  # characters of a name in a figure
