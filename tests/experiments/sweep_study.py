@@ -78,13 +78,15 @@ def start_sweep(config: Path, output: Path, **options: Any) -> subprocess.Popen[
     """``rlli sweep CONFIG --output OUTPUT --resume`` in a process with ``devices`` devices."""
     options = {"devices": 1, "checkpoint_seconds": 0.0, "engine": "local"} | options
     options |= {"config": str(config), "output": str(output), "cache": str(config.parent / "xla")}
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    kept = [flag for flag in flags if "device_count" not in flag and "multi_thread" not in flag]
+    environment = os.environ | {"XLA_FLAGS": " ".join(kept), "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, json.dumps(options)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=environment | {"JAX_PLATFORMS": "cpu"},
+        env=environment,
     )
 
 
