@@ -560,5 +560,6 @@ def test_a_table_shows_its_shape_judge_and_holes_and_no_arrays():
     scores = np.full((5, 40, 4), 0.5)
     scores[0, 0, 0] = np.nan
     assert repr(QoETable.from_array(scores, judge="a panel")) == (
-        "QoETable(5 users x 40 requests x 4 providers x 1 samples, 1 holes, 0 predicted, judge='a panel')"
+        "QoETable(5 users x 40 requests x 4 providers x 1 samples, 1 holes, 0 predicted, "
+        "judge='a panel')"
     )
