@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Literal
 
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.asking import AskBlock, SoFar, prospect, so_far
@@ -17,6 +18,8 @@ from rlli_jax.oracle import open_store, plan
 from rlli_jax.oracle.asking import Plan
 from rlli_jax.oracle.batches import export_batch, import_batch
 from rlli_jax.oracle.store import Store
+
+SCORINGS: tuple[Literal["logprobs", "text"], ...] = ("logprobs", "text")  # what "auto" may be
 
 
 def plan_questions(config: StudyConfig) -> str:
@@ -37,12 +40,11 @@ def plan_questions(config: StudyConfig) -> str:
             planned = plan(judge, questions, store)
         else:
             # Which scoring "auto" is, the server would say; the stored answers say which it was.
-            settled = [judge.settled("logprobs"), judge.settled("text")]
-            plans = [(plan(each, questions, store), each) for each in settled]
-            planned, judge = max(plans, key=lambda pair: pair[0].cached)
-            notes.append(
-                f"judge.scoring is auto, and no server was asked: planned as {judge.given.scoring}"
-            )
+            settled = {name: judge.settled(name) for name in SCORINGS}
+            plans = {name: plan(each, questions, store) for name, each in settled.items()}
+            scoring = max(SCORINGS, key=lambda name: plans[name].cached)
+            planned, judge = plans[scoring], settled[scoring]
+            notes.append(f"judge.scoring is auto, and no server was asked: planned as {scoring}")
         if block.ask is not None:
             found = _so_far(inquiry, judge, block.ask, store)
             notes.append(prospect(found, block.ask))
