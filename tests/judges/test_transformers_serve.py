@@ -4,18 +4,12 @@ It serves the tiny random LLaVA. So that its first token is a label, the labels'
 bias; which of them it says is left to the model.
 """
 
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from contextlib import closing
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import tiny_llava
+from model_server import served
 
 from rlli_jax.judges import Rated
 from rlli_jax.judges.completions import Completions
@@ -46,30 +40,8 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(model):
     """Its address; ready to answer."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [str(Path(sys.executable).with_name("transformers")), "serve", str(model)]
-    with open(model / "serve.log", "w+") as log:
-        process = subprocess.Popen(
-            [*command, "--device", "cpu", "--host", "127.0.0.1", "--port", str(port)],
-            stdout=log,
-            stderr=log,
-            env=os.environ | {"HF_HUB_OFFLINE": "1"},
-        )
-        try:
-            for _ in range(240):
-                if process.poll() is not None:
-                    pytest.fail(f"the server ended: {(model / 'serve.log').read_text()[-2000:]}")
-                try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
-                    break
-                except OSError:
-                    time.sleep(0.5)
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            process.kill()
-            process.wait()
+    with served(model) as address:
+        yield address
 
 
 def test_a_table_is_asked_of_the_server_once(model, server, question, tmp_path):

@@ -1,20 +1,13 @@
 """Real weights and real servers: ``make real``. SmolLM2-135M-Instruct, and a text model behind
 ``transformers serve``."""
 
-import os
-import socket
-import subprocess
-import sys
 import threading
-import time
-import urllib.request
-from contextlib import closing, contextmanager
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_llama
+from model_server import free_port, served
 
 from rlli_jax.catalog import Catalog, Picture
 from rlli_jax.judges import Form, Question, Rated, named_scale
@@ -123,39 +116,6 @@ def test_llama_cpp_serves_the_same_judge(loaded):
         # Other arithmetic: the server multiplies in 4 bits.
         assert behind.rating == pytest.approx(here.rating, abs=0.2)
         assert behind.valid_mass == pytest.approx(here.valid_mass, abs=0.05)
-
-
-def free_port():
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@contextmanager
-def served(model):
-    """The address of ``transformers serve`` with this model."""
-    port = free_port()
-    command = [str(Path(sys.executable).with_name("transformers")), "serve", str(model)]
-    with open(model / "serve.log", "w+") as log:
-        process = subprocess.Popen(
-            [*command, "--device", "cpu", "--host", "127.0.0.1", "--port", str(port)],
-            stdout=log,
-            stderr=log,
-            env=os.environ | {"HF_HUB_OFFLINE": "1"},
-        )
-        try:
-            for _ in range(480):
-                if process.poll() is not None:
-                    pytest.fail(f"the server ended: {(model / 'serve.log').read_text()[-2000:]}")
-                try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
-                    break
-                except OSError:
-                    time.sleep(0.5)
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            process.kill()
-            process.wait()
 
 
 @pytest.mark.skipif(
