@@ -144,15 +144,7 @@ def show(findings: Sequence[Finding], console: Console) -> None:
     """The findings as a table for people."""
     table = Table("check", "verdict", "measured", "95 % interval", "what it says")
     for finding in findings:
-        table.add_row(
-            finding.check,
-            f"[{MARKS[finding.outcome]}]{finding.outcome}[/]",
-            "" if finding.estimate is None else f"{finding.estimate:.3g}",
-            ""
-            if finding.low is None or finding.high is None or not np.isfinite(finding.low)
-            else f"{finding.low:.2f} to {finding.high:.2f} ({finding.over})",
-            _plain(finding.says),
-        )
+        table.add_row(finding.check, *_cells(finding))
     console.print(table)
 
 
@@ -171,22 +163,31 @@ def read(path: Path) -> dict[str, Any] | None:
     return found
 
 
-def compare_wordings(ask: Asker, setting: Setting, console: Console) -> dict[str, Finding]:
-    """The check ``persona`` in each wording of the personas, shown beside each other."""
-    from rlli_jax.judges.examination.examine import persona_check
+def compare_wordings(ask: Asker, setting: Setting, console: Console) -> dict[str, list[Finding]]:
+    """How well personas are played in each wording, shown beside each other: from traits drawn
+    from norms (``persona``), and where people answered the questionnaire from half of their answers
+    (``prediction``)."""
+    from rlli_jax.judges.examination.examine import persona_checks
 
-    found = {w: persona_check(ask, replace(setting, wording=w)) for w in get_args(Wording)}
-    table = Table("wording", "verdict", "convergent r", "95 % interval (personas)", "what it says")
-    for wording, finding in found.items():
-        table.add_row(
-            wording,
-            finding.outcome,
-            "" if finding.estimate is None else f"{finding.estimate:.2f}",
-            "" if finding.low is None else f"{finding.low:.2f} to {finding.high:.2f}",
-            _plain(finding.says),
-        )
+    found = {w: persona_checks(ask, replace(setting, wording=w)) for w in get_args(Wording)}
+    table = Table("wording", "check", "verdict", "r", "95 % interval", "what it says")
+    for wording, findings in found.items():
+        for finding in findings:
+            table.add_row(wording, finding.check, *_cells(finding))
     console.print(table)
     return found
+
+
+def _cells(finding: Finding) -> tuple[str, str, str, str]:
+    """Verdict, estimate, interval and words of a row."""
+    return (
+        f"[{MARKS[finding.outcome]}]{finding.outcome}[/]",
+        "" if finding.estimate is None else f"{finding.estimate:.3g}",
+        ""
+        if finding.low is None or finding.high is None or not np.isfinite(finding.low)
+        else f"{finding.low:.2f} to {finding.high:.2f} ({finding.over})",
+        _plain(finding.says),
+    )
 
 
 def examine_study(
@@ -201,8 +202,8 @@ def examine_study(
 ) -> list[Finding]:
     """Examine the judge of a study and nothing else; nothing is required of it.
 
-    With ``wordings`` the personas answer the questionnaire in every wording first, which is kept
-    as ``wordings.json`` beside ``examination.json``.
+    With ``wordings`` personas are first compared in every wording (:func:`compare_wordings`), which
+    is kept as ``wordings.json`` beside ``examination.json``.
 
     Raises:
         InputError: the judge replays recorded scores, so nobody can be asked.
@@ -223,6 +224,8 @@ def examine_study(
         ask = Asker(inquiry.judge, store, Budget(**judge.budget.model_dump()), console)
         if wordings:
             found = compare_wordings(ask, setting_of(inquiry, judge, population, human), console)
-            text = json.dumps({w: f.summary() for w, f in found.items()}, indent=2)
+            text = json.dumps(
+                {w: [f.summary() for f in there] for w, there in found.items()}, indent=2
+            )
             write_text(path / "wordings.json", f"{text}\n")
         return examine_judge(inquiry, judge, population, human, ask, console, path)

@@ -1,7 +1,7 @@
 """From people, pictures and a judge to the table of QoE, for every kind of study."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,6 +28,7 @@ from rlli_jax.judges import Answer, Judge, Scale, scale_of
 from rlli_jax.oracle import Asker, Budget, Questions, ask, build_questions, open_store
 from rlli_jax.oracle.asking_less import Asked, Round
 from rlli_jax.personas import Population, Wording
+from rlli_jax.personas.examples import refuse_known, with_examples
 from rlli_jax.personas.population import trait_range
 from rlli_jax.personas.questionnaire import population_from_answers
 from rlli_jax.qoe import QoETable
@@ -66,9 +67,13 @@ class PopulationBlock(Block):
     """Results of a Big Five test as JSON."""
     wording: Wording = "full"
     """Of the personas, for language models: 52 adjectives; "brief": 5; "biography": five sentences
-    of what such a person does. rlli examine --wordings compares them."""
+    of what such a person does; "answers": the answers to the questionnaire themselves. rlli examine
+    --wordings compares them."""
+    examples: Path | None = None
+    """A table of what people said of other pictures (name, picture in words, rating), which
+    language models are told in every wording."""
 
-    _paths = field_validator("csv", "questionnaire", "bigfive_test")(beside_file)
+    _paths = field_validator("csv", "questionnaire", "bigfive_test", "examples")(beside_file)
 
     @field_validator("range")
     @classmethod
@@ -82,6 +87,10 @@ class PopulationBlock(Block):
     @model_validator(mode="after")
     def _one_source(self) -> "PopulationBlock":
         exactly_one(self, ("sample", "csv", "questionnaire", "bigfive_test"))
+        if self.wording == "answers" and self.questionnaire is None:
+            raise ValueError(
+                "the wording is answers, which only population.questionnaire has; choose another"
+            )
         return self
 
     def load(self) -> Population:
@@ -95,6 +104,8 @@ class PopulationBlock(Block):
         else:
             assert self.bigfive_test is not None  # one of the four is given
             people = Population.from_bigfive_test(self.bigfive_test)
+        if self.examples is not None:
+            people = with_examples(people, self.examples)
         return people.worded(self.wording)
 
 
@@ -216,8 +227,17 @@ def inquire(population: PopulationBlock | None, catalog: CatalogBlock, judge: An
     assert population is not None  # checked by the config
     people = population.load()
     described = isinstance(judge, LanguageModel) and judge.sees == "description"
+    refuse_known(people, _descriptions(pictures, described) if people.examples else ())
     scale = scale_of(judge.scale)
     return Inquiry(judge.make(pictures), people, pictures, scale, judge.times, described)
+
+
+def _descriptions(catalog: Catalog, described: bool) -> Iterable[str]:
+    """What is said of the catalog's pictures: captions, and all that a judge that reads is told."""
+    yield from catalog.captions.values()
+    if described:
+        for request, provider in np.ndindex(len(catalog.requests), len(catalog.providers)):
+            yield catalog.description(request, provider) or ""
 
 
 def asked_once(block: LanguageModel) -> str:

@@ -27,7 +27,7 @@ TRAIT_NAMES = (
     "Agreeableness",
     "Neuroticism",
 )
-Wording: TypeAlias = Literal["full", "brief", "biography"]
+Wording: TypeAlias = Literal["full", "brief", "biography", "answers"]
 
 LOW, HIGH = 1.0, 5.0  # ends of the scale of every trait
 LISTS = ("answers", "domains", "results")  # keys of bigfive-test.com's lists
@@ -40,16 +40,21 @@ class Persona:
 
     ``traits`` is None for a user whose personality nobody has measured. ``wording`` is how
     language models are told of it: ``full`` by 52 graded adjectives, ``brief`` by one for each
-    trait, at a fifth of the tokens, ``biography`` by what such a person does, in five sentences.
+    trait, at a fifth of the tokens, ``biography`` by what such a person does, in five sentences,
+    ``answers`` by the person's own answers to a questionnaire, in place of the traits.
 
     Raises:
-        InputError: the name is empty, there are not five traits, one is not from 1 to 5, or there
-            is no such wording.
+        InputError: the name is empty, there are not five traits, one is not from 1 to 5, there
+            is no such wording, or it is "answers" and there are none.
     """
 
     name: str
     traits: tuple[float, float, float, float, float] | None = None
     wording: Wording = "full"
+    answers: tuple[tuple[str, int], ...] = ()
+    """(statement, 1 = disagrees to 5 = agrees): what the person said of themselves."""
+    rated: tuple[tuple[str, str], ...] = ()
+    """(picture in words, rating): what the person said of other pictures; in every wording."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
@@ -70,6 +75,11 @@ class Persona:
             raise InputError(
                 f"Persona {self.name!r} has the wording {self.wording!r}; choose one of "
                 f"{', '.join(get_args(Wording))}."
+            )
+        if self.wording == "answers" and not self.answers:
+            raise InputError(
+                f"Persona {self.name!r} is to be told by answers to a questionnaire, of which "
+                "there are none; choose another wording, or read people from a questionnaire."
             )
 
     @property
@@ -137,6 +147,11 @@ class Population:
         return tuple(persona.name for persona in self.personas)
 
     @property
+    def examples(self) -> int:
+        """How many ratings of other pictures are known of all of them together."""
+        return sum(len(persona.rated) for persona in self.personas)
+
+    @property
     def traits(self) -> np.ndarray | None:
         """Traits of the K personas: float32 [K, 5] on the 1-5 scale, in order O C E A N.
 
@@ -198,7 +213,7 @@ class Population:
     def to_csv(self, path: str | PathLike[str]) -> None:
         """Write name,O,C,E,A,N, or name alone where the traits are unknown.
 
-        ``from_csv`` reads exactly this population back, told ``traits=False`` of names alone.
+        ``from_csv`` reads these names and traits back, told ``traits=False`` of names alone.
 
         Raises:
             InputError: the file cannot be written.

@@ -44,6 +44,15 @@ POLES = (
 BRIEF_PAIRS = (0, 7, 1, 10, 9)
 
 
+# What an answer from 1 to 5 says of a statement about oneself.
+AGREEMENT = (
+    "disagrees",
+    "rather disagrees",
+    "neither agrees nor disagrees",
+    "rather agrees",
+    "agrees",
+)
+
 # A life in which a trait is low, middling or high, in order O C E A N.
 LIVES = (
     (
@@ -136,9 +145,27 @@ def persona_text(persona: Persona) -> str:
     In the full wording each trait gives one sentence, in which every one of its adjective pairs
     (52 in all) stands at the level ``trait_level``. The brief wording is one sentence with one
     pair for each trait. The biography tells, in a sentence for each trait, what such a person does:
-    at low, middling and high levels, and more so at the ends. The name is left out on purpose: it
+    at low, middling and high levels, and more so at the ends. The answers say of each statement of
+    a questionnaire how far this person agrees. What the person said of other pictures stands behind
+    any of them. The name is left out on purpose: it
     says nothing of the personality, and people with the same levels are to be the same question.
     """
+    return "\n".join([_described(persona), *_examples(persona)])
+
+
+def _examples(persona: Persona) -> list[str]:
+    """What the person said of other pictures, an example a line."""
+    if not persona.rated:
+        return []
+    shown = [f"- {picture.rstrip('.')}: {rating}" for picture, rating in persona.rated]
+    return ["This person rated other pictures:", *shown]
+
+
+def _described(persona: Persona) -> str:
+    """Who the person is, in the persona's wording."""
+    if persona.wording == "answers":
+        said = [f'- "{statement}" {AGREEMENT[at - 1]}' for statement, at in persona.answers]
+        return "\n".join(["Respond as the person who said of themselves:", *said])
     levels = [trait_level(*pair) for pair in zip(TRAITS, persona.known_traits, strict=True)]
     if persona.wording == "brief":
         described = [

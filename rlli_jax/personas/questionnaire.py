@@ -52,6 +52,33 @@ def score(answers: np.ndarray, key: Key, max_missing: float = MISSING) -> np.nda
     return traits
 
 
+def told(answers: np.ndarray, key: Key) -> tuple[tuple[tuple[str, int], ...], ...]:
+    """What each of K people said of themselves: (statement, 1 to 5) of every item answered.
+
+    ``answers`` is [K, items], NaN where there is none; the result is what
+    :class:`~rlli_jax.personas.Persona` takes as ``answers``.
+    """
+    texts = {item["item"]: item["text"] for item in load_data("ipip50_items")["items"]}
+    return tuple(
+        tuple(
+            (texts[item], int(answer))
+            for item, answer in zip(key.items, row, strict=True)
+            if not np.isnan(answer)
+        )
+        for row in answers
+    )
+
+
+def expected_answers(traits: np.ndarray, key: Key) -> np.ndarray:
+    """Answers [K, items] that score to the traits [K, 5] but for rounding to whole numbers.
+
+    Every item of a trait is answered alike, the reversed ones turned; so they are those of nobody
+    real, whose answers scatter.
+    """
+    level = np.floor(np.asarray(traits, float)[:, key.traits] + 0.5)
+    return np.where(key.reverse, LOW + HIGH - level, level)
+
+
 def read_answers(path: str | PathLike[str]) -> tuple[list[str], np.ndarray]:
     """Names [K] and answers [K, 50] from 1 to 5, NaN for none, of a table with a person a row.
 
@@ -105,5 +132,5 @@ def population_from_answers(
             f"the items of a trait ({listed(short)}); "
             "remove them, or raise max_missing."
         )
-    people = zip(names, traits.tolist(), strict=True)
-    return Population(tuple(Persona(name, tuple(vector)) for name, vector in people))
+    people = zip(names, traits.tolist(), told(answers, key), strict=True)
+    return Population(tuple(Persona(name, tuple(t), answers=said) for name, t, said in people))

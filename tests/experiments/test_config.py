@@ -149,6 +149,10 @@ def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
             "population={csv: a.csv, range: 7-1}",
             "population.range: the traits are on the scale ",
         ),
+        (
+            "population={csv: a.csv, wording: answers}",
+            "population: the wording is answers, which only population.questionnaire has; ",
+        ),
         ("judge={kind: psychometric}", "population: this key is missing; a psychometric judge "),
         ("environment.assignment=joint", "policies.DQN.learner: dqn makes one choice a step, "),
         (

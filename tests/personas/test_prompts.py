@@ -1,7 +1,7 @@
 """The prompt engineer: levels, adjectives, and texts that stay what they are."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -138,3 +138,26 @@ def test_a_biography_tells_each_trait_apart_and_no_name():
             traits[trait] = value
             seen.add(persona_text(Persona("Ada", tuple(traits), "biography")))
     assert len(seen) == 11
+
+
+def test_who_answered_a_questionnaire_is_told_by_the_answers_alone():
+    said = (("I am the life of the party.", 1), ("I have a vivid imagination.", 5))
+    text = persona_text(Persona("Ada", (3.0,) * 5, "answers", said))
+    assert text.splitlines() == [
+        "Respond as the person who said of themselves:",
+        '- "I am the life of the party." disagrees',
+        '- "I have a vivid imagination." agrees',
+    ]
+    with pytest.raises(InputError, match="there are none; choose another wording"):
+        Persona("Ada", (3.0,) * 5, "answers")
+
+
+def test_ratings_of_other_pictures_stand_behind_the_persona_in_any_wording():
+    plain = Persona("Ada", (3.0,) * 5, "brief")
+    knowing = replace(plain, rated=(("A dark portrait.", "poor"), ("a bright cat", "good")))
+    assert persona_text(knowing).splitlines() == [
+        persona_text(plain),
+        "This person rated other pictures:",
+        "- A dark portrait: poor",
+        "- a bright cat: good",
+    ]

@@ -20,6 +20,8 @@ from rlli_jax.judges.prompting import ORDERS
 from rlli_jax.personas import TRAITS, Persona, Population, Wording
 from rlli_jax.personas.norms import load_data, pooled_norm
 from rlli_jax.personas.population import HIGH, LOW
+from rlli_jax.personas.psychometrics import first_half, half_traits
+from rlli_jax.personas.questionnaire import expected_answers, ipip50, told
 
 ITEM_SCALE = named_scale("1-5")
 POLE = 2.0  # standard deviations from the mean
@@ -39,7 +41,16 @@ class Exhibit(NamedTuple):
 
 def average(wording: Wording) -> Persona:
     """Somebody at the mean of all traits."""
-    return Persona("average", tuple(pooled_norm().mean.tolist()), wording)
+    return _person("average", pooled_norm().mean, wording)
+
+
+def _person(name: str, traits: np.ndarray, wording: Wording) -> Persona:
+    """Somebody made up, in any wording: told by answers, those that the traits make likeliest."""
+    answers = ()
+    if wording == "answers":
+        key = ipip50()
+        (answers,) = told(expected_answers(traits[None], key), key)
+    return Persona(name, tuple(traits.tolist()), wording, answers)
 
 
 def exhibits(
@@ -108,13 +119,26 @@ def poles(wording: Wording) -> list[Persona]:
             traits = norm.mean.copy()
             traits[t] = np.clip(traits[t] + side * POLE * norm.sd[t], LOW, HIGH)
             name = f"{'low' if side < 0 else 'high'} {trait}"
-            people.append(Persona(name, tuple(traits.tolist()), wording))
+            people.append(_person(name, traits, wording))
     return people
 
 
 def sampled(count: int, wording: Wording) -> list[Persona]:
     """People drawn from published norms, always the same."""
-    return list(Population.sample(count, group=GROUP, seed=0).worded(wording).personas)
+    people = Population.sample(count, group=GROUP, seed=0).personas
+    return [_person(one.name, np.array(one.known_traits), wording) for one in people]
+
+
+def halves(answers: np.ndarray, wording: Wording) -> list[Persona]:
+    """People [K] told by the first half of their answers [K, 50]: by the traits that these score
+    to, or by the answers themselves."""
+    key = ipip50()
+    kept = np.where(first_half(key), answers, np.nan)
+    people = zip(half_traits(answers, key).tolist(), told(kept, key), strict=True)
+    return [
+        Persona(f"person {i}", tuple(traits), wording, said)
+        for i, (traits, said) in enumerate(people)
+    ]
 
 
 def rating(

@@ -17,8 +17,8 @@ from rlli_jax.judges.examination import checks, design
 from rlli_jax.judges.examination.verdicts import CHECKS, Check, Finding, not_applicable
 from rlli_jax.judges.prompting import ORDERS, Sees
 from rlli_jax.judges.psychometric import REPLICATED_SIGNS
-from rlli_jax.personas import Persona, Wording
-from rlli_jax.personas.psychometrics import first_half, half_traits, people
+from rlli_jax.personas import Wording
+from rlli_jax.personas.psychometrics import first_half, people
 from rlli_jax.personas.questionnaire import ipip50
 
 Ask = Callable[[Sequence[Question]], Sequence[Answer]]
@@ -87,9 +87,9 @@ def examine(ask: Ask, setting: Setting) -> list[Finding]:
     return [found[check] for check in CHECKS]
 
 
-def persona_check(ask: Ask, setting: Setting) -> Finding:
-    """The check ``persona`` alone."""
-    return _persona(ask, setting)[0]
+def persona_checks(ask: Ask, setting: Setting) -> list[Finding]:
+    """The checks of how well personas are played alone: ``persona`` and ``prediction``."""
+    return _persona(ask, setting) + _prediction(ask, setting)
 
 
 def most_questions(setting: Setting) -> int:
@@ -282,6 +282,8 @@ def _quality(ask: Ask, setting: Setting) -> list[Finding]:
 def _persona(ask: Ask, setting: Setting) -> list[Finding]:
     if not setting.in_words:
         return [not_applicable("persona", IN_WORDS)]
+    if setting.wording == "answers":
+        return [not_applicable("persona", "the answers that it would be asked for are told to it")]
     if setting.personas < LEAST_PERSONAS:
         why = f"judge.examination.personas is {setting.personas}, and {LEAST_PERSONAS} are needed"
         return [not_applicable("persona", why)]
@@ -304,10 +306,7 @@ def _prediction(ask: Ask, setting: Setting) -> list[Finding]:
         return [not_applicable("prediction", why)]
     key, given = ipip50(), setting.answers
     rest = np.flatnonzero(~first_half(key))
-    told = [
-        Persona(f"person {i}", tuple(traits), setting.wording)
-        for i, traits in enumerate(half_traits(given, key).tolist())
-    ]
+    told = design.halves(given, setting.wording)
     asked = [q for persona in told for q in design.statements(persona, rest.tolist())]
     predicted = _items(ask, asked, len(told))
     whole = ~np.isnan(predicted).any(1)

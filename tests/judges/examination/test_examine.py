@@ -11,8 +11,10 @@ from rlli_jax.judges import Answer, Failed, Invalid, Question, Rated, named_scal
 from rlli_jax.judges.examination import CHECKS, design
 from rlli_jax.judges.examination.examine import Setting, examine, label_mass, other_tokens
 from rlli_jax.judges.prompting import ORDERS, messages
+from rlli_jax.personas import persona_text
 from rlli_jax.personas.norms import load_data, pooled_norm
-from rlli_jax.personas.questionnaire import ipip50
+from rlli_jax.personas.psychometrics import first_half
+from rlli_jax.personas.questionnaire import ipip50, score
 
 SCALE = named_scale("adjectives")
 KEY = ipip50()
@@ -217,8 +219,31 @@ def test_wordings_of_personas_are_compared(catalog):
         return judge(questions)
 
     found = compare_wordings(ask, setting(catalog), Console(quiet=True))
-    assert {wording: finding.outcome for wording, finding in found.items()} == {
+    assert {wording: findings[0].outcome for wording, findings in found.items()} == {
         "full": "fail",
         "brief": "fail",
         "biography": "pass",
+        "answers": "not applicable",
     }
+
+
+def test_who_is_told_half_of_somebodys_answers_is_told_no_other():
+    """By traits or by the answers themselves: the other half may be anything."""
+    key = ipip50()
+    answers = np.random.default_rng(0).integers(1, 6, (3, 50)).astype(float)
+    changed = np.where(first_half(key), answers, 6 - answers)
+    for wording in ("full", "answers"):
+        told = design.halves(answers, wording)
+        assert told == design.halves(changed, wording)
+        assert len({persona_text(person) for person in told}) == 3
+    said = dict(told[0].answers)
+    assert len(said) == 25
+    first = {item: answers[0, i] for i, item in enumerate(key.items) if first_half(key)[i]}
+    assert list(said.values()) == list(first.values())
+
+
+def test_poles_in_answers_score_to_their_traits():
+    key = ipip50()
+    for person in design.poles("answers"):
+        said = np.array([answer for _, answer in person.answers], float)[None]
+        np.testing.assert_allclose(score(said, key)[0], np.round(person.known_traits), atol=1e-9)
