@@ -46,7 +46,7 @@ def average(wording: Wording) -> Persona:
 
 def _person(name: str, traits: np.ndarray, wording: Wording) -> Persona:
     """Somebody made up, in any wording: told by answers, those that the traits make likeliest."""
-    answers = ()
+    answers: tuple[tuple[str, int], ...] = ()
     if wording == "answers":
         key = ipip50()
         (answers,) = told(expected_answers(traits[None], key), key)
