@@ -16,7 +16,8 @@ import yaml
 from PIL import Image
 
 import rlli_jax
-from rlli_jax import cli, studies
+from rlli_jax import studies
+from rlli_jax.cli.app import overrides_together
 from rlli_jax.errors import InputError
 from rlli_jax.experiments import yaml_blocks
 from rlli_jax.experiments.sweeps import ray_engine, tracking
@@ -395,10 +396,10 @@ def test_overrides_may_stand_on_both_sides_of_options(rlli, monkeypatch, tmp_pat
 
 def test_the_value_of_an_option_is_no_override():
     words = ["sweep", "a.yaml", "--track", "a=b", "--export-batch", "c=d", "x=1"]
-    together = cli._overrides_together(["judge", "a.yaml", "--export-batch", "c=d", "x=1"])
+    together = overrides_together(["judge", "a.yaml", "--export-batch", "c=d", "x=1"])
     assert together == ["judge", "a.yaml", "x=1", "--export-batch", "c=d"]
-    assert cli._overrides_together(words)[:2] == ["sweep", "a.yaml"]
-    assert cli._overrides_together(["table", "a=b"]) == ["table", "a=b"]
+    assert overrides_together(words)[:2] == ["sweep", "a.yaml"]
+    assert overrides_together(["table", "a=b"]) == ["table", "a=b"]
 
 
 @pytest.mark.parametrize("config", ["paper", "edge_market", "bidirectional", "sweep"])

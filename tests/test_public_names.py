@@ -80,3 +80,9 @@ def test_what_holds_many_things_shows_how_many_and_not_all_of_them():
         "Questions(300 users x 24 pairs of request and provider x 2 samples, scale='adjectives')"
     )
     assert repr(log) == "Log(1000 rounds, 500 users, 2 providers)"
+
+
+def test_every_module_is_short_enough_to_be_read_in_one_go():
+    package = Path(rlli_jax.__file__).parent
+    lines = {p: len(p.read_text("utf-8").splitlines()) for p in package.rglob("*.py")}
+    assert {str(path): n for path, n in lines.items() if n > 450} == {}

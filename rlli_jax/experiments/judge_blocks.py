@@ -21,7 +21,7 @@ from rlli_jax.experiments.yaml_blocks import Block, Positive, Whole, beside_file
 from rlli_jax.judges import Judge, PaidJudge, scale_of
 from rlli_jax.judges.examination import Check
 from rlli_jax.judges.prompting import Sees
-from rlli_jax.qoe.table import OnMissing
+from rlli_jax.qoe import OnMissing
 
 if TYPE_CHECKING:  # pandas comes with it
     from rlli_jax.judges.recorded import RecordedJudge

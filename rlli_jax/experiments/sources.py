@@ -31,9 +31,8 @@ from rlli_jax.personas import Population, Wording
 from rlli_jax.personas.examples import refuse_known, with_examples
 from rlli_jax.personas.population import trait_range
 from rlli_jax.personas.questionnaire import population_from_answers
-from rlli_jax.qoe import QoETable
+from rlli_jax.qoe import OnMissing, QoETable
 from rlli_jax.qoe.predicted import predicted_table
-from rlli_jax.qoe.table import OnMissing
 
 
 class Sample(Block):

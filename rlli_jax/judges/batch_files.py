@@ -21,8 +21,9 @@ from typing import Any
 from rlli_jax.errors import InputError
 from rlli_jax.files import whole
 from rlli_jax.judges import Answer, Failed, Invalid, Question, Rated
-from rlli_jax.judges.completions import Completions, refused
+from rlli_jax.judges.completions import Completions
 from rlli_jax.judges.prompting import label_orders
+from rlli_jax.judges.refusals import refused
 
 URL = "/v1/chat/completions"
 

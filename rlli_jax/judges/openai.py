@@ -22,8 +22,9 @@ from typing import Any, Literal, cast
 
 from rlli_jax.errors import InputError
 from rlli_jax.judges import Answer, Failed, Invalid, JudgeIdentity, Question, Rated, Usage
-from rlli_jax.judges.completions import Completions, error_in, refused
+from rlli_jax.judges.completions import Completions
 from rlli_jax.judges.prompting import NOT_DESCRIBED, messages, orders_of, shows_picture
+from rlli_jax.judges.refusals import error_in, refused
 from rlli_jax.judges.server import HOPELESS, GaveUpError, HopelessError, Limits, Server
 
 CHARACTERS_PER_TOKEN = 4  # of English, by the usual rule of thumb

@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 from urllib.request import proxy_bypass
 
 from rlli_jax.errors import InputError
-from rlli_jax.judges.completions import error_in, refused, web_page
+from rlli_jax.judges.refusals import error_in, refused, web_page
 
 if TYPE_CHECKING:
     from openai import OpenAI

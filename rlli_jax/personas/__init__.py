@@ -5,7 +5,8 @@ scale of the usual inventories.
 """
 
 from rlli_jax.personas.norms import correlation_names, groups
-from rlli_jax.personas.population import TRAIT_NAMES, TRAITS, Persona, Population, Wording
+from rlli_jax.personas.persona import TRAIT_NAMES, TRAITS, Persona, Wording
+from rlli_jax.personas.population import Population
 from rlli_jax.personas.prompts import general_setup, persona_text
 
 __all__ = [

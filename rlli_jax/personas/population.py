@@ -1,96 +1,30 @@
-"""Personas and populations: read from files, written to CSV, or sampled from published norms."""
+"""Populations: read from files, written to CSV, or sampled from published norms."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
-import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from os import PathLike
-from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
 from rlli_jax.errors import InputError, shown
 from rlli_jax.files import write_text
 from rlli_jax.personas import norms
-
-TRAITS = ("O", "C", "E", "A", "N")
-TRAIT_NAMES = (
-    "Openness",
-    "Conscientiousness",
-    "Extraversion",
-    "Agreeableness",
-    "Neuroticism",
+from rlli_jax.personas.bigfive_test import read_results
+from rlli_jax.personas.persona import (
+    HIGH,
+    LOW,
+    TRAIT_NAMES,
+    TRAITS,
+    Persona,
+    Wording,
+    default_names,
 )
-Wording: TypeAlias = Literal["full", "brief", "biography", "answers"]
-
-LOW, HIGH = 1.0, 5.0  # ends of the scale of every trait
-LISTS = ("answers", "domains", "results")  # keys of bigfive-test.com's lists
-MISSING = 0.2  # the share of a trait's items that may be unanswered
-
-
-@dataclass(frozen=True)
-class Persona:
-    """One user's Big Five vector u_k = [o, c, e, a, n] (Eq. 1), each trait on the 1-5 scale.
-
-    ``traits`` is None for a user whose personality nobody has measured. ``wording`` is how
-    language models are told of it: ``full`` by 52 graded adjectives, ``brief`` by one for each
-    trait, at a fifth of the tokens, ``biography`` by what such a person does, in five sentences,
-    ``answers`` by the person's own answers to a questionnaire, in place of the traits.
-
-    Raises:
-        InputError: the name is empty, there are not five traits, one is not from 1 to 5, there
-            is no such wording, or it is "answers" and there are none.
-    """
-
-    name: str
-    traits: tuple[float, float, float, float, float] | None = None
-    wording: Wording = "full"
-    answers: tuple[tuple[str, int], ...] = ()
-    """(statement, 1 = disagrees to 5 = agrees): what the person said of themselves."""
-    rated: tuple[tuple[str, str], ...] = ()
-    """(picture in words, rating): what the person said of other pictures; in every wording."""
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name.strip():
-            raise InputError(f"A persona has the name {self.name!r}; give one that is not empty.")
-        object.__setattr__(self, "name", self.name.strip())
-        if self.traits is not None:
-            if len(self.traits) != len(TRAITS):
-                raise InputError(
-                    f"Persona {self.name!r} has {len(self.traits)} traits; give the five "
-                    f"{' '.join(TRAITS)}, in this order."
-                )
-            checked = (
-                _trait(value, f"Persona {self.name!r}, trait {trait!r}")
-                for trait, value in zip(TRAITS, self.traits, strict=True)
-            )
-            object.__setattr__(self, "traits", tuple(checked))
-        if self.wording not in get_args(Wording):
-            raise InputError(
-                f"Persona {self.name!r} has the wording {self.wording!r}; choose one of "
-                f"{', '.join(get_args(Wording))}."
-            )
-        if self.wording == "answers" and not self.answers:
-            raise InputError(
-                f"Persona {self.name!r} is to be told by answers to a questionnaire, of which "
-                "there are none; choose another wording, or read people from a questionnaire."
-            )
-
-    @property
-    def known_traits(self) -> tuple[float, float, float, float, float]:
-        """The traits. Raises :class:`InputError` if nobody has measured them."""
-        if self.traits is None:
-            raise InputError(
-                f"The personality of {self.name!r} is unknown, but is asked for; give the five "
-                f"traits {' '.join(TRAITS)} of every user."
-            )
-        return self.traits
 
 
 @dataclass(frozen=True)
@@ -243,53 +177,7 @@ class Population:
             InputError: the file cannot be read, is not such JSON, repeats a name, or holds a trait
                 that is missing or not a number from 1 to 5.
         """
-
-        def refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-            key, count = Counter(key for key, _ in pairs).most_common(1)[0] if pairs else ("", 0)
-            if count > 1:
-                raise InputError(
-                    f"{path} has the key {key!r} {count} times in one object; keep one of them."
-                )
-            return dict(pairs)
-
-        try:
-            with open(path, encoding="utf-8-sig") as file:
-                # parse_int: one kind of number, and a score of a thousand digits becomes infinite.
-                data = json.load(file, object_pairs_hook=refuse_repeats, parse_int=float)
-        except OSError as error:
-            raise InputError(_cannot_open(path, error)) from error
-        except InputError:
-            raise
-        except (ValueError, RecursionError) as error:
-            raise InputError(
-                f"{path} is not a JSON file ({error}); give it the form "
-                '{"O": {"score": 84, "count": 24}, "C": ..., "E": ..., "A": ..., "N": ...}.'
-            ) from error
-
-        if isinstance(data, Mapping) and any(
-            (isinstance(value, Mapping) and not set(TRAITS + LISTS).isdisjoint(value))
-            or (_is_listed(value) and key not in LISTS)
-            for key, value in data.items()
-        ):
-            people = list(data.items())
-        else:
-            results = data if isinstance(data, list) and not _is_listed(data) else [data]
-            people = [
-                (result.get("name", default) if isinstance(result, Mapping) else default, result)
-                for default, result in zip(_default_names(len(results)), results, strict=True)
-            ]
-        if not people:
-            raise InputError(f"{path} has no person; give it the results of at least one.")
-        repeated, count = Counter(str(name) for name, _ in people).most_common(1)[0]
-        if count > 1:
-            raise InputError(f"{path} names {count} persons {repeated!r}; give each its own name.")
-
-        return cls(
-            tuple(
-                _from_result(name, result, f"{path}, person {place}")
-                for place, (name, result) in enumerate(people, start=1)
-            )
-        )
+        return cls(read_results(path))
 
     @classmethod
     def sample(
@@ -334,7 +222,7 @@ class Population:
         return cls(
             tuple(
                 Persona(name, (o, c, e, a, n))
-                for name, (o, c, e, a, n) in zip(_default_names(size), people, strict=True)
+                for name, (o, c, e, a, n) in zip(default_names(size), people, strict=True)
             )
         )
 
@@ -365,106 +253,3 @@ def on_trait_scale(traits: np.ndarray, scale: str) -> np.ndarray:
     if (low, high) == (LOW, HIGH):
         return traits
     return LOW + (HIGH - LOW) * (traits - low) / (high - low)
-
-
-def _default_names(size: int) -> list[str]:
-    return [f"User {place}" for place in range(1, size + 1)]
-
-
-def _trait(value: Any, where: str) -> float:
-    """Return a trait as a float, or raise an ``InputError`` that begins with ``where``."""
-    try:
-        # float() would take a truth value for 0 or 1.
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not LOW <= number <= HIGH:  # also refuses NaN
-        given = "nothing" if value is None or value == "" else repr(value)
-        raise InputError(f"{where}: got {given}; give a number from {LOW:g} to {HIGH:g}.")
-    return number
-
-
-def _from_result(name: Any, result: Any, where: str) -> Persona:
-    """Persona from one person's result of a Big Five test, in any of its forms."""
-    result = _by_trait(result, where)
-    if not isinstance(result, Mapping):
-        raise InputError(f"{where}: got {shown(result)}; give an object with {', '.join(TRAITS)}.")
-    if not isinstance(name, str) or not name.strip():
-        raise InputError(f"{where}: the name is {shown(name)}; give a text that is not empty.")
-    where = f"{where} ({name})"
-    traits = []
-    for trait in TRAITS:
-        if trait not in result:
-            raise InputError(f"{where}: the result of {trait!r} is missing; add it.")
-        value = result[trait]
-        if isinstance(value, Mapping):
-            score, count = value.get("score"), value.get("count")
-            if not (isinstance(score, float) and isinstance(count, float) and count > 0):
-                raise InputError(
-                    f"{where}, trait {trait!r}: score is {shown(score)} and count is "
-                    f"{shown(count)}; give the sum of the answers and how many there are."
-                )
-            traits.append(_trait(score / count, f"{where}, trait {trait!r}, score / count"))
-        else:
-            traits.append(_trait(value, f"{where}, trait {trait!r}"))
-    o, c, e, a, n = traits
-    return Persona(name, (o, c, e, a, n))
-
-
-def _by_trait(result: Any, where: str) -> Any:
-    """A result as ``{trait: ...}``: from the list of domains of a results page, or of answers.
-
-    A list of answers is what the site stores: one ``{"domain": "N", "score": 1}`` an item, keyed
-    already. All domains must have about as many answers: see MISSING.
-    """
-    if isinstance(result, Mapping):
-        listed = [result[key] for key in LISTS if isinstance(result.get(key), list)]
-        if len(listed) != 1 or not set(TRAITS).isdisjoint(result):
-            return result
-        result = listed[0]
-    if not _is_listed(result):
-        return result
-    if all("count" in item for item in result):
-        domains = Counter(item["domain"] for item in result)
-        twice = [domain for domain, count in domains.items() if count > 1]
-        if twice:
-            raise InputError(f"{where}: domain {twice[0]!r} is there twice; keep one result.")
-        return {item["domain"]: item for item in result}
-    scores: dict[str, list[float]] = {trait: [] for trait in TRAITS}
-    seen = Counter(item["id"] for item in result if "id" in item)
-    if seen and seen.most_common(1)[0][1] > 1:
-        raise InputError(
-            f"{where}: the answer {seen.most_common(1)[0][0]!r} is there twice; keep one person's "
-            "answers in one list."
-        )
-    for item in result:
-        if item["domain"] not in scores:
-            raise InputError(
-                f"{where}: domain {item['domain']!r} is unknown; the domains are "
-                f"{', '.join(TRAITS)}."
-            )
-        place = f"{where}, answer {item.get('id', '')!r} of {item['domain']}"
-        scores[item["domain"]].append(_trait(item.get("score"), place))
-    most = max(map(len, scores.values()))
-    for trait, values in scores.items():
-        if len(values) < (1 - MISSING) * most:
-            raise InputError(
-                f"{where}: {len(values)} answers of {trait!r} are there, but {most} of another "
-                f"domain; at most {MISSING:.0%} may be missing."
-            )
-    return {trait: sum(values) / len(values) for trait, values in scores.items()}
-
-
-def _is_listed(result: Any) -> bool:
-    """Is this one person's list of domains or answers?"""
-    return (
-        isinstance(result, list)
-        and bool(result)
-        and all(
-            isinstance(item, Mapping) and isinstance(item.get("domain"), str) for item in result
-        )
-    )
-
-
-def _cannot_open(path: str | PathLike[str], error: OSError) -> str:
-    return f"{path} cannot be opened ({error.strerror or error}); check the path."

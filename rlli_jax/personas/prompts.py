@@ -13,7 +13,7 @@ from typing import Protocol
 
 from rlli_jax.errors import InputError, shown
 from rlli_jax.personas.norms import load_data, pooled_norm
-from rlli_jax.personas.population import TRAIT_NAMES, TRAITS, Persona
+from rlli_jax.personas.persona import TRAIT_NAMES, TRAITS, Persona
 
 # What a low and a high score of each trait mean, in order O C E A N.
 POLES = (

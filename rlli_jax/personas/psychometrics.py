@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rlli_jax.personas.norms import load_data
-from rlli_jax.personas.population import HIGH, LOW, TRAITS
+from rlli_jax.personas.persona import HIGH, LOW, TRAITS
 from rlli_jax.personas.questionnaire import Key, ipip50, score
 
 

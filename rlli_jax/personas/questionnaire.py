@@ -14,7 +14,8 @@ import numpy as np
 
 from rlli_jax.errors import InputError, listed
 from rlli_jax.personas.norms import load_data
-from rlli_jax.personas.population import HIGH, LOW, MISSING, TRAITS, Persona, Population
+from rlli_jax.personas.persona import HIGH, LOW, MISSING, TRAITS, Persona
+from rlli_jax.personas.population import Population
 
 
 class Key(NamedTuple):

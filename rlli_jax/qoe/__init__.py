@@ -6,6 +6,7 @@ missing. :mod:`~rlli_jax.qoe.reliability` tells how much of it is noise and shri
 :mod:`~rlli_jax.qoe.model` predicts what was not asked. NumPy and SciPy only.
 """
 
-from rlli_jax.qoe.table import OnMissing, QoETable, References
+from rlli_jax.qoe.laying_down import OnMissing
+from rlli_jax.qoe.table import QoETable, References
 
 __all__ = ["OnMissing", "QoETable", "References"]

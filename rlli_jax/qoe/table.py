@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import scipy
@@ -20,12 +20,11 @@ from numpy.typing import ArrayLike
 from rlli_jax.catalog import Catalog
 from rlli_jax.errors import InputError
 from rlli_jax.files import whole
-from rlli_jax.judges import Answer, Failed, JudgeIdentity, Rated, Scale
+from rlli_jax.judges import Answer, JudgeIdentity, Scale
 from rlli_jax.personas import Population
-from rlli_jax.qoe.answers import Answers
+from rlli_jax.qoe.laying_down import OnMissing, given_scores, laid_down
 
-OnMissing = Literal["raise", "mask", "impute"]
-"""What a table does with questions that have no answer."""
+ARRAYS = ("qoe", "valid", "valid_mass", "missing", "asked", "sd")
 
 
 class References(TypedDict):
@@ -164,41 +163,8 @@ class QoETable:
         Raises:
             InputError: as for the class; ``qoe`` is no array of numbers of these shapes.
         """
-        try:
-            scores = np.asarray(qoe, float)
-        except (TypeError, ValueError):
-            raise InputError(
-                "qoe: not an array of numbers; give [users, requests, providers] or "
-                "[users, requests, providers, samples]."
-            ) from None
-        if scores.ndim not in (3, 4) or not scores.size:
-            raise InputError(
-                f"qoe has the shape {list(scores.shape)}; give [users, requests, providers] or "
-                "[users, requests, providers, samples], none of them 0."
-            )
-        known = ~np.isnan(scores) if valid is None else np.asarray(valid, bool)
-        if known.shape != scores.shape:
-            raise InputError(
-                f"valid has the shape {list(known.shape)} and qoe {list(scores.shape)}; give one "
-                "bool for each score."
-            )
-        names: dict[str, tuple[str, ...]] = {}
         axes = {"user": users, "request": requests, "provider": providers}
-        for (kind, given), size in zip(axes.items(), scores.shape, strict=False):
-            axis = [f"{kind} {i + 1}" for i in range(size)] if given is None else list(given)
-            if len(axis) != size:
-                raise InputError(f"{kind}s: {len(axis)} names for {size}; give one for each.")
-            names[f"{kind}s"] = tuple(str(name) for name in axis)
-        shape = scores.shape if scores.ndim == 4 else (*scores.shape, 1)
-        return cls(
-            qoe=scores.reshape(shape),
-            valid=known.reshape(shape),
-            users=names["users"],
-            requests=names["requests"],
-            providers=names["providers"],
-            judge=judge,
-            stand_in=False,
-        )
+        return cls(**given_scores(qoe, axes, valid), judge=judge, stand_in=False)
 
     @classmethod
     def from_answers(
@@ -227,60 +193,12 @@ class QoETable:
                 answers are missing and ``on_missing`` is ``raise``.
             ValueError: the number of answers is not K * R * L * S.
         """
-        shape = (len(population), len(catalog.requests), len(catalog.providers), samples)
-        if len(answers) != np.prod(shape):
-            raise ValueError(f"{len(answers)} answers do not fill a table of shape {shape}.")
-        columns = Answers.of(answers)
-        valid, mass = columns.rated.reshape(shape), columns.valid_mass.reshape(shape)
-        qoe = np.where(valid, scale.qoe(columns.rating.reshape(shape)), 0.0)  # type: ignore[arg-type]
-        for user, request, provider, sample in np.argwhere(~((qoe >= 0) & (qoe <= 1))):
-            given = columns.rating.reshape(shape)[user, request, provider, sample]
-            raise InputError(
-                f"judge {judge.name!r} answered {given:g}, which is not on the scale "
-                f"{scale.name!r} ({scale.low:g} to {scale.high:g}): user "
-                f"{population.names[user]!r}, request {catalog.requests[request]!r}, provider "
-                f"{catalog.providers[provider]!r}, sample {sample}."
-            )
-        mean_mass = mass.sum(-1) / np.maximum(valid.sum(-1), 1)
-        offered = np.array(
-            [[catalog.offers(r, p) for p in range(shape[2])] for r in range(shape[1])]
-        )
-        missing = ~valid & offered[None, :, :, None]
-        note = _missing_note(answers, missing, valid, on_missing)
-        if missing.any() and on_missing == "raise":
-            user, request, provider, sample = np.argwhere(missing)[0]
-            places = np.flatnonzero(missing).tolist()
-            failed = any(isinstance(answers[place], Failed) for place in places)
-            raise InputError(
-                f"judge {judge.name!r}: {note}; the first is user {population.names[user]!r}, "
-                f"request {catalog.requests[request]!r}, provider {catalog.providers[provider]!r}, "
-                f"sample {sample}: {_reason(answers[places[0]])}. "
-                + ("Run again to ask failed questions anew, or set" if failed else "Set")
-                + " on_missing to mask or impute."
-            )
-        for user in np.flatnonzero(~valid.any((1, 2, 3))):
-            first = answers[int(np.ravel_multi_index((user, 0, 0, 0), shape))]
-            raise InputError(
-                f"user {population.names[user]!r} has no valid provider for any request: judge "
-                f"{judge.name!r} gave no rating at all: {_reason(first)}."
-            )
-        description = "; ".join(filter(None, [judge.describe(), note]))
-        single = np.take_along_axis(qoe, valid.argmax(-1)[..., None], -1)
-        repeated = (valid.sum(-1) > 1).any()
-        if repeated and (np.where(valid, qoe, single) == single).all():
-            description += f"; {samples} equal repeats of each question counted once"
-            qoe, valid = single, np.asarray(valid.any(-1, keepdims=True))
-            missing = missing.any(-1, keepdims=True) & ~valid
         table = cls(
-            qoe=qoe,
-            valid=valid,
             users=tuple(population.names),
             requests=tuple(catalog.requests),
             providers=tuple(catalog.providers),
-            judge=description,
             stand_in=judge.stand_in,
-            valid_mass=mean_mass,
-            missing=missing.sum(-1),
+            **laid_down(answers, population, catalog, scale, judge, samples, on_missing),
         )
         return table.imputed() if on_missing == "impute" else table
 
@@ -387,27 +305,19 @@ class QoETable:
                 arrays = [np.pad(x, ((0, 0),) * 3 + ((0, samples - x.shape[-1]),)) for x in arrays]
             return np.concatenate(arrays, 1)[:, places]
 
+        columns: dict[str, Any] = {name: joined(name) for name in ARRAYS}
         return replace(
             self,
             requests=tuple(order),
-            qoe=joined("qoe"),
-            valid=joined("valid"),
-            valid_mass=joined("valid_mass"),
-            missing=joined("missing"),
-            asked=joined("asked"),
-            sd=joined("sd"),
+            **columns,
         )
 
     def _take(self, users: np.ndarray, requests: np.ndarray) -> QoETable:
         cells = np.ix_(users, requests)
+        columns: dict[str, Any] = {name: getattr(self, name)[cells] for name in ARRAYS}
         return replace(
             self,
-            qoe=self.qoe[cells],
-            valid=self.valid[cells],
-            valid_mass=self.valid_mass[cells],
-            missing=self.missing[cells],
-            asked=self.asked[cells],
-            sd=self.sd[cells],
+            **columns,
             users=tuple(self.users[i] for i in users),
             requests=tuple(self.requests[i] for i in requests),
         )
@@ -456,21 +366,9 @@ class QoETable:
         Raises:
             InputError: it cannot be written there.
         """
+        columns = {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
         with whole(path) as partial, open(partial, "wb") as file:
-            np.savez_compressed(
-                file,
-                qoe=self.qoe,
-                valid=self.valid,
-                valid_mass=self.valid_mass,
-                missing=self.missing,
-                asked=self.asked,
-                sd=self.sd,
-                users=np.array(self.users),
-                requests=np.array(self.requests),
-                providers=np.array(self.providers),
-                judge=np.array(self.judge),
-                stand_in=np.array(self.stand_in),
-            )
+            np.savez_compressed(file, **columns)  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, path: str | Path) -> QoETable:
@@ -481,22 +379,17 @@ class QoETable:
         """
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-                names = {field.name for field in fields(cls)}
                 # Tables of before models of QoE do not say what was asked: everything was.
                 later = {"asked", "sd"} - set(archive.files)
-                content = {name: archive[name] for name in names - later}
-            return cls(
-                qoe=content["qoe"],
-                valid=content["valid"],
-                users=tuple(content["users"].tolist()),
-                requests=tuple(content["requests"].tolist()),
-                providers=tuple(content["providers"].tolist()),
-                judge=str(content["judge"]),
-                stand_in=bool(content["stand_in"]),
-                valid_mass=content["valid_mass"],
-                missing=content["missing"],
-                **{name: content[name] for name in ("asked", "sd") if name in content},
-            )
+                content: dict[str, Any] = {
+                    field.name: archive[field.name]
+                    for field in fields(cls)
+                    if field.name not in later
+                }
+            names = ("users", "requests", "providers")
+            content |= {name: tuple(content[name].tolist()) for name in names}
+            content |= {"judge": str(content["judge"]), "stand_in": bool(content["stand_in"])}
+            return cls(**content)
         except FileNotFoundError:
             raise InputError(f"{path}: there is no such table; make one first.") from None
         except InputError as error:
@@ -523,30 +416,6 @@ def level_and_spread(qoe: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np
     mean = np.where(valid, qoe, 0).sum(axes, dtype=np.float64, keepdims=True) / count
     centred = np.where(valid, qoe - mean, 0)
     return mean, np.sqrt((centred**2).sum(axes, keepdims=True) / count)
-
-
-def _reason(answer: Answer) -> str:
-    """Why an answer is no rating, for a sentence that goes on with a full stop."""
-    return "" if isinstance(answer, Rated) else answer.reason.rstrip(".")
-
-
-def _missing_note(
-    answers: Sequence[Answer], missing: np.ndarray, valid: np.ndarray, on_missing: OnMissing
-) -> str:
-    """How many answers are missing, why, and what is done; empty if none is."""
-    indices = np.flatnonzero(missing).tolist()
-    if not indices:
-        return ""
-    failed = sum(isinstance(answers[i], Failed) for i in indices)
-    note = (
-        f"{len(indices):,} of {len(answers):,} answers are missing "
-        f"({len(indices) - failed:,} invalid, {failed:,} failed)"
-    )
-    if on_missing == "raise":
-        return note
-    served = valid.any((2, 3))
-    unasked = f", {(~served).sum():,} of {served.size:,} user x request pairs without any rating"
-    return f"{note}, masked" + ("" if served.all() else unasked)
 
 
 def _positions(kind: str, names: Sequence[str] | None, known: tuple[str, ...]) -> np.ndarray:

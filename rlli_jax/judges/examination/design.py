@@ -19,7 +19,7 @@ from rlli_jax.judges.base import USUAL, Form, Question, Scale, named_scale
 from rlli_jax.judges.prompting import ORDERS
 from rlli_jax.personas import TRAITS, Persona, Population, Wording
 from rlli_jax.personas.norms import load_data, pooled_norm
-from rlli_jax.personas.population import HIGH, LOW
+from rlli_jax.personas.persona import HIGH, LOW
 from rlli_jax.personas.psychometrics import first_half, half_traits
 from rlli_jax.personas.questionnaire import expected_answers, ipip50, told
 
