@@ -1,7 +1,12 @@
 """Examination as a stage of a study: refused early, kept, asked once, shown in the report."""
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 import zlib
 from contextlib import closing
 
@@ -12,6 +17,7 @@ from chat_server import LocalServer, completion
 pytest.importorskip("openai", reason="needs the extra llm")
 
 LABELS = ("bad", "poor", "fair", "good", "excellent")
+QUESTIONS = 6 + 4 * 30 + 5 * 50  # the second scale's first questions are asked once
 
 
 def texts_only(body):
@@ -88,7 +94,7 @@ def test_an_examination_is_asked_once_and_stands_in_the_report(rlli, config, ser
     assert (status, errors) == (0, "")
     assert "sight" in output
     asked = len(server.requests)
-    assert asked == 6 + 4 * 30 + 5 * 50  # the second scale's first questions are asked once
+    assert asked == QUESTIONS
     first = json.loads((tmp_path / "found" / "examination.json").read_text())
 
     status, _, errors = rlli("run", config, "--output", tmp_path / "run")
@@ -98,6 +104,34 @@ def test_an_examination_is_asked_once_and_stands_in_the_report(rlli, config, ser
     report = (tmp_path / "run" / "report.html").read_text()
     assert re.search(r"about pictures and not about people", report)
     assert report.index("Can this judge be believed?") < report.index("How reliable the scores are")
+
+
+def test_a_killed_examination_pays_again_only_for_the_batch_at_work(rlli, config, server, tmp_path):
+    enough = 60
+
+    def slow(body, n=0):
+        time.sleep(0.05 if n > enough else 0)
+        return seeing(body, n)
+
+    server.respond = slow
+    program = (
+        "import sys, rlli_jax.oracle.asking as asking; asking.LEASE_SECONDS = 1\n"
+        "from rlli_jax.cli import main; sys.argv = ['rlli', 'examine', *sys.argv[1:]]; main()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(config), "--output", str(tmp_path / "found")],
+        env={**os.environ, "OPENAI_API_KEY": "k"},
+        stdout=subprocess.DEVNULL,
+    )
+    while len(server.requests) <= enough and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert enough < len(server.requests) < QUESTIONS
+    server.respond = seeing
+    status, _, errors = rlli("examine", config, "--output", tmp_path / "found")
+    assert status == 0, errors
+    assert QUESTIONS <= len(server.requests) <= QUESTIONS + 30  # the batch at work, of one wording
 
 
 def test_what_is_required_must_be_examined(rlli, config):
