@@ -222,6 +222,7 @@ class SelectionEvaluation(Evaluation):
     """Expected, of each user, every request weighing alike."""
     objective: dims("seeds")  # type: ignore[valid-type]
     """QoE summed over users, Eq. (2)."""
+    # With held-out users also others_choices and others_qoe, as the two above.
 
 
 class MarketEvaluation(Evaluation):
@@ -297,7 +298,31 @@ class Human(Record):
     """[seeds] of each policy."""
 
 
-Interval = tuple[float, float, float]  # value, and the ends of its 95 % interval
+Interval = tuple[float, float, float]  # value, and the ends of its 95 % interval; NaN for none
+
+
+class Served(Record):
+    """What serving held-out users in some way is worth to them."""
+
+    qoe: Interval
+    """Mean over the users, in [0, 1]."""
+    of_optimum: Interval
+    """Divided by that of the optimum."""
+
+
+class HeldOutUsers(Record):
+    """``held_out_users.json``: what policies are worth to people whom neither learners nor whatever
+    was fitted had met. Intervals are over these people, and over seeds where there are enough."""
+
+    users: int
+    requests: int
+    best_single_provider: str
+    """The one that is best for the users of the table."""
+    references: dict[str, Served]
+    """optimum (one provider a user, by what the judge says of that user), best_single, random."""
+    policies: dict[str, Served]
+    over: str
+    """What the intervals of learned policies are over."""
 
 
 class CalibrationPoint(Record):

@@ -1,5 +1,6 @@
 """``judge.ask``: part of the questions are asked, and a model of QoE predicts the others."""
 
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -184,8 +185,9 @@ def prospect(found: SoFar, block: AskBlock) -> str:
     )
 
 
-def summary(asked: Asked, offered: np.ndarray, block: AskBlock) -> dict[str, Any]:
+def summary(asked: Asked, block: AskBlock) -> dict[str, Any]:
     """What a run says of it, as ``asking.json`` of a run directory holds it; QoE in [0, 1]."""
+    offered = asked.offered
     count = int(asked.asked.sum())
     interval = None
     if asked.checks:
@@ -213,3 +215,16 @@ def save_answers(path: Path, answers: np.ndarray) -> None:
     """Keep the answers [K, R, L] that a model was fitted to, NaN where there is none."""
     with whole(path) as partial, open(partial, "wb") as file:
         np.savez_compressed(file, answers=answers)
+
+
+def load_answers(path: Path) -> np.ndarray:
+    """What :func:`save_answers` kept.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        with np.load(path) as archive:
+            return np.asarray(archive["answers"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} cannot be read ({error}); make the run again.") from error

@@ -191,15 +191,6 @@ class LanguageModel(JudgeBlock):
     ask: AskBlock | None = None
     """Ask part of the questions, and predict the others; all are asked if absent."""
 
-    @model_validator(mode="after")
-    def _one_limit(self) -> "LanguageModel":
-        if self.ask is not None and self.budget != BudgetBlock():
-            raise ValueError(
-                "budget: judge.ask has a limit of its own (share, questions, tokens or money); "
-                "remove one of the two"
-            )
-        return self
-
     @model_serializer(mode="wrap")
     def _with_nulls(
         self, handler: SerializerFunctionWrapHandler, info: SerializationInfo

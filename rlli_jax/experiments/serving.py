@@ -4,8 +4,8 @@ The file holds StableHLO, by ``jax.export``: it serves with JAX alone, without t
 CUDA and TPU, for any number of observations at once.
 """
 
-import zipfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,12 +16,14 @@ from jax import export
 
 from rlli_jax.envs.contract import PyTree
 from rlli_jax.envs.policy import Policy, PolicyInput, policy_input
-from rlli_jax.envs.provider_selection import EnvParams, ProviderSelection, make_params
+from rlli_jax.envs.provider_selection import EnvParams, ProviderSelection
 from rlli_jax.errors import InputError, listed
-from rlli_jax.experiments.asking import ANSWERS
+from rlli_jax.experiments.asking import ANSWERS, load_answers
 from rlli_jax.experiments.checkpoints import Checkpoints
 from rlli_jax.experiments.policies import Learned
 from rlli_jax.experiments.run_directory import read_config, resuming
+from rlli_jax.experiments.selection.study import training_params
+from rlli_jax.experiments.selection.tables import model_of_fresh, split_table
 from rlli_jax.experiments.training import Program, Shared, all_shared, of_seeds
 from rlli_jax.files import write_bytes
 from rlli_jax.judges import scale_of
@@ -49,7 +51,7 @@ class TrainedPolicy:
 
     @property
     def params(self) -> EnvParams:
-        """The parameters of its training."""
+        """The table's users and the requests of its training."""
         params: EnvParams = self.env.default_params
         return params
 
@@ -79,19 +81,21 @@ def load_policy(run: str | Path, name: str | None = None) -> TrainedPolicy:
     block = learned[chosen]
     table = QoETable.load(path / "table.npz")
     population = Population.from_csv(path / "population.csv", traits=config.knows_traits)
-    train = table
-    if config.table.held_out_requests:
-        _, train = table.split_requests(config.table.held_out_requests, config.table.split_seed)
-    params = make_params(train, population.traits, rounds=config.environment.rounds)
-    params = jax.tree.map(jnp.asarray, params)
-    env = ProviderSelection(
-        params, assignment=config.environment.assignment, observation=block.observation
+    train, _ = split_table(config.table, table)
+    answers = load_answers(path / ANSWERS) if (path / ANSWERS).exists() else None
+    model = model_of_fresh(config, table, train, population.traits, answers)
+    params, trained_on = (
+        jax.tree.map(jnp.asarray, training_params(config, train, population.traits, people))
+        for people in (None, model)
     )
-    learner = block.make(env)
-    state = _final_state(path, chosen, learner, block, config.seeds, params)
+    make = partial(
+        ProviderSelection, assignment=config.environment.assignment, observation=block.observation
+    )
+    learner = block.make(make(trained_on))
+    state = _final_state(path, chosen, learner, block, config.seeds, trained_on)
     seed = int(objectives[chosen].argmax())
     policy = learner.policy(jax.tree.map(lambda x: x[seed], state))
-    return TrainedPolicy(chosen, seed, env, policy, population, table)
+    return TrainedPolicy(chosen, seed, make(params), policy, population, table)
 
 
 def _objectives(path: Path, name: str) -> np.ndarray:
@@ -320,11 +324,7 @@ def model_of(run: Path, table: QoETable, traits: np.ndarray | None) -> QoEModel:
     file = run / ANSWERS
     if not file.exists():
         return fit_model(np.where(table.legal, table.mean, np.nan), traits)
-    try:
-        with np.load(file) as archive:
-            return fit_model(archive["answers"], traits)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"{file} cannot be read ({error}); make the run again.") from error
+    return fit_model(load_answers(file), traits)
 
 
 def _by_provider(table: QoETable, found: Foreseen) -> dict[str, Predicted]:

@@ -24,8 +24,8 @@ from rlli_jax.experiments.judge_blocks import (
     RecordedScores,
 )
 from rlli_jax.experiments.yaml_blocks import Block, Positive, Whole, beside_file, exactly_one
-from rlli_jax.judges import Answer, Judge, Scale, scale_of
-from rlli_jax.oracle import Asker, Budget, Questions, ask, build_questions, open_store
+from rlli_jax.judges import Answer, Judge, Question, Scale, scale_of
+from rlli_jax.oracle import Asker, Budget, Questions, build_questions, open_store
 from rlli_jax.oracle.asking_less import Asked, Round
 from rlli_jax.personas import Population, Wording
 from rlli_jax.personas.examples import refuse_known, with_examples
@@ -33,6 +33,7 @@ from rlli_jax.personas.population import trait_range
 from rlli_jax.personas.questionnaire import population_from_answers
 from rlli_jax.qoe import OnMissing, QoETable
 from rlli_jax.qoe.predicted import predicted_table
+from rlli_jax.qoe.table import split_places
 
 
 class Sample(Block):
@@ -46,6 +47,14 @@ class Sample(Block):
     """Between the traits."""
     seed: Whole = 0
     """Of the draw."""
+    fresh: bool = False
+    """Learners meet new people of this group in every episode; what they think is predicted by a
+    model of QoE, from the answers of the size users who are asked."""
+
+    def draw(self, more: int = 0) -> Population:
+        """The users, and ``more`` people behind them."""
+        given = self.model_dump(exclude={"size", "fresh"})
+        return Population.sample(self.size + more, **given)
 
 
 class PopulationBlock(Block):
@@ -92,10 +101,12 @@ class PopulationBlock(Block):
             )
         return self
 
-    def load(self) -> Population:
-        """Read or draw the users. Raises InputError for a mistake in a file."""
+    def load(self, more: int = 0) -> Population:
+        """Read or draw the users; ``more`` people are drawn behind those of a sample.
+
+        Raises InputError for a mistake in a file."""
         if self.sample is not None:
-            people = Population.sample(**self.sample.model_dump())
+            people = self.sample.draw(more)
         elif self.csv is not None:
             people = Population.from_csv(self.csv, scale=self.range)
         elif self.questionnaire is not None:
@@ -150,6 +161,17 @@ class Inquiry:
     scale: Scale
     samples: int
     described: bool = False  # the judge reads
+
+    def of(
+        self, *, users: Sequence[str] | None = None, requests: Sequence[str] | None = None
+    ) -> "Inquiry":
+        """The same judge about these people and requests alone; None keeps all."""
+        population, catalog = self.population, self.catalog
+        if users is not None:
+            population = population.select(users)
+        if requests is not None:
+            catalog = replace(catalog, requests=tuple(requests))
+        return replace(self, population=population, catalog=catalog)
 
     def questions(self) -> Questions:
         """All questions, in the order of the table [K, R, L, S]."""
@@ -211,8 +233,10 @@ def join(judged: Population, known: Population) -> Population:
     return known.select(both)
 
 
-def inquire(population: PopulationBlock | None, catalog: CatalogBlock, judge: AnyJudge) -> Inquiry:
-    """Who is to be asked what.
+def inquire(
+    population: PopulationBlock | None, catalog: CatalogBlock, judge: AnyJudge, more: int = 0
+) -> Inquiry:
+    """Who is to be asked what; ``more`` people are drawn behind those of a sample.
 
     Raises:
         InputError: anything that is wrong with the files that the blocks name.
@@ -224,7 +248,7 @@ def inquire(population: PopulationBlock | None, catalog: CatalogBlock, judge: An
             return inquiry
         return replace(inquiry, population=join(inquiry.population, population.load()))
     assert population is not None  # checked by the config
-    people = population.load()
+    people = population.load(more)
     described = isinstance(judge, LanguageModel) and judge.sees == "description"
     refuse_known(people, _descriptions(pictures, described) if people.examples else ())
     scale = scale_of(judge.scale)
@@ -247,12 +271,78 @@ def asked_once(block: LanguageModel) -> str:
     )
 
 
+@dataclass(frozen=True)
+class SetAside:
+    """What is kept from learners and from whatever is fitted, and asked in full."""
+
+    users: int = 0
+    requests: float = 0.0  # part of them
+    seed: int = 0  # of the draw of requests, and of users from a file
+
+
+class Parts(NamedTuple):
+    """An inquiry with what is set aside."""
+
+    users: Inquiry  # the users whom learners may meet, about all requests
+    seen: Inquiry  # these users about the requests that learners see
+    unseen: Inquiry | None  # these users about the other requests
+    others: Inquiry | None  # the other people about the requests of evaluation
+
+    def in_full(self, block: AskBlock | None) -> list[Inquiry]:
+        """What is asked in full: all of it, or with ``judge.ask`` what is set aside."""
+        wanted = (self.users, self.others) if block is None else (self.unseen, self.others)
+        return [part for part in wanted if part is not None]
+
+    def questions(self, block: AskBlock | None = None) -> Sequence[Question]:
+        """All questions of :meth:`in_full`."""
+        every = [part.questions() for part in self.in_full(block)]
+        return every[0] if len(every) == 1 else [question for part in every for question in part]
+
+
+def set_aside(
+    population: PopulationBlock | None, catalog: CatalogBlock, judge: AnyJudge, aside: SetAside
+) -> Parts:
+    """Who is to be asked what, and who and what of it is set aside.
+
+    Held-out users of a sample are drawn behind it; those of a file are some of its people.
+
+    Raises:
+        InputError: as :func:`inquire`; or nobody would be left.
+    """
+    whole = inquire(population, catalog, judge, aside.users)
+    names, requests = whole.population.names, whole.catalog.requests
+    if aside.users >= len(names):
+        raise InputError(
+            f"evaluation.held_out_users is {aside.users}, but there are {len(names)} people in "
+            "all; hold out fewer, or give more."
+        )
+    users, others, unseen = whole, None, None
+    tested, trained = list(requests), list(requests)
+    if aside.requests:
+        first, second = split_places("requests", len(requests), aside.requests, aside.seed)
+        tested, trained = ([requests[i] for i in part] for part in (first, second))
+    if aside.users:
+        order = np.arange(len(names))
+        if population is None or population.sample is None:
+            order = np.random.default_rng(aside.seed).permutation(len(names))
+        kept, held = (np.sort(part) for part in np.split(order, [len(names) - aside.users]))
+        users = whole.of(users=[names[i] for i in kept])
+        others = whole.of(users=[names[i] for i in held], requests=tested)
+    seen = users.of(requests=trained)
+    if aside.requests:
+        unseen = users.of(requests=tested)
+    return Parts(users, seen, unseen, others)
+
+
 class Judged(NamedTuple):
-    """A judge's answers as a table."""
+    """A judge's answers as tables."""
 
     inquiry: Inquiry
-    table: QoETable
-    asked: Asked | None = None  # with judge.ask, what was asked; the table is then predicted
+    table: QoETable  # of all requests
+    others: QoETable | None = None  # of held-out users, on the requests of evaluation
+    asked: Asked | None = None  # with judge.ask: of the requests that learners see; these cells of
+    # the table are predicted
+    people: Population | None = None  # the held-out users
 
 
 def judged(
@@ -263,6 +353,7 @@ def judged(
     *,
     path: Path | None = None,
     human: RecordedScores | None = None,
+    aside: SetAside = SetAside(),
 ) -> Judged:
     """Examine the judge, ask it and lay the answers down as a table.
 
@@ -273,23 +364,23 @@ def judged(
         path: of the run directory, where the examination is kept; without one the stand-in, of
             which nothing is required, is not examined.
         human: people's scores of the pictures, if there are any.
+        aside: who and what is kept from learners.
 
     Raises:
         InputError: anything that is wrong with the files that the blocks name; or the judge fails
             what ``judge.require`` names.
     """
-    inquiry = inquire(population, catalog, judge)
+    parts = set_aside(population, catalog, judge, aside)
+    inquiry = parts.users
     on_missing: OnMissing = "mask" if judge.on_missing == "impute" else judge.on_missing
     console = console or Console(stderr=True)
     tell = partial(console.print, highlight=False, markup=False)
     if not isinstance(judge, LanguageModel):
+        asker = Asker(inquiry.judge)
         if path is not None and isinstance(judge, Psychometric):
-            examine_judge(inquiry, judge, population, human, Asker(inquiry.judge), console, path)
-        if judge.ask is not None:
-            return _ask_some(inquiry, judge.ask, partial(ask, inquiry.judge), tell)
-        answers = ask(inquiry.judge, inquiry.questions())
-        return Judged(inquiry, inquiry.table(answers, on_missing))
-    questions = inquiry.questions()  # refuses what cannot be asked before anything is
+            examine_judge(inquiry, judge, population, human, asker, console, path)
+        return _tables(parts, judge.ask, asker, on_missing, tell)
+    inquiry.questions()  # refuses what cannot be asked before anything is
     if inquiry.samples < judge.samples:
         tell(asked_once(judge))
     with closing(open_store(judge.store, message=tell)) as store:
@@ -298,13 +389,37 @@ def judged(
             examine_judge(
                 inquiry, judge, population, human, asker, console, path, require=judge.require
             )
-        if judge.ask is not None:
-            return _ask_some(inquiry, judge.ask, partial(ask, inquiry.judge, store=store), tell)
-        answers = asker(questions)
-    return Judged(inquiry, inquiry.table(answers, on_missing))
+        return _tables(parts, judge.ask, asker, on_missing, tell)
 
 
-def _ask_some(inquiry: Inquiry, block: AskBlock, rate: Rate, tell: Callable[[str], None]) -> Judged:
+def _tables(
+    parts: Parts,
+    block: AskBlock | None,
+    asker: Asker,
+    on_missing: OnMissing,
+    tell: Callable[[str], None],
+) -> Judged:
+    """Ask, in full or in part, and lay down the tables."""
+    inquiry, asked, others = parts.users, None, None
+
+    def in_full(part: Inquiry) -> QoETable:
+        return part.table(asker(part.questions()), on_missing)
+
+    if block is None:
+        table = in_full(inquiry)
+    else:
+        asked, table = _ask_some(parts.seen, block, partial(asker, quiet=True), tell)
+        if parts.unseen is not None:
+            table = table.join(in_full(parts.unseen), inquiry.catalog.requests)
+    if parts.others is not None:
+        others = in_full(parts.others)
+    people = None if parts.others is None else parts.others.population
+    return Judged(inquiry, table, others, asked, people)
+
+
+def _ask_some(
+    inquiry: Inquiry, block: AskBlock, rate: Rate, tell: Callable[[str], None]
+) -> tuple[Asked, QoETable]:
     """Ask part of the questions, tell of every round, and predict the table."""
     offered = inquiry.offered()
 
@@ -329,4 +444,4 @@ def _ask_some(inquiry: Inquiry, block: AskBlock, rate: Rate, tell: Callable[[str
         judge=inquiry.judge.identity.describe(),
         stand_in=inquiry.judge.identity.stand_in,
     )
-    return Judged(inquiry, table, asked)
+    return asked, table

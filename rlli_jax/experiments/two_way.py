@@ -57,11 +57,12 @@ def two_way_difference(
     return _estimate(resampled, (len(one), *other.shape), resamples, seed)
 
 
-def interval_over(seeds: int, episodes: int) -> str | None:
-    """What an interval of so many seeds and episodes is over, in words; None if there is none."""
-    if episodes < MIN_RUNS:
+def interval_over(seeds: int, count: int, what: str = "episodes") -> str | None:
+    """What an interval of so many seeds and episodes (or ``what``) is over, in words; None if
+    there is none."""
+    if count < MIN_RUNS:
         return None
-    return "seeds and episodes" if seeds >= MIN_RUNS else "episodes"
+    return f"seeds and {what}" if seeds >= MIN_RUNS else what
 
 
 def _same(x: Array) -> Array:

@@ -67,6 +67,23 @@ class Plan:
     cost: float | None
     seconds: float | None
 
+    def __add__(self, other: Plan) -> Plan:
+        """Both together; what nobody knows of one, nobody knows of both."""
+
+        def both(a: float | None, b: float | None) -> float | None:
+            return None if a is None or b is None else a + b
+
+        return Plan(
+            questions=self.questions + other.questions,
+            no_picture=self.no_picture + other.no_picture,
+            unique=self.unique + other.unique,
+            cached=self.cached + other.cached,
+            to_ask=self.to_ask + other.to_ask,
+            tokens=both(self.tokens, other.tokens),
+            cost=both(self.cost, other.cost),
+            seconds=both(self.seconds, other.seconds),
+        )
+
     def describe(self) -> str:
         """Seven lines for people."""
         rows = {
@@ -240,12 +257,12 @@ class Asker:
         console: Console | None = None,
     ) -> None:
         self._judge, self._store, self._console = judge, store, console
-        self._left = budget or Budget()
+        self._budget = self._left = budget or Budget()
 
-    def __call__(self, questions: Sequence[Question]) -> Sequence[Answer]:
-        """See :func:`ask`."""
-        tally = Tally(self._left)
-        given = ask(self._judge, questions, self._store, console=self._console, tally=tally)
+    def __call__(self, questions: Sequence[Question], *, quiet: bool = False) -> Sequence[Answer]:
+        """See :func:`ask`; ``quiet``: shows nothing."""
+        tally, console = Tally(self._left, self._budget), None if quiet else self._console
+        given = ask(self._judge, questions, self._store, console=console, tally=tally)
         self._left = tally.left
         return given
 

@@ -56,6 +56,7 @@ class Round(NamedTuple):
 class Asked(NamedTuple):
     """What was asked and what follows from it."""
 
+    offered: np.ndarray  # bool [K, R, L], what could be asked
     asked: np.ndarray  # bool [K, R, L]
     answers: np.ndarray  # [K, R, L], NaN where there is none
     model: QoEModel
@@ -126,8 +127,9 @@ def ask_less(
         unasked.reshape(-1)[wanted] = False
         model = fit_model(answers, traits, seed=plan.seed)
         expected = expected_regret(belief(model, plan.choice), seed=plan.seed)
-    asked_cells = offered & ~unasked
-    return Asked(asked_cells, answers, model, expected, stopped, int(rated.sum()), covered)
+    return Asked(
+        offered, offered & ~unasked, answers, model, expected, stopped, int(rated.sum()), covered
+    )
 
 
 def _check(offered: np.ndarray, plan: AskLess) -> None:

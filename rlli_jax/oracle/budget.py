@@ -62,6 +62,7 @@ class Tally:
     """What was used up so far, and why to stop."""
 
     budget: Budget
+    whole: Budget | None = None  # of which ``budget`` is what earlier calls left
     asked: int = 0
     tokens: float = 0
     cost: float = 0
@@ -90,7 +91,8 @@ class Tally:
             # What answers cost up to now says more than what was expected.
             mean = spent / self.asked if self.asked else each
             if spent >= limit or mean > limit - spent:
-                self.stopped = f"the budget of {limit:,} {name} is used up"
+                whole = getattr(self.whole or self.budget, name)
+                self.stopped = f"the budget of {whole:,} {name} is used up"
             elif mean > 0:
                 allowed = min(allowed, math.floor((limit - spent) / mean))
         return allowed

@@ -63,6 +63,20 @@ def pooled_norm() -> Norm:
     return Norm(means.mean(axis=0), np.sqrt(variances.mean(axis=0) + means.var(axis=0)))
 
 
+def traits_of(group: str, correlations: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean [5] and covariance [5, 5] of the traits in a group, before they are clipped to 1-5.
+
+    Args:
+        group: one of :func:`groups`.
+        correlations: one of :func:`correlation_names`.
+
+    Raises:
+        InputError: a name is unknown.
+    """
+    mean, sd = group_norm(group)
+    return mean, correlation_matrix(correlations) * np.outer(sd, sd)
+
+
 def correlation_names() -> tuple[str, ...]:
     """Names of the published matrices of correlations between the traits."""
     return tuple(load_data("big5_intercorrelations")["matrices"])

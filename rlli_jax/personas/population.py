@@ -212,8 +212,7 @@ class Population:
                     f"The {key} of a sampled population is {shown(value)}; "
                     f"give a whole number of at least {least}."
                 )
-        mean, sd = norms.group_norm(group)
-        covariance = norms.correlation_matrix(correlations) * np.outer(sd, sd)
+        mean, covariance = norms.traits_of(group, correlations)
         # Cholesky, not the default SVD: its factor is unique, so no sign depends on the platform.
         drawn = np.random.default_rng(seed).multivariate_normal(
             mean, covariance, size, method="cholesky"

@@ -30,8 +30,8 @@ from rlli_jax.qoe.model_blocks import (
     UserBlock,
     basis,
     coefficient_block,
+    of_pictures,
     times,
-    unrotated,
     user_block,
     user_covariance,
 )
@@ -186,8 +186,8 @@ class _Posterior(NamedTuple):
 
     def pictures(self, matrices: np.ndarray) -> np.ndarray:
         """The blocks of the pictures, of matrices [R, M, M]: [R x L, F, F]."""
-        blocks = np.einsum("rllfg->rlfg", unrotated(matrices, self.providers))
-        return np.ascontiguousarray(blocks).reshape(-1, *blocks.shape[2:])
+        blocks = of_pictures(matrices, self.providers)
+        return blocks.reshape(-1, *blocks.shape[2:])
 
     def moved(self, phi: np.ndarray, doubt: np.ndarray, choice: Choice) -> np.ndarray:
         """V Q V [R, M, M], Q the sum of doubt x phi phi' over the choices, V all covariances.

@@ -46,6 +46,7 @@ from rlli_jax.qoe.model_blocks import (
     forms,
     grams,
     group_of,
+    of_pictures,
     persona_features,
     prior,
     solve_coefficients,
@@ -124,6 +125,19 @@ class QoEModel:
         covariance = self.coefficient_covariance(phi)
         covariance += user_prior(self.variances, providers) + self.variances.user_request
         return Prediction(mean, covariance, np.full(len(phi), self.variances.noise))
+
+    def own_variance(self) -> float:
+        """Of what a person nobody asked thinks of a picture, beyond what the persona explains."""
+        _, _, providers = self.shape
+        shared = user_prior(self.variances, providers)[0, 0]  # the same for every provider
+        return float(shared + self.variances.user_request)
+
+    def picture_covariance(self) -> np.ndarray:
+        """Of the coefficients of each picture: [R, L, F, F]."""
+        _, _, providers = self.shape
+        block = coefficient_block(self.gram, self.variances)
+        moved = block.keep @ self.provider_covariance @ block.keep.swapaxes(1, 2)
+        return of_pictures(block.covariance + moved, providers)
 
     def features(self, traits: np.ndarray | None, size: int) -> np.ndarray:
         """The features of other people, [n, F]."""

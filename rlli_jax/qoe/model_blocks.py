@@ -8,13 +8,14 @@ effect of 0 and nothing has to be inverted that cannot be.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.linalg import helmert
 
 from rlli_jax.personas.norms import pooled_norm
 
+TRAITS = 5
 SIZES = (1, 6, 21)  # numbers of features up to each of the groups
 GROUPS = ("level", "linear", "quadratic")
 EFFECTS = ("common", "contrast", "request common", "request contrast")
@@ -24,14 +25,19 @@ def persona_features(traits: np.ndarray | None, size: int) -> np.ndarray:
     """phi: [K, 21] of traits [K, 5] on the 1-5 scale; [size, 1] of ones where they are unknown."""
     if traits is None:
         return np.ones((size, 1))
-    norm = pooled_norm()
-    z = (np.asarray(traits, np.float64) - norm.mean) / norm.sd
-    first, second = np.triu_indices(z.shape[1])
-    squares = first == second
-    products = np.where(
-        squares, (z[:, first] * z[:, second] - 1) / np.sqrt(2), z[:, first] * z[:, second]
-    )
-    return np.concatenate([np.ones((len(z), 1)), z, products], 1)
+    return np.asarray(features_of(np.asarray(traits, np.float64)))
+
+
+def features_of(traits: Any) -> Any:
+    """phi: [..., 21] of traits [..., 5] on the 1-5 scale, an array of any library that keeps to the
+    array API standard (NumPy, JAX)."""
+    norm, library = pooled_norm(), traits.__array_namespace__()
+    z = (traits - norm.mean.astype(traits.dtype)) / norm.sd.astype(traits.dtype)
+    first, second = np.triu_indices(TRAITS)
+    squares = (first == second).astype(traits.dtype)
+    products = z[..., first] * z[..., second]
+    products = (products - squares) / np.where(squares, np.sqrt(2), 1).astype(traits.dtype)
+    return library.concatenate([library.ones_like(z[..., :1]), z, products], -1)
 
 
 def group_of(features: int) -> np.ndarray:
@@ -108,9 +114,10 @@ def unrotated(covariance: np.ndarray, providers: int) -> np.ndarray:
     return (outer @ full).reshape(-1, providers, providers, features, features)
 
 
-def _times(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """[n, a, b] x [n, b] -> [n, a]."""
-    return (matrices @ vectors[..., None])[..., 0]
+def of_pictures(covariance: np.ndarray, providers: int) -> np.ndarray:
+    """The blocks of the pictures, of matrices in the rotated basis [r, M, M]: [r, L, F, F]."""
+    blocks = np.einsum("rllfg->rlfg", unrotated(covariance, providers))
+    return np.ascontiguousarray(blocks)
 
 
 def coefficient_block(gram: np.ndarray, variances: Variances) -> CoefficientBlock:

@@ -11,6 +11,7 @@ from rlli_jax.qoe.model import QoEModel
 from rlli_jax.qoe.table import QoETable
 
 SAMPLES = 8  # of what is believed of a cell
+QUANTILES = ndtri((np.arange(SAMPLES) + 0.5) / SAMPLES)  # of a standard normal
 
 
 def predicted_table(
@@ -39,8 +40,7 @@ def predicted_table(
     """
     believed = model.users()
     spread = believed.sd
-    quantiles = ndtri((np.arange(SAMPLES) + 0.5) / SAMPLES)
-    samples = believed.mean[..., None] + spread[..., None] * quantiles
+    samples = believed.mean[..., None] + spread[..., None] * QUANTILES
     share = asked.sum() / offered.sum()
     return QoETable(
         qoe=np.clip(samples, 0, 1),

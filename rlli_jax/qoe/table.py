@@ -285,11 +285,11 @@ class QoETable:
 
     def request_places(self, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Places of the requests of each part of :meth:`split_requests`, in order."""
-        return _split("requests", len(self.requests), fraction, seed)
+        return split_places("requests", len(self.requests), fraction, seed)
 
     def split_users(self, fraction: float, seed: int) -> tuple[QoETable, QoETable]:
         """As :meth:`split_requests`, for users."""
-        first, second = _split("users", len(self.users), fraction, seed)
+        first, second = split_places("users", len(self.users), fraction, seed)
         everything = np.arange(len(self.requests))
         return self._take(first, everything), self._take(second, everything)
 
@@ -429,7 +429,12 @@ def _positions(kind: str, names: Sequence[str] | None, known: tuple[str, ...]) -
     return np.array([known.index(name) for name in names])
 
 
-def _split(kind: str, size: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def split_places(kind: str, size: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the two parts of ``size`` requests or users (``kind``), each in order.
+
+    Raises:
+        InputError: as :meth:`QoETable.split_requests`.
+    """
     if not 0 < fraction < 1:
         raise InputError(f"split {kind}: the fraction is {fraction}; give one between 0 and 1.")
     if size < 2:

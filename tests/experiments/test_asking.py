@@ -17,10 +17,13 @@ from chat_server import LocalServer, completion
 
 pytest.importorskip("openai", reason="needs the extra llm")
 
+from rlli_jax.experiments.selection.tables import build_problem
 from rlli_jax.experiments.sources import judged
 from rlli_jax.judges import named_scale
 from rlli_jax.personas import Population
 from rlli_jax.qoe import QoETable
+from rlli_jax.qoe.calibration import calibrate
+from rlli_jax.qoe.predicted import predicted_table
 from rlli_jax.studies import load_study
 
 LABELS = named_scale("adjectives").labels
@@ -169,8 +172,62 @@ def test_limits_that_make_no_sense_are_one_sentence(rlli, study, tmp_path, ask, 
     assert re.search(message, told), told
 
 
-def test_what_the_model_does_itself_is_not_done_twice(rlli, study):
-    config = study({"share": 0.5}, kind="psychometric")
-    status, _, told = rlli("judge", config, "table.standardise=true", "--dry-run")
+def test_a_budget_is_what_one_command_uses_up(rlli, study, server, tmp_path):
+    config = study({"share": 0.5})
+    limited = ("judge", config, "judge.budget.questions=40", "--output", tmp_path / "run")
+    status, _, told = rlli(*limited)
     assert status != 0
-    assert "table.standardise: with judge.ask" in told
+    assert "the budget of 40 questions is used up" in told
+    assert "run again to go on" in told
+    assert len(server.requests) == 40
+    status, _, told = rlli(*limited)
+    assert status == 0, told
+    assert len(server.requests) == 72
+
+
+def test_users_level_and_spread_are_those_of_what_is_predicted(study):
+    plain, standardised = (
+        build_problem(load_study(study({"share": 0.5}, kind="psychometric"), overrides))
+        for overrides in ([], ["table.standardise=true"])
+    )
+    expected = plain.table.standardised()
+    np.testing.assert_array_equal(standardised.table.qoe, expected.qoe)
+    np.testing.assert_array_equal(standardised.answers, plain.answers)
+
+
+def test_judges_are_weighed_by_what_is_predicted_of_some_of_their_answers(tmp_path):
+    human = tiny_study.write_human(tmp_path)
+    config = tiny_study.write_config(
+        tmp_path,
+        judge={
+            "kind": "recorded",
+            "path": "scores.csv",
+            "scale": "1-5",
+            "ask": {"share": 0.7, "choice": "request"},
+        },
+        table={"calibrate": {"human": tiny_study.human_block(human)}},
+    )
+    problem = build_problem(load_study(config))
+    assert problem.table.users == ("calibrated",)
+    assert problem.asked.asked.sum() == round(0.7 * 24)
+    weighed = calibrate(_predicted(problem), human_qoe(human))
+    np.testing.assert_allclose(problem.table.qoe, weighed.table.qoe, atol=1e-6)
+
+
+def _predicted(problem):
+    return predicted_table(
+        problem.asked.model,
+        problem.asked.asked,
+        problem.asked.offered,
+        users=("ann", "ben"),
+        requests=problem.table.requests,
+        providers=problem.table.providers,
+        judge="",
+        stand_in=False,
+    )
+
+
+def human_qoe(path):
+    rows = [line.split(",") for line in path.read_text().splitlines()[1:]]
+    qoe = {(provider, request): float(score) / 5 for provider, request, score in rows}
+    return np.array([[qoe[p, r] for p in tiny_study.PROVIDERS] for r in tiny_study.REQUESTS])

@@ -6,6 +6,7 @@ and tables can be vmapped.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, get_args
 
@@ -17,6 +18,7 @@ from gymnax.environments import environment, spaces
 
 from rlli_jax.envs import parts
 from rlli_jax.envs.chance import index_below
+from rlli_jax.envs.provider_selection.fresh_people import FreshPeople
 from rlli_jax.envs.provider_selection.parts import PARTS, Assignment, ObservationPart
 from rlli_jax.envs.qoe_samples import QoESamples, on_device
 from rlli_jax.envs.spaces import MultiDiscrete
@@ -42,6 +44,9 @@ class EnvState(environment.EnvState):
     # [] float32 in [0, 1), by which users who may not ask for the round's request choose another;
     # None if every user may ask for every request.
     instead: jax.Array | None = None
+    # [] float32 in [0, 1), from which the people of this episode follow; None if they are always
+    # those of the table.
+    people: jax.Array | None = None
 
 
 @struct.dataclass(kw_only=True)
@@ -52,6 +57,8 @@ class EnvParams(QoESamples, environment.EnvParams):
     # [K, R] int32, the requests that a user may ask for (has a provider for), -1 behind them; None
     # if every user may ask for every request.
     asked: jax.Array | None = None
+    # The users are new people in each episode; None: they are those of the table.
+    fresh: FreshPeople | None = None
     # A step limit that truncates; the default is never reached.
     max_steps_in_episode: int | jax.Array = np.iinfo(np.int32).max
 
@@ -62,6 +69,7 @@ def make_params(
     request_features: np.ndarray | None = None,
     rounds: int = 1,
     worth: QoETable | None = None,
+    fresh: FreshPeople | None = None,
 ) -> EnvParams:
     """Put a table and its users on the device.
 
@@ -72,12 +80,17 @@ def make_params(
         rounds: how often every user is served in an episode, at least 1.
         worth: the table by whose mean QoE choices are valued, with the names and holes of
             ``table``; ``table`` itself if absent.
+        fresh: people who are drawn anew in each episode, as many as the table has users, in their
+            place; every provider that some user may choose for a request is open to them. What the
+            table says of its users plays no part.
 
     Raises:
         InputError: if the shapes or holes disagree.
     """
     if rounds < 1:
         raise InputError(f"rounds is {rounds}; an episode needs at least 1 round.")
+    if fresh is not None:
+        table = _open_to_all(table, fresh)
     served = table.served
     # Stable: the requests stay in their order, those that are not served go last.
     asked = np.argsort(~served, axis=-1, kind="stable")
@@ -86,7 +99,23 @@ def make_params(
         **on_device(table, personas, request_features, worth),
         rounds=rounds,
         asked=None if served.all() else jnp.asarray(asked, jnp.int32),
+        fresh=fresh,
     )
+
+
+def _open_to_all(table: QoETable, fresh: FreshPeople) -> QoETable:
+    """The table with a valid sample wherever somebody has one.
+
+    Raises:
+        InputError: ``fresh`` is about other requests or providers.
+    """
+    if fresh.coefficients.shape[:2] != table.legal.shape[1:]:
+        raise InputError(
+            f"fresh people have QoE of {fresh.coefficients.shape[:2]} requests and providers, but "
+            f"the table has {table.legal.shape[1:]}; fit the model to this table's answers."
+        )
+    offered = np.broadcast_to(table.legal.any(0), table.legal.shape)
+    return replace(table, qoe=table.mean[..., None], valid=offered[..., None])
 
 
 def demonstration_table() -> QoETable:
@@ -132,6 +161,9 @@ class ProviderSelection(environment.Environment[EnvState, EnvParams]):
     ``max_steps_in_episode`` is set lower. A request is drawn uniformly for each round; a user who
     has no provider for it asks for another, uniform over those for which there is one.
 
+    People: those of the table, or, with ``fresh`` in the parameters, people drawn from published
+    norms, who stay for an episode; their QoE is drawn from what a model believes of them.
+
     Holes: :meth:`legal_actions` says who can be chosen. A choice that ignores it is served by the
     next provider, in cyclic order, that is legal: a hole never becomes a number.
     """
@@ -171,12 +203,20 @@ class ProviderSelection(environment.Environment[EnvState, EnvParams]):
 
     def _require(self, params: EnvParams) -> None:
         """Raise InputError if a part of the observation cannot be read from ``params``."""
-        known = {"turns": self.assignment == "sequential", "personas": params.personas is not None}
+        known = {
+            "turns": self.assignment == "sequential",
+            "personas": params.personas is not None or params.fresh is not None,
+        }
         for name in self.observation:
             needs = PARTS[name].needs
             if needs and not known[needs]:
                 lacking = LACKING[needs].format(assignment=self.assignment)
                 raise InputError(f"The observation part {name} needs {lacking}.")
+        if params.fresh is not None and "user" in self.observation:
+            raise InputError(
+                "The observation part user tells who comes again, but in each episode there are "
+                "new people; observe persona instead."
+            )
 
     @staticmethod
     def check_shared(params: EnvParams) -> None:
@@ -216,6 +256,14 @@ class ProviderSelection(environment.Environment[EnvState, EnvParams]):
         if self.assignment == "sequential":
             return state.time % num_users
         return jnp.arange(num_users)
+
+    def personas(self, state: EnvState, params: EnvParams) -> jax.Array:
+        """The Big Five of the users served in this step: [5] in ``sequential``, else [K, 5]."""
+        users = self.users(state, params)
+        if params.fresh is not None and state.people is not None:
+            return params.fresh.traits(state.people, users)
+        assert params.personas is not None  # checked when the environment was made
+        return params.personas[users]
 
     def requests(self, state: EnvState, params: EnvParams) -> jax.Array:
         """What each of the users served in this step asks for: [] in ``sequential``, else [K]."""
@@ -277,7 +325,11 @@ class ProviderSelection(environment.Environment[EnvState, EnvParams]):
         request, instead = self._ask(draw[users.size :], params)
         provider = self._serving(state, action, params)
         chance = draw[: users.size].reshape(users.shape)
-        reward = params.drawn((users, requests, provider), chance).sum()
+        if params.fresh is None:
+            reward = params.drawn((users, requests, provider), chance).sum()
+        else:
+            traits = self.personas(state, params)
+            reward = params.fresh.drawn(traits, requests, provider, chance).sum()
         time = state.time + 1
         new_round = time % self._steps_per_round(params) == 0
         state = EnvState(
@@ -286,13 +338,14 @@ class ProviderSelection(environment.Environment[EnvState, EnvParams]):
             action=provider,
             reward=reward,
             instead=jax.tree.map(partial(jnp.where, new_round), instead, state.instead),
+            people=state.people,
         )
         return state, reward, draw[users.size :]
 
     @staticmethod
     def _chances(params: EnvParams) -> int:
-        """How many uniform numbers decide what a round asks for."""
-        return 1 if params.asked is None else 2
+        """How many uniform numbers decide what a round asks for, and who comes to an episode."""
+        return 1 + (params.asked is not None) + (params.fresh is not None)
 
     @staticmethod
     def _ask(draw: jax.Array, params: EnvParams) -> tuple[jax.Array, jax.Array | None]:
@@ -303,7 +356,8 @@ class ProviderSelection(environment.Environment[EnvState, EnvParams]):
     def reset_env(self, key: jax.Array, params: EnvParams) -> tuple[jax.Array, EnvState]:
         """Start an episode with the first user and a fresh request."""
         # The shape () gives the numbers that it always gave.
-        shape = () if params.asked is None else (self._chances(params),)
+        chances = self._chances(params)
+        shape = () if chances == 1 else (chances,)
         state = self._start(jnp.atleast_1d(jax.random.uniform(key, shape)), params)
         return self.observe(key, state, None, params), state
 
@@ -317,6 +371,7 @@ class ProviderSelection(environment.Environment[EnvState, EnvParams]):
             action=jnp.full(shape, -1, jnp.int32),
             reward=jnp.float32(0),
             instead=instead,
+            people=None if params.fresh is None else draw[-1],
         )
 
     def observe(

@@ -42,7 +42,7 @@ PARTS = {
     ),
     # Big Five of the users to be served, [5] or [K, 5].
     "persona": Part(
-        lambda env, state, params: scaled_traits(params.personas[env.users(state, params)]),
+        lambda env, state, params: scaled_traits(env.personas(state, params)),
         lambda env, params: TRAITS * _served(env, params),
         low=-1.0,
         needs="personas",

@@ -261,6 +261,11 @@ class MarketConfig(StudyBlock):
                 "population: the users of a recorded judge are those of its file; any other judge "
                 "needs this key"
             )
+        if self.population and self.population.sample and self.population.sample.fresh:
+            raise ValueError(
+                "population.sample.fresh: the market's tasks come from the users of its table; "
+                "remove it, or study provider selection"
+            )
         for key, what in (
             ("drift", "tastes are those of users"),
             ("user_mix", "these are weights of users"),

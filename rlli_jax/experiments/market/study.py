@@ -137,12 +137,11 @@ def _users(
     else:
         assert config.catalog is not None
         assert config.judge is not None
-        inquiry, table, asked = judged(
-            config.population, config.catalog, config.judge, console, path=path
-        )
-        if config.judge.on_missing == "impute" and asked is None:
+        found = judged(config.population, config.catalog, config.judge, console, path=path)
+        table = found.table
+        if config.judge.on_missing == "impute" and found.asked is None:
             table = table.imputed()
-        people = inquiry.population.select(table.users)
+        people = found.inquiry.population.select(table.users)
         if path is not None:
             people.to_csv(path / "population.csv")
             table.save(path / "table.npz")

@@ -14,6 +14,7 @@ from rlli_jax.experiments.yaml_blocks import (
     NumpySeed,
     Positive,
     StudyBlock,
+    Whole,
     require_file_name,
 )
 from rlli_jax.learners import LEARNERS, learner_kind
@@ -82,6 +83,10 @@ class EvaluationBlock(Block):
 
     episodes: Positive = 256
     """Played with each trained policy."""
+    held_out_users: Whole = 0
+    """People whom neither learners nor whatever is fitted meets, beside the users: so many more of
+    population.sample, or so many of those in the file, drawn by table.split_seed. The judge is
+    asked everything about them, and trained policies serve them."""
     human: RecordedScores | None = None
     """A second table of scores, in which the choices are looked up afterwards: human opinion."""
 
@@ -111,6 +116,12 @@ class StudyConfig(StudyBlock):
     """How trained policies are judged."""
 
     @property
+    def fresh(self) -> bool:
+        """Whether learners meet new people in every episode."""
+        sample = self.population.sample if self.population is not None else None
+        return sample is not None and sample.fresh
+
+    @property
     def knows_traits(self) -> bool:
         """Whether the users' personalities are known.
 
@@ -129,13 +140,19 @@ class StudyConfig(StudyBlock):
                 "population.sample: people who are drawn have recorded no scores; give the "
                 "personalities of those who did (csv, questionnaire, bigfive_test), or remove it"
             )
-        if self.judge.ask is not None:
-            for key in ("standardise", "shrink", "calibrate", "held_out_requests"):
-                if getattr(self.table, key):
-                    raise ValueError(
-                        f"table.{key}: with judge.ask a model of QoE fills the table from the "
-                        "answers to all requests, and allows for noise itself; remove one of them"
-                    )
+        if self.judge.ask is not None and self.table.shrink:
+            raise ValueError(
+                "table.shrink: with judge.ask a model of QoE fills the table and has drawn noisy "
+                "answers to the means already; remove one of them"
+            )
+        if self.fresh and (self.table.standardise or self.table.shrink):
+            raise ValueError(
+                "population.sample.fresh: people who are drawn gave no answers to standardise or "
+                "shrink, and the model of QoE that speaks for them allows for noise itself; remove "
+                "table.standardise and table.shrink"
+            )
+        if self.evaluation.held_out_users:
+            self._can_serve_others()
         if self.table.calibrate is not None:
             if self.judge.kind != "recorded":
                 raise ValueError(
@@ -160,6 +177,11 @@ class StudyConfig(StudyBlock):
                     f"{key}.learner: {policy.learner} makes one choice a step, but "
                     f"environment.assignment is joint; use {able}, or another assignment"
                 )
+            if "user" in policy.observation and (self.fresh or self.evaluation.held_out_users):
+                raise ValueError(
+                    f"{key}.observation: user is the number of a user of the table, which tells "
+                    "nothing of fresh or held-out people; observe persona instead"
+                )
             if "user" in policy.observation and self.environment.assignment != "sequential":
                 raise ValueError(
                     f"{key}.observation: user needs environment.assignment sequential; the others "
@@ -173,3 +195,17 @@ class StudyConfig(StudyBlock):
                     "of the held-out ones; remove it, or set table.held_out_requests to 0"
                 )
         return self
+
+    def _can_serve_others(self) -> None:
+        """Raise ValueError where nothing that is learned could serve held-out users."""
+        if self.table.calibrate is not None:
+            raise ValueError(
+                "evaluation.held_out_users: with table.calibrate all users are one, so nobody can "
+                "be held out; remove one of them"
+            )
+        if self.environment.assignment != "sequential":
+            raise ValueError(
+                "evaluation.held_out_users: with environment.assignment "
+                f"{self.environment.assignment} a policy serves the users of the table all at "
+                "once, and no others; use sequential"
+            )

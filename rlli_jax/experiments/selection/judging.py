@@ -9,16 +9,17 @@ from rich.console import Console
 
 from rlli_jax.catalog import Catalog
 from rlli_jax.catalog.pictures import shrink
-from rlli_jax.experiments.asking import ANSWERS, save_answers, summary
+from rlli_jax.experiments.asking import ANSWERS, load_answers, save_answers, summary
 from rlli_jax.experiments.judge_blocks import LanguageModel
 from rlli_jax.experiments.selection.config import StudyConfig
-from rlli_jax.experiments.selection.tables import Problem, build_problem, split
+from rlli_jax.experiments.selection.tables import Others, Problem, build_problem, split
 from rlli_jax.files import whole
 from rlli_jax.personas import Population
 from rlli_jax.qoe import QoETable
 from rlli_jax.run_files import write_json
 
 HELD_OUT = "held_out.npz"  # what choices on held-out requests are worth
+OTHERS = Path("held_out_users.npz")  # the table of held-out users; their personas are in a .csv
 THUMBNAIL = 320  # pixels on the long side
 
 
@@ -39,9 +40,12 @@ def judge(config: StudyConfig, path: Path, console: Console) -> Problem:
         problem.calibration.file().write(path / "calibration.json")
     if problem.asked is not None:
         assert config.judge.ask is not None
-        legal = problem.table.legal
-        write_json(path / "asking.json", summary(problem.asked, legal, config.judge.ask))
-        save_answers(path / ANSWERS, problem.asked.answers)
+        assert problem.answers is not None
+        write_json(path / "asking.json", summary(problem.asked, config.judge.ask))
+        save_answers(path / ANSWERS, problem.answers)
+    if problem.others is not None:
+        problem.others.population.to_csv(path / OTHERS.with_suffix(".csv"))
+        problem.others.table.save(path / OTHERS)
     if problem.worth is not problem.test:
         problem.worth.save(path / HELD_OUT)
     # Last, because its presence says that all of this is done.
@@ -65,7 +69,12 @@ def _read_problem(config: StudyConfig, path: Path) -> Problem:
     catalog = config.catalog.load()
     # A run of before valued choices by the table that policies played.
     worth = QoETable.load(path / HELD_OUT) if (path / HELD_OUT).exists() else None
-    return split(config, population, catalog, table, worth)
+    answers = load_answers(path / ANSWERS) if (path / ANSWERS).exists() else None
+    others = None
+    if (path / OTHERS).exists():
+        people = Population.from_csv(path / OTHERS.with_suffix(".csv"), traits=config.knows_traits)
+        others = Others(people, QoETable.load(path / OTHERS))
+    return split(config, population, catalog, table, worth, answers=answers, others=others)
 
 
 def _write_thumbnails(catalog: Catalog, folder: Path) -> None:

@@ -1,6 +1,5 @@
 """What a study would still have to ask a language model: plans, and files for batch services."""
 
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Literal
@@ -10,8 +9,9 @@ from rlli_jax.experiments.asking import AskBlock, SoFar, prospect, so_far
 from rlli_jax.experiments.examination import setting_of
 from rlli_jax.experiments.judge_blocks import LanguageModel, OpenAI
 from rlli_jax.experiments.selection.config import StudyConfig
-from rlli_jax.experiments.sources import Inquiry, asked_once, inquire
-from rlli_jax.judges import Judge, Question
+from rlli_jax.experiments.selection.tables import aside
+from rlli_jax.experiments.sources import Inquiry, Parts, asked_once, set_aside
+from rlli_jax.judges import Judge
 from rlli_jax.judges.batch_files import too_large
 from rlli_jax.judges.openai import OpenAIJudge
 from rlli_jax.oracle import open_store, plan
@@ -24,14 +24,15 @@ SCORINGS: tuple[Literal["logprobs", "text"], ...] = ("logprobs", "text")  # what
 
 def plan_questions(config: StudyConfig) -> str:
     """What asking the judge would mean now, as lines for people."""
-    inquiry, block = inquire(config.population, config.catalog, config.judge), config.judge
-    questions = inquiry.questions()
+    parts, block = _parts(config), config.judge
+    inquiry, questions = parts.users, parts.questions()
     if not isinstance(block, LanguageModel):
         some = ""
         if block.ask is not None:
-            offered = int(inquiry.offered().sum())
-            cells = block.ask.plan(inquiry.judge, questions, offered).questions
-            some = f", of which at most {cells * inquiry.samples:,} are asked"
+            seen = parts.seen
+            cells = block.ask.plan(seen.judge, seen.questions(), int(seen.offered().sum()))
+            most = cells.questions * seen.samples + len(parts.questions(block.ask))
+            some = f", of which at most {most:,} are asked"
         return f"{len(questions):,} questions{some}; the {block.kind} judge costs nothing"
     judge = inquiry.judge
     notes = [] if inquiry.samples == block.samples else [asked_once(block)]
@@ -46,9 +47,12 @@ def plan_questions(config: StudyConfig) -> str:
             planned, judge = plans[scoring], settled[scoring]
             notes.append(f"judge.scoring is auto, and no server was asked: planned as {scoring}")
         if block.ask is not None:
-            found = _so_far(inquiry, judge, block.ask, store)
+            found = _so_far(parts.seen, judge, block.ask, store)
             notes.append(prospect(found, block.ask))
-            planned = _part_of(planned, found, inquiry.samples)
+            everything = plan(judge, parts.seen.questions(), store)
+            planned = _part_of(everything, found, inquiry.samples)
+            if in_full := parts.questions(block.ask):
+                planned += plan(judge, in_full, store)
     if block.examination is not None:
         from rlli_jax.judges.examination.examine import most_questions
 
@@ -63,13 +67,13 @@ def export_missing(config: StudyConfig, path: Path) -> str:
     Raises:
         InputError: the judge is no server's model, or the file cannot be written.
     """
-    inquiry, block = inquire(config.population, config.catalog, config.judge), config.judge
-    judge = _server(inquiry.judge)
+    parts, block = _parts(config), config.judge
+    judge = _server(parts.users.judge)
     assert isinstance(block, OpenAI)  # the only block that makes such a judge
     with closing(open_store(block.store, read_only=True)) as store:
-        questions: Sequence[Question] = inquiry.questions()
+        questions = parts.questions(block.ask)
         if block.ask is not None:  # what comes after depends on the answers
-            questions = _so_far(inquiry, judge, block.ask, store).missing
+            questions = [*_so_far(parts.seen, judge, block.ask, store).missing, *questions]
         lines = export_batch(judge, questions, store, path)
     note = too_large(lines, path.stat().st_size)
     return f"{lines:,} requests in {path}" + (f"\n{note}" if note else "")
@@ -81,11 +85,15 @@ def import_answers(config: StudyConfig, path: Path) -> str:
     Raises:
         InputError: the judge is no server's model, or the file cannot be read.
     """
-    inquiry, block = inquire(config.population, config.catalog, config.judge), config.judge
-    judge = _server(inquiry.judge)
+    parts, block = _parts(config), config.judge
+    judge = _server(parts.users.judge)
     assert isinstance(block, OpenAI)  # the only block that makes such a judge
     with closing(open_store(block.store)) as store:
-        return str(import_batch(judge, inquiry.questions(), store, path))
+        return str(import_batch(judge, parts.questions(), store, path))
+
+
+def _parts(config: StudyConfig) -> Parts:
+    return set_aside(config.population, config.catalog, config.judge, aside(config))
 
 
 def _so_far(inquiry: Inquiry, judge: Judge, block: AskBlock, store: Store) -> SoFar:

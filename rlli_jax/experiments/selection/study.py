@@ -2,7 +2,7 @@
 
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +12,17 @@ from rich.console import Console
 from rlli_jax.envs.contract import Key
 from rlli_jax.envs.policy import Policy, evaluate, random, round_robin
 from rlli_jax.envs.provider_selection import EnvParams, ProviderSelection, make_params, policies
+from rlli_jax.envs.provider_selection.fresh_people import fresh_people
+from rlli_jax.experiments.policies import Learned
 from rlli_jax.experiments.selection import judging
 from rlli_jax.experiments.selection.config import Reference, StudyConfig
+from rlli_jax.experiments.selection.held_out_users import held_out_users
 from rlli_jax.experiments.selection.tables import Problem, build_problem
 from rlli_jax.experiments.study import Arrays, Job, Told, TrainedStudy
 from rlli_jax.feedback.of_table import personalising
 from rlli_jax.judges import scale_of
+from rlli_jax.qoe import QoETable
+from rlli_jax.qoe.model import QoEModel
 from rlli_jax.run_files import Human, HumanReferences, SelectionSummary, write_json
 
 
@@ -41,19 +46,25 @@ class Selection(TrainedStudy):
         """Learned policies play the requests of training, and are judged on the others."""
         block = config.policies[name]
         rounds, assignment = config.environment.rounds, config.environment.assignment
-        train, test = _params(problem, rounds)
+        params = _params(problem, rounds)
+        train = params.train
+        if isinstance(block, Learned) and problem.model is not None:
+            train = training_params(config, problem.train, None, problem.model)
         env = ProviderSelection(train, assignment=assignment, observation=block.observation)
         episodes = config.evaluation.episodes
         shared: dict[str, Any] = {
             "train": train,
-            "test": test,
-            "judge": partial(_judge, env, episodes),
+            "test": params.played,
             "measure": _measure,
             "about": {"assignment": assignment, "observation": env.observation, "rounds": rounds},
         }
         if isinstance(block, Reference):
-            return Job(policy=_reference(block, env, jax.tree.map(jnp.asarray, test)), **shared)
+            played = jax.tree.map(jnp.asarray, params.played)
+            others = None if played.others is None else _reference(block, env, played.others, True)
+            policy = _reference(block, env, played.users)
+            return Job(policy=policy, judge=partial(_judge, env, episodes, others), **shared)
         return Job(
+            judge=partial(_judge, env, episodes, None),
             learner=partial(block.make, env),
             iterations=block.iterations,
             hyperparams=block.hyperparams,
@@ -78,6 +89,8 @@ class Selection(TrainedStudy):
     def conclude(self, config: StudyConfig, problem: Problem, path: Path) -> None:
         """What people think of the choices, and whether personalising is worth it at all."""
         human_opinion(config, path, problem)
+        if problem.others is not None:
+            held_out_users(problem.train, problem.others.table, config.policies, path)
         traits, file = problem.population.traits, path / "personalising.json"
         if traits is not None and not file.exists():
             write_json(file, personalising(problem.worth, traits))
@@ -86,46 +99,104 @@ class Selection(TrainedStudy):
 STUDY = Selection()
 
 
+class Played(NamedTuple):
+    """What policies are judged on."""
+
+    users: EnvParams  # of the table, on the requests of evaluation
+    others: EnvParams | None  # held-out users, if there are any
+
+
+class Params(NamedTuple):
+    """Tables of a problem as parameters of the environment, of NumPy arrays."""
+
+    train: EnvParams
+    played: Played  # its users are the same object as ``train`` if no requests are held out
+
+
 @cache
-def _params(problem: Problem, rounds: int) -> tuple[EnvParams, EnvParams]:
-    """Of training and of evaluation, as NumPy; the same object if no requests are held out."""
+def _params(problem: Problem, rounds: int) -> Params:
+    traits = problem.population.traits
+    train = on_host(make_params(problem.train, traits, rounds=rounds))
+    users, others = train, None
+    if problem.test is not problem.train:
+        users = on_host(make_params(problem.test, traits, rounds=rounds, worth=problem.worth))
+    if problem.others is not None:
+        people = problem.others.population.traits
+        others = on_host(make_params(problem.others.table, people, rounds=rounds))
+    return Params(train, Played(users, others))
 
-    def of(table: Any, worth: Any) -> EnvParams:
-        params = make_params(table, problem.population.traits, rounds=rounds, worth=worth)
-        # Arrays, not Python numbers: weak types would compile anew. An int is an int32 there.
-        return jax.tree.map(
-            lambda x: np.asarray(x, np.int32 if isinstance(x, int) else None), params
-        )
 
-    train = of(problem.train, problem.train)
-    same = problem.test is problem.train
-    return train, train if same else of(problem.test, problem.worth)
+def training_params(
+    config: StudyConfig, train: QoETable, traits: np.ndarray | None, model: QoEModel | None
+) -> EnvParams:
+    """What policies learn on: the users of ``train``, or new people in every episode.
+
+    Args:
+        config: of the study.
+        train: the requests that learners see.
+        traits: of its users, [K, 5]; None if they are unknown.
+        model: of the people who come instead, see :class:`Problem`.
+    """
+    rounds, fresh = config.environment.rounds, None
+    if model is not None:
+        assert config.population is not None
+        assert config.population.sample is not None  # else nobody is drawn
+        sample, traits = config.population.sample, None
+        fresh = fresh_people(model, sample.group, sample.correlations)
+    return on_host(make_params(train, traits, rounds=rounds, fresh=fresh))
+
+
+def on_host(params: EnvParams) -> EnvParams:
+    """As arrays, not Python numbers: weak types would compile anew. An int is an int32 there."""
+    return jax.tree.map(lambda x: np.asarray(x, np.int32 if isinstance(x, int) else None), params)
 
 
 def _judge(
-    env: ProviderSelection, episodes: int, policy: Policy, key: Key, params: EnvParams
+    env: ProviderSelection,
+    episodes: int,
+    for_others: Policy | None,
+    policy: Policy,
+    key: Key,
+    played: Played,
 ) -> dict[str, jax.Array]:
-    result = evaluate(env, policy, key, params, episodes)
-    return {"returns": result.returns, "choices": result.statistics["choices"]}
+    """``for_others`` serves held-out users in place of ``policy``, if it is given."""
+    result = evaluate(env, policy, key, played.users, episodes)
+    found = {"returns": result.returns, "choices": result.statistics["choices"]}
+    if played.others is not None:
+        key = jax.random.fold_in(key, 1)
+        result = evaluate(env, for_others or policy, key, played.others, episodes)
+        found["others_choices"] = result.statistics["choices"]
+    return found
 
 
-def _measure(found: Arrays, params: EnvParams) -> Arrays:
+def _measure(found: Arrays, played: Played) -> Arrays:
     """Expected QoE of each user under its choices, every request weighing alike."""
-    qoe = expected_score(found["choices"], np.asarray(params.mean))
-    return {"qoe": qoe.astype(np.float32), "objective": qoe.sum(-1).astype(np.float32)}
+
+    def expected(choices: np.ndarray, params: EnvParams) -> np.ndarray:
+        return expected_score(choices, np.asarray(params.mean)).astype(np.float32)
+
+    qoe = expected(found["choices"], played.users)
+    measured = {"qoe": qoe, "objective": qoe.sum(-1)}
+    if played.others is not None:
+        measured["others_qoe"] = expected(found["others_choices"], played.others)
+    return measured
 
 
-def _reference(block: Reference, env: ProviderSelection, test: EnvParams) -> Policy:
+def _reference(
+    block: Reference, env: ProviderSelection, played: EnvParams, others: bool = False
+) -> Policy:
     """``optimal`` and ``best_single`` choose by the table of training, ``greedy`` by that of the
-    requests at hand."""
+    requests at hand. Of ``others`` that table says nothing, so ``optimal`` knows their answers."""
     if block.learner == "random":
         return random()
     if block.learner == "round_robin":
         return round_robin()
     if block.learner == "greedy":
-        return policies.greedy(env, test)
-    make = policies.optimal if block.learner == "optimal" else policies.best_single
-    return make(env, jax.tree.map(jnp.asarray, env.default_params))
+        return policies.greedy(env, played)
+    train = jax.tree.map(jnp.asarray, env.default_params)
+    if block.learner == "optimal":
+        return policies.optimal(env, played if others else train)
+    return policies.best_single(env, train)
 
 
 def expected_score(choices: np.ndarray, score: np.ndarray) -> np.ndarray:

@@ -12,11 +12,12 @@ from rich.console import Console
 from rlli_jax.catalog import Catalog
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.selection.config import CalibrateBlock, StudyConfig, TableBlock
-from rlli_jax.experiments.sources import judged, recorded
+from rlli_jax.experiments.sources import SetAside, judged, recorded
 from rlli_jax.oracle import ask
 from rlli_jax.oracle.asking_less import Asked
 from rlli_jax.personas import Population
 from rlli_jax.qoe import QoETable
+from rlli_jax.qoe.model import QoEModel, fit_model
 from rlli_jax.qoe.reliability import Reliability, reliability, shrink
 from rlli_jax.run_files import CalibrationFile, CalibrationPoint
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:  # it brings optimisers and data frames, which few studies nee
 CURVE = (0, 2, 5, 10, 20, 50, 100, 200, 500)  # requests with human scores
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Problem:
     """What the learners are to solve, on the host."""
 
@@ -41,6 +42,18 @@ class Problem:
     reliability: Reliability | None = None
     calibration: Calibrated | None = None
     asked: Asked | None = None  # with judge.ask
+    # With judge.ask: [K, R, L], what the judge said, NaN where it was not asked.
+    answers: np.ndarray | None = None
+    others: Others | None = None  # held-out users
+    model: QoEModel | None = None  # of what the training requests' answers say, for fresh people
+
+
+@dataclass(frozen=True, eq=False)
+class Others:
+    """People whom neither learners nor whatever is fitted has met."""
+
+    population: Population
+    table: QoETable  # of the requests of evaluation, as the judge answered
 
 
 @dataclass(frozen=True)
@@ -79,14 +92,13 @@ def build_problem(
     Raises:
         InputError: anything that is wrong with the files that the config names.
     """
-    inquiry, table, asked = judged(
+    found = judged(
         config.population, config.catalog, config.judge, console,
-        path=path, human=config.evaluation.human,
+        path=path, human=config.evaluation.human, aside=aside(config),
     )  # fmt: skip
-    if asked is not None:  # what a model predicts is not the judge's noise
-        problem = split(config, inquiry.population, inquiry.catalog, table)
-        return replace(problem, asked=asked)
-    given = _rated_in_both_parts(config.table, table)
+    inquiry, asked = found.inquiry, found.asked
+    given = _rated_in_both_parts(config.table, found.table)
+    answers = None if asked is None else _answers(config.table, asked, given)
     if config.judge.on_missing == "impute":
         given = impute(config.table, given)
     if config.table.calibrate is None:
@@ -97,13 +109,37 @@ def build_problem(
             config.table, config.table.calibrate, inquiry.catalog, given
         )
         population = Population.named(table.users)
-    problem = split(config, population, inquiry.catalog, table, worth)
-    return replace(problem, reliability=reliability(given), calibration=calibrated)
+    others = None
+    if found.others is not None:
+        assert found.people is not None  # they come together
+        others = Others(found.people, found.others)
+    problem = split(
+        config, population, inquiry.catalog, table, worth, answers=answers, others=others
+    )
+    # What a model predicts is not the judge's noise.
+    noise = reliability(given) if asked is None else None
+    return replace(problem, reliability=noise, calibration=calibrated, asked=asked)
+
+
+def aside(config: StudyConfig) -> SetAside:
+    """Who and what is kept from learners and from whatever is fitted."""
+    table = config.table
+    return SetAside(config.evaluation.held_out_users, table.held_out_requests, table.split_seed)
+
+
+def _answers(config: TableBlock, asked: Asked, table: QoETable) -> np.ndarray:
+    """[K, R, L]: of some cells of the training requests, and of the held-out ones as given."""
+    answers = np.where(table.legal, table.mean, np.nan)
+    seen = np.arange(len(table.requests))
+    if config.held_out_requests:
+        _, seen = table.request_places(config.held_out_requests, config.split_seed)
+    answers[:, seen] = asked.answers
+    return answers
 
 
 def impute(config: TableBlock, given: QoETable) -> QoETable:
     """Fill what learners see with providers' means there; held-out answers are not made up."""
-    seen, held_out = _split(config, given)
+    seen, held_out = split_table(config, given)
     return seen.imputed() if held_out is seen else seen.imputed().join(held_out, given.requests)
 
 
@@ -115,7 +151,7 @@ def prepare(config: TableBlock, given: QoETable) -> tuple[QoETable, QoETable | N
     not shrunk, for then each would tell of others; they are worth what was given. None if no
     request is held out: what is played is what counts.
     """
-    seen, held_out = _split(config, given)
+    seen, held_out = split_table(config, given)
     train, test = seen, held_out
     if config.standardise:
         train, test = train.standardised(), test.standardised(by=train)
@@ -156,7 +192,7 @@ def _calibrated(
     from rlli_jax.qoe.calibration import calibrate, calibration_curve, human_scores
 
     opinion = human_scores(block.human.make(catalog), given)
-    table, held_out = _split(config, given)
+    table, held_out = split_table(config, given)
     human = opinion[np.isin(given.requests, table.requests)]
     scored = np.flatnonzero(~np.isnan(human).all(1))
     bought = human
@@ -187,7 +223,7 @@ def _calibrated(
     return calibrated, found.table.join(replace(test, valid=valid), given.requests), worth
 
 
-def _split(config: TableBlock, table: QoETable) -> tuple[QoETable, QoETable]:
+def split_table(config: TableBlock, table: QoETable) -> tuple[QoETable, QoETable]:
     """The table of the requests that learners see, and of those on which policies are judged."""
     if not config.held_out_requests:
         return table, table
@@ -201,12 +237,22 @@ def split(
     catalog: Catalog,
     table: QoETable,
     worth: QoETable | None = None,
+    *,
+    answers: np.ndarray | None = None,
+    others: Others | None = None,
 ) -> Problem:
-    """Set requests of a finished table aside for evaluation and look up human scores.
+    """Set requests of a finished table aside for evaluation, look up human scores, and fit the
+    model of QoE by which fresh people are played.
 
-    ``worth`` is what choices on these requests are worth; the table itself if absent.
+    Args:
+        config: of the study.
+        population, catalog: of the table.
+        table: of all requests.
+        worth: what choices on held-out requests are worth; the table itself if absent.
+        answers: [K, R, L], those to fit a model to; the table's if absent.
+        others: held-out users.
     """
-    train, test = _split(config.table, table)
+    train, test = split_table(config.table, table)
     human = None
     if config.evaluation.human is not None:
         block = config.evaluation.human
@@ -226,4 +272,25 @@ def split(
                 f"{test.requests[request]!r} by provider {test.providers[provider]!r}, which a "
                 "policy may choose; add it."
             )
-    return Problem(population, catalog, table, train, test, worth or test, human)
+    return Problem(
+        population, catalog, table, train, test, worth or test, human, answers=answers,
+        others=others, model=model_of_fresh(config, table, train, population.traits, answers),
+    )  # fmt: skip
+
+
+def model_of_fresh(
+    config: StudyConfig,
+    table: QoETable,
+    train: QoETable,
+    traits: np.ndarray | None,
+    answers: np.ndarray | None,
+) -> QoEModel | None:
+    """The model of QoE of the people whom learners meet; None if they are those of the table.
+
+    It is fitted to the answers of the requests in ``train`` alone. Arguments as of :func:`split`.
+    """
+    if not config.fresh:
+        return None
+    given = np.where(table.legal, table.mean, np.nan) if answers is None else answers
+    seen = [table.requests.index(request) for request in train.requests]
+    return fit_model(given[:, seen], traits)
