@@ -10,7 +10,8 @@ no classifier saw; the truth is the policy's exact value on the pool.
 
 ``interaction`` makes logs from the stand-in judge: 400 personas, each served once by one of four
 providers at random. Without its persona term (each provider's mean and each persona's own level
-remain) there is no interaction; random interactions are added to that, or its own is left.
+remain) there is no interaction; random ones of a size are added to that, or its own is added again,
+whole or made smaller. The test must find them as often as it says.
 """
 
 import argparse
@@ -28,11 +29,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from rlli_jax.feedback import Log, cross_fitted, interaction_test, value_policies
-from rlli_jax.feedback.personal import _scale_of_gain
+from rlli_jax.feedback.personal import random_interaction
 from rlli_jax.personas import Population
 
 DRAWS = 200
-GAIN = 0.004  # QoE: the two best providers of the stand-in are far apart, so that it is small
+SIZE = 0.03  # QoE: an interaction that 400 ratings find about every second time
 DATA = Path(__file__).parents[2] / "shared" / "data" / "open_bandit"
 SETS = {"digits": load_digits, "breast cancer": load_breast_cancer, "wine": load_wine}
 
@@ -88,7 +89,7 @@ def classification(draws: int, rounds: int) -> None:
         for seed in range(draws):
             log, place = drawn(context, label, logging, rounds, seed)
             (valued,) = value_policies(log, {"evaluated": evaluated[place]}, draws=500, seed=seed)
-            effective.append(valued.effective_sample)
+            effective.append(valued.overlap.effective_sample)
             safe += valued.safe.low <= truth <= valued.safe.high
             chosen = {"(chosen by the rules)": valued.best}
             for key, estimate in {**valued.estimates, **chosen}.items():
@@ -115,21 +116,23 @@ def interaction(draws: int) -> None:
     qoe = stand_in_table()  # [people, providers]
     people, providers = qoe.shape
     levels = qoe.mean(1, keepdims=True) + qoe.mean(0) - qoe.mean()
+    own = qoe - levels
     traits = Population.sample(people, group="women 21-40", seed=1).traits
     scaled = (traits - traits.mean(0)) / traits.std(0)
 
-    def random_interaction(seed: int) -> np.ndarray:
-        slopes = np.random.default_rng(10_000 + seed).standard_normal((5, providers))
-        effect = scaled @ (slopes - slopes.mean(1, keepdims=True))
-        return levels + _scale_of_gain(qoe.mean(0), effect, GAIN) * effect
+    def random(seed: int) -> np.ndarray:
+        generator = np.random.default_rng(10_000 + seed)
+        return levels + random_interaction(scaled, providers, SIZE, generator)
 
     made = {
         "without interaction": lambda seed: levels,
-        f"random interactions that gain {GAIN}": random_interaction,
-        "the stand-in's own interaction": lambda seed: qoe,
+        "random interactions": random,
+        "the stand-in's own, made smaller": lambda seed: levels + own * SIZE / own.std(),
+        "the stand-in's own": lambda seed: qoe,
     }
     for name, mean_of in made.items():
         found, power, start = 0, [], time.perf_counter()
+        size = own.std() if mean_of(0) is qoe else SIZE
         for seed in range(draws):
             rng, mean = np.random.default_rng(seed), mean_of(seed)
             action = rng.integers(providers, size=people)
@@ -140,15 +143,15 @@ def interaction(draws: int) -> None:
                 context_names=tuple("OCEAN"), user=np.arange(people),
                 offered=np.ones((people, providers), bool),
             )  # fmt: skip
-            simulations = 100 if seed < 10 else 0
-            test = interaction_test(
-                log, permutations=99, simulations=simulations, seed=seed, gain=GAIN
-            )
+            test = interaction_test(log, permutations=199, simulations=50, seed=seed, size=size)
             found += test.p <= 0.05
-            power += [test.power] if simulations else []
+            power.append(test.power)
+        share = found / draws
         print(
-            f"{name}: found in {found} of {draws} ({found / draws:.3f}); power announced for a "
-            f"gain of {GAIN}: {np.mean(power):.2f}; {time.perf_counter() - start:.0f} s",
+            f"{name}, size {size:.3f}: found in {found} of {draws} ({share:.3f} +- "
+            f"{1.96 * np.sqrt(share * (1 - share) / draws):.3f}); announced, mean over the logs: "
+            f"{np.mean(power):.3f} (each log {np.min(power):.2f} to {np.max(power):.2f}); "
+            f"{time.perf_counter() - start:.0f} s",
             flush=True,
         )
 

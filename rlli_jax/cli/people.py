@@ -127,7 +127,7 @@ def _show_findings(findings: "Findings") -> None:
         table.add_row(
             escape(valued.name), f"{low + span * best.value:.3f}",
             f"{low + span * best.low:.3f} to {low + span * best.high:.3f}",
-            f"{valued.effective_sample:.0f}", valued.chosen, escape(valued.warning),
+            f"{valued.overlap.effective_sample:.0f}", valued.chosen, escape(valued.warning),
         )  # fmt: skip
     console.print(table)
     for name, reason in findings.left_out.items():
@@ -136,8 +136,8 @@ def _show_findings(findings: "Findings") -> None:
         test = findings.interaction
         console.print(
             f"Does the best provider depend on the persona? p = {test.p:.3f} (permutation test of "
-            f"provider x trait; a gain of {span * test.gain:.2f} would be found with a chance of "
-            f"{test.power:.0%}).",
+            f"provider x trait; tastes that differ by {span * test.size:.2f} would be found with a "
+            f"chance of {test.power:.0%}, and choosing by them gain about {span * test.gain:.3f}).",
             highlight=False,
         )
     if findings.gain is not None:

@@ -117,7 +117,7 @@ def _plain(estimate: Estimate) -> dict[str, float]:
 def _summary_of(valued: Valued) -> dict[str, Any]:
     estimates = {name: _plain(estimate) for name, estimate in valued.estimates.items()}
     plain = {"estimates": estimates, "safe": _plain(valued.safe), "best": _plain(valued.best)}
-    return asdict(valued) | plain
+    return asdict(valued) | valued.overlap._asdict() | plain
 
 
 def read_log(

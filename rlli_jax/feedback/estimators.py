@@ -112,21 +112,6 @@ def standard_error(estimator: Estimator, rounds: Rounds) -> jax.Array:
     return jnp.sqrt((influence**2).sum()) / n
 
 
-class Diagnostics(NamedTuple):
-    """How far a log can tell of a policy."""
-
-    effective_sample: jax.Array  # [], (sum w)^2 / sum w^2, in rounds
-    largest_weight: jax.Array  # []
-    mean_weight: jax.Array  # [], about 1 where propensities are right and the log covers pi
-
-
-def diagnostics(weight: jax.Array) -> Diagnostics:
-    """From the weights [n] of a policy."""
-    square = (weight**2).sum()
-    effective = jnp.where(square > 0, weight.sum() ** 2 / jnp.where(square > 0, square, 1), 0)
-    return Diagnostics(effective, weight.max(), weight.mean())
-
-
 def bootstrap(
     estimators: Mapping[str, Estimator],
     rounds: Rounds,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy import linalg, optimize, stats
+from scipy import linalg, stats
 
 from rlli_jax.errors import InputError
 from rlli_jax.feedback.evaluation import BY_CONTEXT, FOR_EACH_REQUEST, LEVEL, SINGLE, baselines
@@ -19,7 +19,7 @@ from rlli_jax.feedback.reward_model import cross_fitted
 PERMUTATIONS = 999
 SIMULATIONS = 200
 ALPHA = 0.05
-MATTERS = 0.02  # QoE in [0, 1]: the smallest gain that power is stated for
+MATTERS = 0.03  # QoE in [0, 1]: the interaction that power is stated for, as ``Interaction.size``
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,14 @@ class Interaction:
     p: float
     """Share of permutations of the contexts over users with an F at least as large."""
     power: float
-    """Chance to find it at level .05 where choosing by context gained ``gain``."""
+    """Chance to find, at level .05, an interaction of ``size``."""
+    size: float
+    """Standard deviation over users and providers of what the user's context adds to the QoE of one
+    provider rather than another."""
     gain: float
+    """What choosing by such an interaction adds to the best single provider: mean over random ones,
+    with the providers' levels as they were found. Where one is far better than the others it is
+    little."""
     users: int
 
 
@@ -64,7 +70,7 @@ class Gain:
 def interaction_test(
     log: Log,
     *,
-    gain: float = MATTERS,
+    size: float = MATTERS,
     permutations: int = PERMUTATIONS,
     simulations: int = SIMULATIONS,
     seed: int = 0,
@@ -74,11 +80,13 @@ def interaction_test(
     Traits are all of the context but requests. The reward is first freed of what traits and
     providers, each for each request, explain by themselves; traits are then permuted over users,
     whole users at a time. Power: the share of ``simulations`` in which the F test finds random
-    interactions by which choosing gains ``gain``, given how far the providers are apart.
+    interactions of ``size``. It is stated for a size and not for a gain, because interactions of
+    one size are found alike, whatever their direction and the providers' levels, while what
+    choosing by them gains hangs on both.
 
     Args:
         log: n rounds.
-        gain: in QoE, the smallest that would matter.
+        size: of the interaction that would matter, see :class:`Interaction`.
         permutations: how many the p-value rests on.
         simulations: how many the power rests on.
         seed: of both.
@@ -114,10 +122,12 @@ def interaction_test(
         else:
             shuffled = context[generator.permutation(len(log))]
         larger += terms.f(residual, shuffled) >= observed - 1e-12
+    power, gain = _power(terms, fitted, residual, context, size, simulations, generator)
     return Interaction(
         f=observed,
         p=(1 + larger) / (1 + permutations),
-        power=_power(terms, fitted, residual, context, gain, simulations, generator),
+        power=power,
+        size=size,
         gain=gain,
         users=log.users,
     )
@@ -210,37 +220,34 @@ def _power(
     fitted: np.ndarray,
     residual: np.ndarray,
     context: np.ndarray,
-    gain: float,
+    size: float,
     simulations: int,
     generator: np.random.Generator,
-) -> float:
-    """Share of simulated logs with that gain in which the F test rejects at level .05."""
+) -> tuple[float, float]:
+    """Share of logs with an interaction of that size in which the F test rejects; their gain."""
     if simulations < 1:
-        return float("nan")
+        return float("nan"), float("nan")
     critical = stats.f.ppf(1 - ALPHA, *terms.degrees(context))
     action = terms.action
     level = np.bincount(action, fitted) / np.bincount(action)  # of each provider
-    found = 0
+    found, gained = 0, 0.0
     for _ in range(simulations):
-        slopes = generator.standard_normal((context.shape[1], action.max() + 1))
-        effect = context @ (slopes - slopes.mean(1, keepdims=True))  # [n, L]
-        scale = _scale_of_gain(level, effect, gain)
-        y = fitted + scale * effect[np.arange(len(action)), action]
+        effect = random_interaction(context, len(level), size, generator)
+        y = fitted + effect[np.arange(len(action)), action]
         found += terms.f(y + generator.permutation(residual), context) > critical
-    return float(found / simulations)
+        value = level + effect
+        gained += value.max(1).mean() - value.mean(0).max()
+    return float(found / simulations), float(gained / simulations)
 
 
-def _scale_of_gain(level: np.ndarray, effect: np.ndarray, gain: float) -> float:
-    """s at which choosing by ``level`` [L] + s ``effect`` [n, L] gains that over the best single.
+def random_interaction(
+    context: np.ndarray, providers: int, size: float, generator: np.random.Generator
+) -> np.ndarray:
+    """Of provider x context, in a random direction, with this standard deviation: [n, providers].
 
-    Where one provider is far better than the others, tastes must differ much to gain anything.
+    Args:
+        context: [n, d], columns of mean 0.
     """
-
-    def beyond(scale: float) -> float:
-        value = level + scale * effect
-        return float(value.max(1).mean() - value.mean(0).max() - gain)
-
-    high = gain
-    while beyond(high) < 0:
-        high *= 2
-    return float(optimize.brentq(beyond, 0, high, rtol=1e-3))
+    slopes = generator.standard_normal((context.shape[1], providers))
+    effect = context @ (slopes - slopes.mean(1, keepdims=True))
+    return np.asarray(effect * size / effect.std())

@@ -7,7 +7,6 @@ from rlli_jax.feedback.estimators import (
     ESTIMATORS,
     Rounds,
     bootstrap,
-    diagnostics,
     empirical_bernstein,
     shrunk_doubly_robust,
     standard_error,
@@ -71,15 +70,6 @@ def test_the_standard_error_is_that_of_a_mean_where_the_estimator_is_a_mean(numb
         rounds = Rounds(jnp.asarray(r), jnp.asarray(terms / r), jnp.zeros(400), jnp.zeros(400))
         error = float(standard_error(ESTIMATORS["IPS"], rounds))
     assert error == pytest.approx(terms.std() / np.sqrt(len(r)), rel=1e-9)
-
-
-def test_equal_weights_make_every_round_effective_and_one_heavy_one_makes_it_one():
-    assert float(diagnostics(jnp.ones(50)).effective_sample) == pytest.approx(50)
-    heavy = jnp.zeros(50).at[3].set(7.0)
-    told = diagnostics(heavy)
-    assert float(told.effective_sample) == pytest.approx(1)
-    assert float(told.largest_weight) == 7
-    assert float(diagnostics(jnp.zeros(5)).effective_sample) == 0  # not a number would be nothing
 
 
 def test_the_bootstrap_spreads_as_the_mean_does_and_draws_whole_groups():

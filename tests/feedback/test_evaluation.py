@@ -10,7 +10,8 @@ from sklearn.datasets import load_digits
 
 from rlli_jax.errors import InputError
 from rlli_jax.feedback import Log, baselines, cross_fitted, log_from_frame, value_policies
-from rlli_jax.feedback.evaluation import choose_estimator, greedy
+from rlli_jax.feedback.evaluation import greedy
+from rlli_jax.feedback.overlap import choose_estimator
 
 BANDIT = Path(__file__).parents[3] / "shared" / "data" / "open_bandit"
 
@@ -33,14 +34,13 @@ def test_a_policy_whose_choices_the_log_never_made_is_flagged():
     log, _ = made_log(logging=[0.5, 0.5, 0.0])
     always_c = np.tile([0.0, 0.0, 1.0], (len(log), 1))
     (valued,) = value_policies(log, {"C": always_c}, draws=50)
-    assert valued.support == 0
+    assert valued.overlap.support == 0
     assert "0% of this policy's choices" in valued.warning
 
 
 def test_the_rules_that_choose_an_estimator():
-    assert choose_estimator(500, 1.0, 1_000) == ("doubly robust", "")
-    assert choose_estimator(60, 1.0, 1_000) == ("self-normalised doubly robust", "")
-    assert "worth only 20 of its 1000 rounds" in choose_estimator(20, 1.0, 1_000)[1]
+    assert choose_estimator(500, 1_000) == "doubly robust"
+    assert choose_estimator(60, 1_000) == "self-normalised doubly robust"
 
 
 def test_the_best_single_provider_gets_no_credit_for_having_been_chosen_on_the_same_rounds():
@@ -106,12 +106,16 @@ def test_open_bandit_each_policy_valued_by_the_log_of_the_other():
     (valued,) = value_policies(uniform, {"Thompson sampling": thompson}, draws=100)
     assert valued.estimates["IPS"].value == pytest.approx(0.0057, abs=5e-5)
     assert valued.estimates["self-normalised IPS"].value == pytest.approx(0.0057, abs=1e-4)
-    assert valued.effective_sample == pytest.approx(2_869, abs=30)
+    assert valued.overlap.effective_sample == pytest.approx(2_869, abs=30)
     assert valued.best.low <= 0.0069 <= valued.best.high  # on its own log
     (other,) = value_policies(sampling, {"uniform": np.full((10_000, 34), 1 / 34)}, draws=100)
     assert other.estimates["IPS"].value == pytest.approx(0.0030, abs=5e-5)
-    assert other.effective_sample == pytest.approx(656, abs=10)
-    assert other.chosen == "self-normalised doubly robust"  # poor overlap
+    assert other.overlap.effective_sample == pytest.approx(656, abs=10)
+    assert other.chosen == "self-normalised doubly robust"
+    # Only the second direction has poor overlap, and is flagged for it.
+    assert valued.warning == ""
+    assert other.warning.startswith("poor overlap: 47% of this policy's choices")
+    assert "a uniformly random log would need 6.6% of the rounds" in other.warning
 
 
 def test_greedy_shares_ties_and_chooses_only_what_was_offered():

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,22 +21,33 @@ def test_without_an_interaction_alarms_come_at_the_announced_rate():
     assert sum(alarms) <= 9
 
 
-def test_an_interaction_is_found_with_the_power_that_was_announced():
-    log, _ = made_log(n=150)
-    announced = interaction_test(log, gain=0.03, permutations=1, simulations=120).power
-    # The same gain, made anew: slopes of provider 0 so that choosing by the trait gains .03.
-    found = 0
-    for seed in range(40):
-        rng = np.random.default_rng(1_000 + seed)
-        null, _ = made_log(n=150, seed=seed)
-        slopes = rng.standard_normal((2, 3))
-        slopes -= slopes.mean(1, keepdims=True)
-        effect = null.context @ slopes
-        scale = 0.03 / (effect.max(1).mean() - effect.mean(0).max())
-        reward = null.reward + scale * effect[np.arange(150), null.action]
-        changed = type(null)(**{**null.__dict__, "reward": np.clip(reward, 0, 1)})
-        found += interaction_test(changed, permutations=59, simulations=0).p <= 0.05
-    assert abs(found / 40 - announced) < 0.2
+def test_an_interaction_is_found_with_the_power_that_was_announced_whatever_its_direction():
+    found, announced = 0, []
+    for seed in range(60):
+        log, _ = made_log(n=150, seed=seed)
+        context = log.context - log.context.mean(0)
+        # The provider that is best already pleases those who have the trait: gains next to nothing.
+        effect = context[:, :1] * np.array([[0.0, 0.0, 1.0]])
+        effect -= effect.mean(1, keepdims=True)
+        effect *= 0.025 / effect.std()
+        reward = log.reward + effect[np.arange(150), log.action]
+        changed = replace(log, reward=np.clip(reward, 0, 1))
+        test = interaction_test(changed, size=0.025, permutations=59, simulations=25, seed=seed)
+        found += test.p <= 0.05
+        announced.append(test.power)
+    assert 0.3 < np.mean(announced) < 0.8
+    error = np.sqrt(0.25 / 60)
+    assert abs(found / 60 - np.mean(announced)) < 3 * error
+
+
+def test_what_an_interaction_gains_is_less_where_one_provider_is_far_better():
+    log, _ = made_log(n=300)
+    far = replace(log, reward=np.clip(log.reward + 0.3 * (log.action == 2), 0, 1))
+    near, apart = (
+        interaction_test(x, size=0.05, permutations=1, simulations=20) for x in (log, far)
+    )
+    assert near.gain > 2 * apart.gain
+    assert near.power == pytest.approx(apart.power, abs=0.2)
 
 
 def test_a_true_interaction_is_found_and_choosing_by_it_pays():
@@ -102,4 +114,4 @@ def test_what_depends_on_the_request_alone_is_no_gain_of_knowing_the_persona():
 def test_a_taste_is_found_beside_what_depends_on_the_request():
     log = with_requests(400, taste=0.15)
     assert interaction_test(log, permutations=99, simulations=0).p <= 0.01
-    assert interaction_test(log, permutations=1, simulations=30, gain=0.05).power > 0.9
+    assert interaction_test(log, permutations=1, simulations=30, size=0.05).power > 0.9
