@@ -192,6 +192,12 @@ class MarketSummary(Summary):
     """What it learned from: "paid", or "regret"."""
 
 
+class SessionSummary(Summary):
+    """Of a policy in a study of sessions."""
+
+    observation: tuple[str, ...]
+
+
 class Curve(Arrays):
     """``policies/<name>/curve.npz``: every metric of training, [seeds, iterations] float32."""
 
@@ -235,6 +241,29 @@ class MarketEvaluation(Evaluation):
     utility: dims("seeds episodes")  # type: ignore[valid-type]
     load: dims("seeds episodes ...")  # type: ignore[valid-type]
     """Denoising steps assigned to each provider."""
+
+
+class SessionEvaluation(Evaluation):
+    """Of a study of sessions; returns are the sum of what was felt in a session."""
+
+    felt: dims("seeds turns")  # type: ignore[valid-type]
+    """Expected QoE in each turn."""
+
+
+class SessionReferences(Record):
+    """``references.json`` of sessions: what one is worth, with the people of evaluation."""
+
+    turns: int
+    people: tuple[int, int]
+    """To learn from, and of evaluation."""
+    random: float
+    """Uniformly random choices, exact."""
+    best_without_adapting: float
+    """The best of all policies that ignore what is felt, exact."""
+    known_person: float
+    """The best that knows a person's row of the table, but no taste of the moment, exact."""
+    hindsight: list[float]
+    """Of sampled sessions whose person, requests and tastes are known: a bound on any policy."""
 
 
 class References(Record):

@@ -65,6 +65,12 @@ STUDIES = {
         "rlli_jax.report.teaching:render_teaching",
         "of teaching",
     ),
+    "session": StudyKind(
+        "rlli_jax.experiments.session.config:SessionStudy",
+        "rlli_jax.experiments.session.study:STUDY",
+        "rlli_jax.report.session:render_session",
+        "of sessions",
+    ),
     "environment": StudyKind(
         "rlli_jax.experiments.environment.config:EnvironmentStudy",
         "rlli_jax.experiments.environment.study:STUDY",

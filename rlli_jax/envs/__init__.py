@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from rlli_jax.envs.edge_market import EdgeMarket
     from rlli_jax.envs.go_to_red_ball import GoToRedBall
     from rlli_jax.envs.provider_selection import ProviderSelection
+    from rlli_jax.envs.session import Session
 
-__all__ = ["EdgeMarket", "GoToRedBall", "ProviderSelection"]
+__all__ = ["EdgeMarket", "GoToRedBall", "ProviderSelection", "Session"]
 
 _MODULES = {
     ".edge_market": ("EdgeMarket",),
     ".go_to_red_ball": ("GoToRedBall",),
     ".provider_selection": ("ProviderSelection",),
+    ".session": ("Session",),
 }
 __getattr__, __dir__ = attach(__name__, _MODULES)
 

@@ -1,0 +1,1 @@
+"""Studies of sessions: one unknown person asks several times, and policies adapt."""

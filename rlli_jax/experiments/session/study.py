@@ -1,0 +1,185 @@
+"""Sessions as a study: people to learn from, others to be judged by, and exact references.
+
+The run directory holds, beside what all have, ``table.npz``, ``population.csv`` and
+``references.json``; see :mod:`rlli_jax.run_files`.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+from rlli_jax.envs.contract import Key
+from rlli_jax.envs.policy import Policy, evaluate, random, round_robin
+from rlli_jax.envs.session import EnvParams, Session, make_params
+from rlli_jax.envs.session import references as known
+from rlli_jax.errors import InputError
+from rlli_jax.experiments.session.config import Rule, SessionStudy
+from rlli_jax.experiments.sources import judged
+from rlli_jax.experiments.study import Arrays, Job, Told, TrainedStudy
+from rlli_jax.personas import Population
+from rlli_jax.qoe import QoETable
+from rlli_jax.run_files import SessionReferences, SessionSummary
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What every policy of a study meets, on the host."""
+
+    train: EnvParams  # people to learn from
+    test: EnvParams  # others; what is believed of them was learned from the first
+    references: SessionReferences
+    told: Told
+
+
+def _table(
+    config: SessionStudy, path: Path | None, console: Console
+) -> tuple[QoETable, np.ndarray | None]:
+    """QoE of all people, and their traits if they are known."""
+    knows = config.population is not None
+    if path is not None and (path / "table.npz").exists():
+        people = Population.from_csv(path / "population.csv", traits=knows)
+        return QoETable.load(path / "table.npz"), people.traits
+    inquiry, table, asked = judged(
+        config.population, config.catalog, config.judge, console, path=path
+    )
+    if config.judge.on_missing == "impute" and asked is None:
+        table = table.imputed()
+    people = inquiry.population.select(table.users)
+    if path is not None:
+        people.to_csv(path / "population.csv")
+        table.save(path / "table.npz")
+    return table, people.traits
+
+
+def _as_numpy(params: EnvParams) -> EnvParams:
+    """Arrays, not Python numbers: weak types would compile anew."""
+    return jax.tree.map(
+        lambda x: np.asarray(x, {int: np.int32, float: np.float32}.get(type(x))), params
+    )
+
+
+def prepare(config: SessionStudy, path: Path | None, console: Console) -> Problem:
+    """People, their split, and what sessions are worth; a run directory that has them is read.
+
+    Raises:
+        InputError: anything that is wrong with the files or numbers of the config.
+    """
+    table, traits = _table(config, path, console)
+    block = config.session
+    try:
+        test, train = table.split_users(block.held_out_users, block.split_seed)
+    except InputError as error:
+        raise InputError(f"session.held_out_users: {error}") from None
+
+    def of(part: QoETable) -> EnvParams:
+        places = [table.users.index(name) for name in part.users]
+        own = None if traits is None else traits[places]
+        return _as_numpy(make_params(part, own, known=train, **block.numbers()))
+
+    problem = of(train), of(test)
+    file = None if path is None else path / "references.json"
+    if file is not None and file.exists():
+        found = SessionReferences.read(file)
+    else:
+        with console.status("working out the references"):
+            found = _references(config, *problem)
+        if file is not None:
+            found.write(file)
+    return Problem(*problem, found, Told(table.judge, table.stand_in))
+
+
+def _references(config: SessionStudy, train: EnvParams, test: EnvParams) -> SessionReferences:
+    env, played = _env(config, test), jax.tree.map(jnp.asarray, test)
+    key = jax.random.key(np.uint32(config.seed % 2**32))
+    hindsight = known.hindsight(env, played, key, config.evaluation.episodes)
+    return SessionReferences(
+        turns=config.session.turns,
+        people=(train.count.shape[0], test.count.shape[0]),
+        random=known.uniform(env, test),
+        best_without_adapting=known.plan(env, test).value,
+        known_person=known.known_person(env, test),
+        hindsight=hindsight.tolist(),
+    )
+
+
+def _env(config: SessionStudy, params: EnvParams, observation: Any = ("belief",)) -> Session:
+    block = config.session
+    return Session(params, turns=block.turns, window=block.satiation.turns, observation=observation)
+
+
+class SessionsStudy(TrainedStudy):
+    """One unknown person asks several times."""
+
+    summary = SessionSummary
+
+    def prepare(self, config: SessionStudy, path: Path | None, console: Console) -> Problem:
+        """People and references."""
+        return prepare(config, path, console)
+
+    def job(self, config: SessionStudy, problem: Problem, name: str) -> Job:
+        """Learned with some people, judged with others."""
+        block, episodes = config.policies[name], config.evaluation.episodes
+        seen: Any = ("belief",) if isinstance(block, Rule) else block.observation
+        env = _env(config, problem.train, seen)
+        shared: dict[str, Any] = {
+            "train": problem.train,
+            "test": problem.test,
+            "judge": partial(_judge, env, episodes),
+            "measure": partial(_measure, episodes),
+        }
+        if isinstance(block, Rule):
+            return Job(policy=_rule(block, env, problem.train), about={"observation": ()}, **shared)
+        return Job(
+            learner=partial(block.make, env),
+            iterations=block.iterations,
+            hyperparams=block.hyperparams,
+            shape=(env.turns, env.window, env.observation, episodes),
+            about={"observation": env.observation},
+            **shared,
+        )
+
+    def references(self, problem: Problem) -> dict[str, float]:
+        """Of the people of evaluation, a whole session each."""
+        found = problem.references
+        return {
+            "hindsight": float(np.mean(found.hindsight)),
+            "known_person": found.known_person,
+            "best_without_adapting": found.best_without_adapting,
+            "random": found.random,
+        }
+
+    def told(self, problem: Problem) -> Told:
+        """Who judged."""
+        return problem.told
+
+
+STUDY = SessionsStudy()
+
+
+def _judge(
+    env: Session, episodes: int, policy: Policy, key: Key, params: EnvParams
+) -> dict[str, jax.Array]:
+    result = evaluate(env, policy, key, params, episodes)
+    return {"returns": result.returns, **result.statistics}
+
+
+def _measure(episodes: int, found: Arrays, params: EnvParams) -> Arrays:
+    """Mean QoE expected in each turn; the objective is their sum, a session."""
+    felt = found["felt"] / episodes
+    return {"felt": felt, "objective": felt.sum(-1)}
+
+
+def _rule(block: Rule, env: Session, train: EnvParams) -> Policy:
+    if block.learner == "random":
+        return random()
+    if block.learner == "round_robin":
+        return round_robin()
+    if block.learner == "best_fixed":
+        return known.fixed(known.plan(env, train))
+    return known.by_belief(env, sampling=block.learner == "belief_sampling")

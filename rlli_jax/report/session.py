@@ -1,0 +1,290 @@
+"""The report of a study of sessions: what adapting to a person is worth, turn by turn."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from rlli_jax.errors import InputError
+from rlli_jax.experiments.two_way import interval_over, two_way_bootstrap
+from rlli_jax.qoe import QoETable
+from rlli_jax.report.data import read, read_config, read_versions
+from rlli_jax.report.labels import duration, number, plus_minus, quantity
+from rlli_jax.report.market_figures import COLOURS, convergence
+from rlli_jax.report.page import again, on_page, templates, write_report
+from rlli_jax.report.style import DASHES, INK, PAGE, STYLE, legend, legend_columns, plate
+from rlli_jax.run_files import (
+    Array,
+    Curve,
+    SessionEvaluation,
+    SessionReferences,
+    SessionSummary,
+)
+from rlli_jax.statistics import Estimate, t_interval
+
+DIGITS = 2
+FELT, BELIEVED = "what was felt", "what was felt, by the belief"
+ADAPTS = {"reward", "history", "belief"}  # parts of an observation that tell what was felt
+
+
+class SessionPolicy(SessionSummary):
+    """One policy, and its sessions of evaluation."""
+
+    sessions: np.ndarray
+    """Sum of what was felt, [seeds, episodes]."""
+    felt: np.ndarray
+    """Expected QoE in each turn, [seeds, turns]."""
+    curve: Curve | None
+
+    @property
+    def returns(self) -> Array:
+        """Mean over sessions, [seeds]."""
+        return self.sessions.mean(1)
+
+    def mean(self, key: str = "returns") -> Estimate:
+        """A session's sum, with its interval over seeds and sessions."""
+        return two_way_bootstrap(np.asarray, self.sessions)
+
+    @property
+    def kind(self) -> str:
+        """What of the person it uses."""
+        if self.learner in ("random", "round_robin", "best_fixed"):
+            return "nothing"
+        if self.curve is None:
+            return BELIEVED
+        used = [FELT] if ADAPTS & set(self.observation) else []
+        used += ["the persona"] if "persona" in self.observation else []
+        return " and ".join(used) or "nothing"
+
+
+@dataclass(frozen=True)
+class SessionRun:
+    """All that a run directory holds for the report."""
+
+    path: Path
+    config: str
+    description: str
+    versions: dict[str, str]
+    judge: str
+    stand_in: bool
+    references: SessionReferences
+    policies: tuple[SessionPolicy, ...]  # in the order of the config
+    optimum: None = None
+
+    @property
+    def name(self) -> str:
+        """Of the folder."""
+        return self.path.resolve().name
+
+    @property
+    def hindsight(self) -> Estimate:
+        """Mean over the sampled sessions, with its interval over them."""
+        return t_interval(np.asarray(self.references.hindsight))
+
+    @property
+    def interval(self) -> str:
+        """What the intervals are over, for a caption."""
+        over = interval_over(*self.policies[0].sessions.shape)
+        if over is None:
+            return "Too few sessions for intervals."
+        return f"±: half the 95 % interval over {over}, by a bootstrap; the people are these."
+
+
+def render_session(run_dir: str | Path) -> Path:
+    """Write ``figures/*`` and ``report.html`` into a run directory; the path of the page.
+
+    Raises:
+        InputError: the run directory is incomplete or damaged.
+    """
+    run = _load(Path(run_dir))
+    with matplotlib.rc_context(STYLE):
+        plates = [
+            plate("sessions", "What a session is worth", _sessions(run)),
+            plate("turns", "QoE by turn", _turns(run)),
+        ]
+        if any(policy.curve is not None for policy in run.policies):
+            plates.append(plate("convergence", "Return while training", convergence(run)))
+    page = (
+        templates()
+        .get_template("session.html")
+        .render(
+            run=run,
+            summary=_summary(run),
+            lead=_lead(run),
+            details=_details(run),
+            rows=[_row(run, policy) for policy in run.policies],
+            references=_reference_rows(run),
+            figures=on_page(plates),
+            command=again(run.path),
+        )
+    )
+    return write_report(run.path, plates, page)
+
+
+def _load(path: Path) -> SessionRun:
+    text, config = read(path / "config.yaml", read_config)
+    table = read(path / "table.npz", QoETable.load)
+    policies = []
+    for name in config.get("policies", ()):
+        folder = path / "policies" / name
+        if not folder.is_dir():
+            continue
+        found = SessionEvaluation.read(folder / "evaluation.npz")
+        curve = folder / "curve.npz"
+        policies.append(
+            SessionPolicy(
+                **SessionSummary.read(folder / "summary.json").model_dump(),
+                sessions=found.returns,
+                felt=found.felt,
+                curve=Curve.read(curve) if curve.exists() else None,
+            )
+        )
+    if not policies:
+        raise InputError(f"{path / 'policies'} holds no policy: finish the run with `rlli run`.")
+    return SessionRun(
+        path=path,
+        config=text,
+        description=str(config.get("description", "")),
+        versions=read(path / "versions.json", read_versions),
+        judge=table.judge,
+        stand_in=table.stand_in,
+        references=SessionReferences.read(path / "references.json"),
+        policies=tuple(policies),
+    )
+
+
+def gain(run: SessionRun, policy: SessionPolicy) -> Estimate:
+    """What a session is worth above the exact value of the best that does not adapt."""
+    return two_way_bootstrap(np.asarray, policy.sessions - run.references.best_without_adapting)
+
+
+def _summary(run: SessionRun) -> str:
+    known, met = run.references.people
+    seeds, episodes = run.policies[0].sessions.shape
+    return (
+        f"{run.references.turns} turns a session; learned with {known} people, judged with "
+        f"{met} others; {seeds} seed{'' if seeds == 1 else 's'}, {episodes:,} sessions each."
+    )
+
+
+def _adapting(run: SessionRun) -> list[SessionPolicy]:
+    """Those that know of the person only what was felt in the session."""
+    return [p for p in run.policies if p.kind in (FELT, BELIEVED)]
+
+
+def _lead(run: SessionRun) -> str:
+    adapting = _adapting(run) or list(run.policies)
+    best = max(adapting, key=lambda policy: float(policy.returns.mean()))
+    return f"{best.name} {_against(run, best)}"
+
+
+def _against(run: SessionRun, policy: SessionPolicy) -> str:
+    more = gain(run, policy)
+    low, high = number(float(more.low), DIGITS), number(float(more.high), DIGITS)
+    text = f"brings {number(float(more.value), DIGITS)} QoE a session more than the best policy "
+    text += "that does not adapt"
+    if not np.isfinite(more.low):
+        return text + "; so few sessions give no interval."
+    verdict = "excludes zero" if more.low * more.high > 0 else "does not exclude zero"
+    return text + f" (95 % interval {low} to {high}), which {verdict}."
+
+
+def _details(run: SessionRun) -> list[str]:
+    first = max(_adapting(run) or run.policies, key=lambda p: float(p.returns.mean()))
+    others = [f"{p.name} {_against(run, p)}" for p in _adapting(run) if p is not first]
+    told = [p for p in run.policies if "persona" in p.observation]
+    others += [f"{p.name}, told the persona, {_against(run, p)}" for p in told]
+    room = float(run.hindsight.value) - run.references.best_without_adapting
+    share = 100 * float(gain(run, first).value) / room
+    return [
+        *others,
+        f"{first.name} makes {number(share, 0)} % of the gain that would be possible if the person "
+        "and all that is to come were known; no policy can make all of it.",
+    ]
+
+
+def _reference_rows(run: SessionRun) -> list[tuple[str, str, str]]:
+    known, bound = run.references, run.hindsight
+    return [
+        (
+            "Hindsight",
+            plus_minus(bound, DIGITS),
+            "person, requests and tastes of the whole session known; a bound on every policy, "
+            "estimated on sampled sessions",
+        ),
+        (
+            "Person known",
+            number(known.known_person, DIGITS),
+            "the person's row of the table known, tastes of the moment not; exact",
+        ),
+        (
+            "Best without adapting",
+            number(known.best_without_adapting, DIGITS),
+            "the best of all policies that ignore what is felt; knows request, turn and satiation, "
+            "and the mean of these very people; exact",
+        ),
+        ("Random", number(known.random, DIGITS), "exact"),
+    ]
+
+
+def _row(run: SessionRun, policy: SessionPolicy) -> dict[str, Any]:
+    return {
+        "name": policy.name,
+        "reference": policy.curve is None,
+        "kind": policy.kind,
+        "returns": plus_minus(policy.mean(), DIGITS),
+        "gain": plus_minus(gain(run, policy), DIGITS),
+        "sees": ", ".join(policy.observation) or "–",
+        "steps": quantity(policy.env_steps) if policy.env_steps else "–",
+        "time": duration(policy.train_seconds),
+        "speed": quantity(policy.steps_per_second) if policy.steps_per_second else "–",
+    }
+
+
+def _sessions(run: SessionRun) -> Figure:
+    """Mean of each policy with its interval, and the references as lines."""
+    figure = Figure((PAGE, 1.0 + 0.22 * len(run.policies)))
+    axes = figure.subplots()
+    for y, policy in enumerate(run.policies):
+        mean, low, high = (float(x) for x in policy.mean())
+        if np.isfinite(low):
+            axes.hlines(y, low, high, color=COLOURS[0], linewidth=1.6)
+        filled = "white" if policy.curve is None else COLOURS[0]
+        axes.plot(mean, y, "o", color=COLOURS[0], markerfacecolor=filled, markersize=4)
+    for name, value, dash in (
+        ("best without\nadapting", run.references.best_without_adapting, "solid"),
+        ("person\nknown", run.references.known_person, (0, (4, 2))),
+        ("hindsight", float(run.hindsight.value), (0, (1, 1.5))),
+    ):
+        axes.axvline(value, color=INK, linewidth=0.9, linestyle=dash)
+        axes.annotate(
+            name, (value, 1), xycoords=("data", "axes fraction"), xytext=(0, 3),
+            textcoords="offset points", ha="center", va="bottom", fontsize=7, color=INK,
+        )  # fmt: skip
+    axes.set_yticks(range(len(run.policies)), [p.name for p in run.policies])
+    axes.set_ylim(len(run.policies) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("QoE of a session (filled: learned)")
+    return figure
+
+
+def _turns(run: SessionRun) -> Figure:
+    """Expected QoE in each turn, one line for each policy, with its band over seeds."""
+    figure = Figure((PAGE, 3.2))
+    axes = figure.subplots()
+    turns = np.arange(1, run.references.turns + 1)
+    for i, policy in enumerate(run.policies):
+        mean, low, high = t_interval(policy.felt)
+        colour, dash = COLOURS[i % len(COLOURS)], DASHES[(i // len(COLOURS) + i) % len(DASHES)]
+        axes.fill_between(turns, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(turns, mean, color=colour, linestyle=dash, label=policy.name)
+    axes.margins(x=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("Turn")
+    axes.set_ylabel("Expected QoE")
+    legend(figure, legend_columns([p.name for p in run.policies], PAGE))
+    return figure
