@@ -25,7 +25,8 @@ import numpy as np
 from measure import cpu, keep, table, versions
 
 from rlli_jax.envs import go_to_red_ball as rb
-from rlli_jax.language.t5 import LanguageModel, T5Config, score, tiny_t5
+from rlli_jax.language import LanguageModel
+from rlli_jax.language.t5 import T5Config, T5Model, score, tiny_t5
 from rlli_jax.language.t5.model import draw_params
 from rlli_jax.learners import core
 from rlli_jax.teaching.language_policy import (
@@ -81,7 +82,7 @@ def random_model(task: TextTask, size: str) -> LanguageModel:
         **SHAPES[size], feed_forward_proj="gated-gelu", tie_head=False, scale_decoder_outputs=False
     )
     params = draw_params(jax.random.key(0), config)
-    return LanguageModel(size, config, params, tiny.tokenizer)
+    return T5Model(size, config, params, tiny.tokenizer)
 
 
 def seconds(function: Any, *arguments: Any, repeats: int) -> float:

@@ -20,7 +20,8 @@ import numpy as np
 from measure import cpu, keep, table, versions
 
 from rlli_jax.envs import go_to_red_ball as rb
-from rlli_jax.language.t5 import T5, Candidates, Prompts, init_lora, merge_lora, score, tiny_t5
+from rlli_jax.language import Candidates, Prompts, init_lora, merge_lora
+from rlli_jax.language.t5 import T5, score, tiny_t5
 from rlli_jax.learners import core
 from rlli_jax.teaching.distinct import over_distinct
 from rlli_jax.teaching.language_policy import rollout

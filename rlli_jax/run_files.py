@@ -394,6 +394,9 @@ class TeachingTask(Record):
     """By which a student is judged: "success" or "return"."""
     expert_value: dict[str, float]
     """What following the expert is worth, exactly."""
+    references: dict[str, dict[str, float]] = {}
+    """What chance and the best constant policy are worth, exactly, by name: ``accuracy`` (the
+    expert's probability of what they do, mean over texts), ``return``, ``success``."""
 
 
 class PlannedGroup(Record):

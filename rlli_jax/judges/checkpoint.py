@@ -53,7 +53,7 @@ class Checkpoint:
     def path(self) -> Path | None:
         """The folder or file; None for a model on the hub."""
         if self.name == SMOLLM2:
-            return _packaged()
+            return packaged()
         path = Path(self.name)
         return path if path.is_dir() or path.suffix == ".gguf" else None
 
@@ -184,7 +184,7 @@ class Checkpoint:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def _packaged() -> Path:
+def packaged() -> Path:
     """The GGUF file of the package that carries SmolLM2."""
     spec = find_spec(SMOLLM2_PACKAGE)
     files = [] if spec is None or spec.origin is None else Path(spec.origin).parent.glob("*.gguf")

@@ -147,6 +147,7 @@ def findings(run: TeachingRun) -> list[str]:
         *(_verdict(run, case) for case in run.cases),
         *(_others(run, case) for case in run.cases),
         *_successes(run),
+        *_references(run),
     ]
 
 
@@ -268,6 +269,17 @@ def _successes(run: TeachingRun) -> list[str]:
     return sentences
 
 
+def _references(run: TeachingRun) -> list[str]:
+    """What needs no learning, so that nobody takes it for knowledge."""
+    metric = run.task.metric
+    told = [
+        f"{name} is right in {100 * worth['accuracy']:.1f} % of the texts (exact {metric} "
+        f"{number(worth[metric], 3)})"
+        for name, worth in run.task.references.items()
+    ]
+    return [f"Without any learning, {conjunction(told)}."] if told else []
+
+
 def _rows(run: TeachingRun, case: str) -> list[dict[str, str]]:
     """One line of the table for each method, best area first."""
     rows = []
@@ -299,6 +311,13 @@ def _rows(run: TeachingRun, case: str) -> list[dict[str, str]]:
                 "positive": "–" if not taught else f"{100 * float(a['positive'].mean()):.0f} %",
             }
         )
+    for name, worth in run.task.references.items():
+        told = {
+            "accuracy": number(worth["accuracy"], 2),
+            "obeyed": number(worth[run.task.metric], 2),
+        }
+        nothing = dict.fromkeys(("area", "gain", "end", "followed", "positive"), "–")
+        rows.append({"name": name} | nothing | told)
     return rows
 
 

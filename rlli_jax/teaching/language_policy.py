@@ -10,7 +10,6 @@ distance of the first minibatch's probability ratios from 1 (exactly 0).
 """
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Annotated, Any
 
 import jax
@@ -23,20 +22,13 @@ from rlli_jax.checking import checked
 from rlli_jax.envs.contract import Key, PyTree, typed_key
 from rlli_jax.envs.policy import Policy, PolicyInput
 from rlli_jax.errors import InputError
-from rlli_jax.language.t5 import (
-    Candidates,
-    LanguageModel,
-    Prompts,
-    Scoring,
-    T5Config,
-    ValueHead,
-    score,
-)
+from rlli_jax.language import LanguageModel, Scoring, merge_lora
 from rlli_jax.learners import core
 from rlli_jax.learners.core import Learner
 from rlli_jax.learners.optimizer import adam, remaining
 from rlli_jax.learners.ppo import PPOHyperparams, advantages
-from rlli_jax.teaching.distinct import over_distinct
+from rlli_jax.teaching.distinct import group_size, over_distinct
+from rlli_jax.teaching.methods import Adapt
 from rlli_jax.teaching.objective import (
     Samples,
     check_single_choice,
@@ -45,6 +37,7 @@ from rlli_jax.teaching.objective import (
     score_loss,
     shuffle,
 )
+from rlli_jax.teaching.scored import scored_texts
 from rlli_jax.teaching.tasks import TextTask
 
 Positive = Annotated[int, Field(gt=0)]
@@ -77,6 +70,10 @@ class LanguagePolicyConfig:
     """How candidate texts are scored."""
     value_width: Positive = 1_024
     """Units of the value head."""
+    adapt: Adapt = "full"
+    """Train all weights of the model, or a LoRA on its queries and values."""
+    lora_rank: Positive = 16
+    """Of the adapters, with ``adapt: lora``."""
 
     def __post_init__(self) -> None:
         batch = self.num_envs * self.num_steps
@@ -92,7 +89,8 @@ class LanguagePolicyState:
     """All that a run needs to go on."""
 
     key: Key  # []
-    params: PyTree  # {"model", "value"}
+    params: PyTree  # {"model", "value"}; with adapt "lora", "model" is the LoRA
+    loaded: PyTree  # the model's own weights where a LoRA adapts them, else ()
     optimizer: optax.OptState
     envs: core.Envs
     iteration: jax.Array  # [] int32
@@ -109,28 +107,19 @@ def language_policy(
             than the model takes.
     """
     check_single_choice(task.env, task.env_params, task.advice)
-    prompts = model.prompts([task.prompt(text) for text in task.texts])
-    candidates = model.candidates(task.advice)
-    head = ValueHead(config.value_width)
+    scored = scored_texts(
+        task, model, adapt=config.adapt, lora_rank=config.lora_rank,
+        value_width=config.value_width, scoring=config.scoring,
+    )  # fmt: skip
     env = task.env
-
-    def read(params: PyTree, texts: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Scores [C, A] and values [C] of some texts."""
-        asked = prompts.take(texts)
-        scores = score(model.config, params["model"], asked, candidates, config.scoring)
-        return scores.candidates, head.apply(params["value"], scores.hidden)
-
-    read_each = over_distinct(read, len(task.texts))
 
     def init(key: Key, hyperparams: PPOHyperparams, env_params: PyTree) -> LanguagePolicyState:
         key, key_head, key_reset = jax.random.split(typed_key(key), 3)
-        params = {
-            "model": model.params,
-            "value": head.init(key_head, jnp.zeros(model.config.d_model)),
-        }
+        params, loaded = scored.init(key_head, model.params)
         return LanguagePolicyState(
             key=key,
             params=params,
+            loaded=loaded,
             optimizer=adam(1.0, 1.0, eps=1e-5).init(params),
             envs=core.reset(env, key_reset, env_params, config.num_envs),
             iteration=jnp.int32(0),
@@ -142,7 +131,7 @@ def language_policy(
     ) -> tuple[LanguagePolicyState, dict[str, jax.Array]]:
         hyper = state.hyperparams
         key, key_collect, key_update = jax.random.split(state.key, 3)
-        table, values = read_each(state.params, jnp.arange(len(task.texts)))
+        table, values = scored.read(state.params, jnp.arange(len(task.texts)), state.loaded)
 
         envs, (steps, log_prob, ended) = rollout(
             env, table, state.envs, key_collect, env_params, config.num_steps
@@ -166,7 +155,7 @@ def language_policy(
         )
 
         def loss(params: PyTree, samples: Samples, first: jax.Array) -> Any:
-            scores, value = read_each(params, samples.text)
+            scores, value = scored.read(params, samples.text, state.loaded)
             # The first step starts from the rollout's parameters, so its own log-probabilities are
             # the rollout's, which were computed in a batch of another size and rounded otherwise.
             own = jax.lax.stop_gradient(
@@ -210,11 +199,14 @@ def language_policy(
             "first_ratio_error": jnp.abs(losses.ratio[0, 0] - 1).max(),
             "rollout_error": rounding[0, 0],
         } | ended.metrics()
-        state = LanguagePolicyState(key, params, opt_state, envs, state.iteration + 1, hyper)
+        state = replace(
+            state, key=key, params=params, optimizer=opt_state, envs=envs,
+            iteration=state.iteration + 1,
+        )  # fmt: skip
         return state, metrics
 
     def policy(state: LanguagePolicyState) -> Policy:
-        table = policy_table(task, model, state.params["model"], config.scoring)
+        table = policy_table(task, model, model_params(state), config.scoring)
 
         def act(key: Key, seen: PolicyInput, carry: tuple) -> tuple[jax.Array, tuple]:
             return jax.random.categorical(key, jnp.log(table[_text(seen)])), carry
@@ -246,27 +238,28 @@ def rollout(
     return envs, (steps, log_prob, ended)
 
 
+def model_params(state: LanguagePolicyState) -> PyTree:
+    """The model's weights as they are now, a LoRA merged."""
+    adapted = state.params["model"]
+    return merge_lora(state.loaded, adapted) if state.loaded else adapted
+
+
 def policy_table(
     task: TextTask, model: LanguageModel, params: PyTree, scoring: Scoring = "log_probability"
 ) -> jax.Array:
-    """Action probabilities in every text, [T, A]; what ``task.value`` takes."""
+    """Action probabilities in every text, [T, A]; what ``task.value`` takes.
+
+    Texts are read in groups: the memory is that of one group.
+    """
     prompts = model.prompts([task.prompt(text) for text in task.texts])
     candidates = model.candidates(task.advice)
-    scores = _score_all(model.config, params, prompts, candidates, scoring)
-    return distribution(scores, task.legal).probs
-
-
-@partial(jax.jit, static_argnames=("config", "scoring"))
-def _score_all(
-    config: T5Config, params: PyTree, prompts: Prompts, candidates: Candidates, scoring: Scoring
-) -> jax.Array:
-    """Scores [T, A] of all texts, read in groups: the memory is that of one group."""
 
     def read(params: PyTree, texts: jax.Array) -> jax.Array:
-        return score(config, params, prompts.take(texts), candidates, scoring).candidates
+        return model.score(params, prompts.take(texts), candidates, scoring).candidates
 
     count = len(prompts.ids)
-    return over_distinct(read, count)(params, jnp.arange(count))
+    each = over_distinct(read, count, group_size(model.text_bytes(prompts, candidates)))
+    return distribution(each(params, jnp.arange(count)), task.legal).probs
 
 
 def _text(seen: PolicyInput) -> jax.Array:

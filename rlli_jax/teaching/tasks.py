@@ -49,6 +49,28 @@ class TextTask:
         return f"{remark}Goal of the agent: {self.goal}\nObservation: {text}\nAction:"
 
 
+def references(task: TextTask) -> dict[str, dict[str, float]]:
+    """What needs no learning, by name: chance, and that constant policy which is right most often.
+
+    ``accuracy``: the expert's probability of what is done, mean over the texts acted on; ``return``
+    and so on: exact. Where the constant action is not legal, another is drawn.
+    """
+    chance = task.legal / task.legal.sum(1, keepdims=True)
+    best = int((task.expert * task.legal)[task.acted_on].mean(0).argmax())
+    constant = jax.nn.one_hot(best, len(task.advice))
+    policies = {
+        "chance": chance,
+        f"always “{task.advice[best]}”": jnp.where(task.legal[:, [best]], constant, chance),
+    }
+    found = {}
+    for name, policy in policies.items():
+        accuracy = (policy * task.expert).sum(1)[task.acted_on].mean()
+        found[name] = {"accuracy": float(accuracy)} | {
+            key: float(value) for key, value in task.value(policy).items()
+        }
+    return found
+
+
 class InWords(environment.Environment):
     """An environment seen through its texts: the observation is the number of a text.
 

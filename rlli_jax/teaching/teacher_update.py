@@ -9,7 +9,7 @@ import optax
 from flax import struct
 
 from rlli_jax.envs.contract import Key, PyTree, typed_key
-from rlli_jax.language.t5 import init_lora, merge_lora
+from rlli_jax.language import init_lora, merge_lora
 from rlli_jax.learners import core
 from rlli_jax.learners.optimizer import adam
 from rlli_jax.teaching.bidirectional import FeedbackSum
@@ -61,7 +61,7 @@ def _log_m(scores: jax.Array, hyperparams: TeachingHyperparams) -> jax.Array:
 def advice_table(teacher: Teacher, params: PyTree, hyperparams: TeachingHyperparams) -> jax.Array:
     """All that a teacher may say, log M(x | s) after each remark, [3 T, A]."""
     count = len(teacher.remarked.ids)
-    read = over_distinct(partial(teacher.scores, remarked=True), count)
+    read = over_distinct(partial(teacher.scores, remarked=True), count, teacher.group())
     return _log_m(read(params, jnp.arange(count)), hyperparams)
 
 
@@ -74,10 +74,13 @@ def teacher_update(
 ) -> TeacherUpdate:
     """The side of a teacher that learns; ``adapt``: how its weights change."""
     num_texts = len(task.texts)
-    read = over_distinct(teacher.scores, num_texts)
 
-    def weights(params: PyTree, adapted: PyTree) -> PyTree:
-        return merge_lora(params, adapted) if adapt == "lora" else adapted
+    def scores(adapted: PyTree, texts: jax.Array, params: PyTree) -> jax.Array:
+        weights = merge_lora(params, adapted) if adapt == "lora" else adapted
+        return teacher.scores(weights, texts)
+
+    read = over_distinct(scores, num_texts, teacher.group())
+    read_some = over_distinct(scores, num_texts, teacher.group(config.teacher_texts))
 
     def init(
         key: Key, params: PyTree, table: jax.Array, hyperparams: TeachingHyperparams
@@ -100,7 +103,7 @@ def teacher_update(
         key, key_texts = jax.random.split(state.key)
 
         def loss(adapted: PyTree, text: jax.Array) -> jax.Array:
-            new = _log_m(teacher.scores(weights(params, adapted), text), hyper)
+            new = _log_m(read_some(adapted, text, params), hyper)
             return teacher_loss(new, old[text], wish[text], hyper.teacher_kl)
 
         def descend(carry: Any, key: Key) -> Any:
@@ -113,8 +116,8 @@ def teacher_update(
         start = (state.adapted, state.optimizer)
         keys = jax.random.split(key_texts, config.teacher_steps)
         adapted, opt_state = jax.lax.scan(descend, start, keys)[0]
-        scores = read(weights(params, adapted), jnp.arange(num_texts))
-        table = old.at[:num_texts].set(_log_m(scores, hyper))
+        said = _log_m(read(adapted, jnp.arange(num_texts), params), hyper)
+        table = old.at[:num_texts].set(said)
         return state.replace(key=key, adapted=adapted, optimizer=opt_state, table=table)
 
     return TeacherUpdate(init, run)

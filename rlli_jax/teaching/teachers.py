@@ -1,12 +1,11 @@
 """Teachers: what a language model is asked, and a tiny one with partial knowledge.
 
-Where no trained weights are at hand, ``stand_in_teachers`` trains a tiny T5, from random weights,
-to give the expert's advice for a random part of the texts. It is a real language model and knows
-only part of the task, but it is no substitute for one that has read the world: everything that
-shows its results must say so.
+Where no trained weights are at hand, ``stand_in_teachers`` trains a tiny model, from random
+weights, to give the expert's advice for a random part of the texts. It is a real language model
+and knows only part of the task, but it is no substitute for one that has read the world:
+everything that shows its results must say so.
 """
 
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -14,14 +13,9 @@ import jax.numpy as jnp
 import optax
 
 from rlli_jax.errors import InputError
-from rlli_jax.language.t5 import (
-    Candidates,
-    LanguageModel,
-    Prompts,
-    score,
-    tiny_t5,
-)
-from rlli_jax.language.t5.model import draw_params
+from rlli_jax.language import Candidates, LanguageModel, Prompts
+from rlli_jax.language.tiny import TINY, Kind, tiny_model
+from rlli_jax.teaching.distinct import group_size
 from rlli_jax.teaching.quick import over_seeds, quick_jit
 from rlli_jax.teaching.tasks import TextTask
 
@@ -51,7 +45,11 @@ class Teacher(NamedTuple):
         ``texts``: their numbers, or with ``remarked`` remark x T + text.
         """
         prompts = (self.remarked if remarked else self.prompts).take(texts)
-        return score(self.model.config, params, prompts, self.candidates).candidates
+        return self.model.score(params, prompts, self.candidates).candidates
+
+    def group(self, most: int | None = None) -> int:
+        """Texts that are read together, see ``group_size``."""
+        return group_size(self.model.text_bytes(self.remarked, self.candidates), most)
 
 
 def teacher(task: TextTask, model: LanguageModel) -> Teacher:
@@ -82,18 +80,20 @@ def stand_in_teachers(
     task: TextTask,
     ability: float,
     *,
+    kind: Kind = "t5",
     d_model: int = 16,
     steps: int = 100,
     batch: int = 64,
     learning_rate: float = 1e-2,
 ) -> StandIns:
-    """Train one tiny T5 a key on the expert's advice for a random part of the texts.
+    """Train one tiny model a key on the expert's advice for a random part of the texts.
 
     Remarks are shown in training, and the advice does not depend on them: the stand-in knows the
     words of the feedback but has not been told what to make of them.
 
     Args:
         keys: typed keys [seeds].
+        kind: of model.
         ability: the part of the texts acted on that is taught, 0 to 1; 0 leaves random weights.
 
     Raises:
@@ -102,11 +102,11 @@ def stand_in_teachers(
     if not 0 <= ability <= 1:
         raise InputError(f"ability is {ability}; it is a part of the texts, from 0 to 1.")
     words = [task.prompt(text, remark) for remark in REMARKS for text in task.texts]
-    model = tiny_t5(
-        jax.random.key(0), [*words, *task.advice], d_model=d_model, num_heads=max(1, d_model // 16)
+    model = tiny_model(
+        kind, jax.random.key(0), [*words, *task.advice], width=d_model, heads=max(1, d_model // 16)
     )
-    name = f"tiny stand-in teacher (a T5 taught the expert's advice for {ability:.0%} of the texts)"
-    asked = teacher(task, replace(model, name=name))
+    what = f"a {TINY[kind]} taught the expert's advice for {ability:.0%} of the texts"
+    asked = teacher(task, model.named(f"tiny stand-in teacher ({what})"))
     acted_on = jnp.flatnonzero(task.acted_on)
     count = round(ability * len(acted_on))
     optimizer = optax.chain(
@@ -115,7 +115,7 @@ def stand_in_teachers(
     )
 
     key_model, key_known, key_train = jax.vmap(lambda key: jax.random.split(key, 3))(keys).T
-    drawn = [draw_params(key, model.config) for key in key_model]
+    drawn = [model.draw_params(key) for key in key_model]
 
     def train(params: Any, keys: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
         key_known, key_train = keys
@@ -132,7 +132,7 @@ def stand_in_teachers(
 
             def loss(params: Any) -> jax.Array:
                 prompts = asked.remarked.take(remark * len(task.texts) + text)
-                scores = score(model.config, params, prompts, asked.candidates).candidates
+                scores = model.score(params, prompts, asked.candidates).candidates
                 return -(task.expert[text] * jax.nn.log_softmax(scores)).sum(1).mean()
 
             updates, state = optimizer.update(jax.grad(loss)(params), state, params)

@@ -7,8 +7,9 @@ import optax
 import pytest
 
 from rlli_jax.errors import InputError
-from rlli_jax.language import t5
+from rlli_jax.language import ValueHead, init_lora, load_model, merge_lora, t5
 from rlli_jax.language.t5.model import relative_buckets
+from rlli_jax.language.words import word_tokenizer
 
 ACTIONS = ["turn left", "turn right", "go forward", "pick up", "drop", "toggle"]
 PROMPTS = [
@@ -60,7 +61,7 @@ def torch_model(feed_forward: str, tied: bool, seed: int = 0, **sizes):
 
 def folder_of(model, folder):
     model.save_pretrained(folder)
-    t5.word_tokenizer(TEXTS).save_pretrained(folder)
+    word_tokenizer(TEXTS).save_pretrained(folder)
     return folder
 
 
@@ -91,7 +92,7 @@ def torch_token_scores(model, tokenizer, log: bool):
 def test_logits_equal_those_of_torch(shape, tmp_path):
     torch = pytest.importorskip("torch", reason="torch, the reference, is absent")
     peer = torch_model(*SHAPES[shape])
-    model = t5.load_t5(folder_of(peer, tmp_path))
+    model = load_model(folder_of(peer, tmp_path))
     rng = np.random.default_rng(0)
     ids, tokens = rng.integers(3, 50, (4, 20)), rng.integers(3, 50, 15)
     mask = np.arange(20) < np.array([[20], [13], [1], [7]])
@@ -135,7 +136,7 @@ def test_relative_position_buckets_equal_those_of_torch(buckets, reach, bidirect
 @pytest.mark.parametrize("shape", ["relu, tied", "gated, untied"])
 def test_scores_equal_one_torch_call_per_candidate(shape, tmp_path):
     peer = torch_model(*SHAPES[shape])
-    model = t5.load_t5(folder_of(peer, tmp_path))
+    model = load_model(folder_of(peer, tmp_path))
     prompts, candidates = model.prompts(PROMPTS), model.candidates(ACTIONS)
     logs, lengths = torch_token_scores(peer, model.tokenizer, log=True)
     raw, _ = torch_token_scores(peer, model.tokenizer, log=False)
@@ -151,7 +152,7 @@ def test_scores_equal_one_torch_call_per_candidate(shape, tmp_path):
 def test_gradients_equal_those_of_torch(tmp_path):
     torch = pytest.importorskip("torch", reason="torch, the reference, is absent")
     peer = torch_model("gated-gelu", True)
-    model = t5.load_t5(folder_of(peer, tmp_path))
+    model = load_model(folder_of(peer, tmp_path))
     prompts, candidates = model.prompts(PROMPTS[1:2]), model.candidates(["turn left"])
     tokens = model.tokenizer("turn left", add_special_tokens=False)["input_ids"]
     out = peer(
@@ -192,7 +193,7 @@ def test_scores_at_the_size_of_flan_t5_small_equal_those_of_torch(tmp_path):
     )
     with torch.no_grad():
         peer.lm_head.weight *= 512**-0.5  # of the size that training leaves, not that of the draw
-    model = t5.load_t5(folder_of(peer, tmp_path))
+    model = load_model(folder_of(peer, tmp_path))
     assert sum(leaf.size for leaf in jax.tree.leaves(model.params)) == 76_961_152
     scores = t5.score(
         model.config, model.params, model.prompts(PROMPTS), model.candidates(ACTIONS)
@@ -253,7 +254,7 @@ def test_scores_are_traced_once_for_all_parameters(tiny):
 
 def test_value_head():
     hidden = jax.random.normal(jax.random.key(0), (5, 16))
-    head = t5.ValueHead()
+    head = ValueHead()
     params = head.init(jax.random.key(1), hidden)
     assert sum(x.size for x in jax.tree.leaves(params)) == 17 * 1_024 + 1_025 * 1_024 + 1_025
     x = np.asarray(hidden, np.float64)
@@ -265,8 +266,8 @@ def test_value_head():
 
 
 def test_lora_begins_as_the_loaded_model_and_has_the_size_that_peft_reports(tiny):
-    lora = t5.init_lora(jax.random.key(1), tiny.params, rank=4)
-    merged = t5.merge_lora(tiny.params, lora)
+    lora = init_lora(jax.random.key(1), tiny.params, rank=4)
+    merged = merge_lora(tiny.params, lora)
     for a, b in zip(jax.tree.leaves(merged), jax.tree.leaves(tiny.params), strict=True):
         np.testing.assert_array_equal(a, b)
     flan = t5.T5Config(
@@ -279,17 +280,15 @@ def test_lora_begins_as_the_loaded_model_and_has_the_size_that_peft_reports(tiny
     )
     from rlli_jax.language.t5.model import init_params
 
-    shapes = jax.eval_shape(
-        lambda key: t5.init_lora(key, init_params(key, flan)), jax.random.key(0)
-    )
+    shapes = jax.eval_shape(lambda key: init_lora(key, init_params(key, flan)), jax.random.key(0))
     # peft on google/flan-t5-small with r = 16 on q and v: "trainable params: 688,128"
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 688_128
 
 
 def test_lora_merges_as_the_paper_says(tiny):
-    lora = t5.init_lora(jax.random.key(1), tiny.params, rank=4)
+    lora = init_lora(jax.random.key(1), tiny.params, rank=4)
     lora = jax.tree.map(lambda x: x + 0.1, lora)
-    merged = t5.merge_lora(tiny.params, lora, alpha=8.0)
+    merged = merge_lora(tiny.params, lora, alpha=8.0)
     where = ("decoder", "block_0", "layer_1", "EncDecAttention")
     before, update, after = tiny.params, lora, merged
     for part in where:
@@ -303,18 +302,18 @@ def test_lora_merges_as_the_paper_says(tiny):
 
 def test_lora_on_a_layer_that_is_not_there(tiny):
     with pytest.raises(InputError, match="'query' is no layer of the model"):
-        t5.init_lora(jax.random.key(0), tiny.params, targets=("query",))
+        init_lora(jax.random.key(0), tiny.params, targets=("query",))
 
 
 @pytest.mark.parametrize("how", ["full", "lora"])
 def test_fine_tuning_learns_an_answer_for_each_prompt(tiny, how):
     prompts, candidates = tiny.prompts(PROMPTS), tiny.candidates(ACTIONS)
     answers = jnp.array([2, 0, 5])
-    lora = t5.init_lora(jax.random.key(2), tiny.params, rank=4)
+    lora = init_lora(jax.random.key(2), tiny.params, rank=4)
     trained = tiny.params if how == "full" else lora
 
     def loss(trained):
-        params = trained if how == "full" else t5.merge_lora(tiny.params, trained)
+        params = trained if how == "full" else merge_lora(tiny.params, trained)
         scores = t5.score(tiny.config, params, prompts, candidates).candidates
         return optax.losses.softmax_cross_entropy_with_integer_labels(scores, answers).mean()
 

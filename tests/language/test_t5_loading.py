@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from rlli_jax.errors import InputError
-from rlli_jax.language import t5
+from rlli_jax.language import load_model, t5
+from rlli_jax.language.words import word_tokenizer
 
 TEXTS = ["go to the red ball", "turn left", "turn right", "You see a wall 3 steps forward"]
 
@@ -37,7 +38,7 @@ def edit_config(folder, **changes):
 
 
 def test_a_saved_model_comes_back(model, folder):
-    again = t5.load_t5(folder)
+    again = load_model(folder)
     assert again.config == model.config
     assert_same_weights(again.params, model.params)
     for text in TEXTS:
@@ -65,8 +66,8 @@ def test_loading_and_scoring_need_no_torch(model, folder):
     program = f"""
 import sys
 sys.modules["torch"] = None  # any import of torch now fails
-from rlli_jax.language import t5
-model = t5.load_t5({str(folder)!r})
+from rlli_jax.language import load_model, t5
+model = load_model({str(folder)!r})
 prompts, candidates = model.prompts({TEXTS[:1]}), model.candidates({TEXTS[1:3]})
 scores = t5.score(model.config, model.params, prompts, candidates)
 print(scores.candidates.tolist())
@@ -91,8 +92,8 @@ def test_folders_that_torch_wrote(kind, folder, tmp_path_factory):
     target = tmp_path_factory.mktemp(kind)
     peer.save_pretrained(target, max_shard_size="4KB" if kind == "shards" else "5GB")
     assert len(list(target.glob("*.safetensors"))) > 1 or kind == "bfloat16"
-    t5.load_t5(folder).tokenizer.save_pretrained(target)
-    params = t5.load_t5(target).params
+    load_model(folder).tokenizer.save_pretrained(target)
+    params = load_model(target).params
     np.testing.assert_array_equal(
         params["lm_head"]["kernel"].T, peer.lm_head.weight.detach().float()
     )
@@ -110,7 +111,7 @@ def test_folders_that_torch_wrote(kind, folder, tmp_path_factory):
 )
 def test_old_and_new_configs_agree_on_the_scaling_of_the_head(folder, changes, scaled):
     edit_config(folder, **changes)
-    config = t5.load_t5(folder).config
+    config = load_model(folder).config
     assert config.scale_decoder_outputs is scaled
     assert config.tie_head is False  # the weights have a head of their own
 
@@ -126,7 +127,7 @@ def test_a_sentencepiece_like_tokenizer_gives_no_end_of_sequence(folder):
     tokenizer.post_processor = processors.TemplateProcessing("$A </s>", None, [("</s>", 1)])
     special = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
-    model = t5.load_t5(folder)
+    model = load_model(folder)
     assert model.tokenizer("turn left")["input_ids"] == [3, 4, 1]
     assert model.prompts(["turn left"]).ids.tolist() == [[3, 4]]
     candidates = model.candidates(["turn left", "turn right"])
@@ -140,7 +141,7 @@ def test_unknown_words_are_unknown(model):
 
 def test_missing_folder(tmp_path):
     with pytest.raises(InputError, match=r"Model folder .*nowhere does not exist"):
-        t5.load_t5(tmp_path / "nowhere")
+        load_model(tmp_path / "nowhere")
 
 
 def test_name_that_cannot_be_fetched(monkeypatch):
@@ -151,9 +152,9 @@ def test_name_that_cannot_be_fetched(monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
     with pytest.raises(InputError, match="'google/flan-t5-small' is no folder here and could not"):
-        t5.load_t5("google/flan-t5-small")
+        load_model("google/flan-t5-small")
     with pytest.raises(InputError, match="'flan t5' is no folder here and could not be fetched"):
-        t5.load_t5("flan t5")
+        load_model("flan t5")
 
 
 def test_a_name_is_fetched_without_torch_weights(folder, monkeypatch):
@@ -166,7 +167,7 @@ def test_a_name_is_fetched_without_torch_weights(folder, monkeypatch):
         return str(folder)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
-    model = t5.load_t5("google/flan-t5-small")
+    model = load_model("google/flan-t5-small")
     assert model.name == asked["name"] == "google/flan-t5-small"
     assert not any(pattern.endswith("bin") for pattern in asked["patterns"])
 
@@ -174,44 +175,47 @@ def test_a_name_is_fetched_without_torch_weights(folder, monkeypatch):
 def test_folder_without_config(folder):
     (folder / "config.json").unlink()
     with pytest.raises(InputError, match=r"has no config\.json"):
-        t5.load_t5(folder)
+        load_model(folder)
 
 
 def test_folder_without_weights(folder):
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").touch()
     with pytest.raises(InputError, match=r"has no weights \(model\.safetensors is missing\)"):
-        t5.load_t5(folder)
+        load_model(folder)
 
 
 def test_folder_without_tokenizer(folder):
     (folder / "tokenizer.json").unlink()
     with pytest.raises(InputError, match="has no tokenizer that transformers can read"):
-        t5.load_t5(folder)
+        load_model(folder)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "bert"}, "describes a model of type 'bert', not 't5'"),
-        ({"model_type": "absent"}, "describes a model of type None, not 't5'"),
+        (
+            {"model_type": "bert"},
+            "describes a model of type 'bert'; known are t5, llama, mistral",
+        ),
+        ({"model_type": "absent"}, "describes a model of type None; known are"),
         ({"feed_forward_proj": "gated-silu"}, "feed_forward_proj is 'gated-silu'"),
         ({"d_model": "wide"}, 'd_model is "wide"; it must be a whole number'),
         ({"layer_norm_epsilon": "small"}, 'layer_norm_epsilon is "small"; it must be a number'),
         ({"num_layers": 5}, "no tensor encoder.block.1"),
-        ({"d_ff": 99}, r"has shape \(32, 16\), but config.json asks for \(99, 16\)"),
+        ({"d_ff": 99}, r"has shape \(32, 16\), but its configuration asks for \(99, 16\)"),
     ],
 )
 def test_config_that_is_no_fitting_t5(folder, changes, message):
     edit_config(folder, **changes)
     with pytest.raises(InputError, match=message):
-        t5.load_t5(folder)
+        load_model(folder)
 
 
 def test_config_that_is_no_json(folder):
     (folder / "config.json").write_text("{")
     with pytest.raises(InputError, match="is not valid JSON"):
-        t5.load_t5(folder)
+        load_model(folder)
 
 
 @pytest.mark.parametrize("damage", ["cut", "noise"])
@@ -220,19 +224,19 @@ def test_damaged_weights(folder, damage):
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2] if damage == "cut" else b"\xff" * len(data))
     with pytest.raises(InputError, match=r"model\.safetensors is damaged"):
-        t5.load_t5(folder)
+        load_model(folder)
 
 
 def test_damaged_index_of_shards(folder):
     (folder / "model.safetensors.index.json").write_text('{"weights": 1}')
     with pytest.raises(InputError, match=r"index\.json is damaged"):
-        t5.load_t5(folder)
+        load_model(folder)
 
 
 def test_tokenizer_of_another_model(folder):
-    t5.word_tokenizer([f"word{i}" for i in range(50)]).save_pretrained(folder)
+    word_tokenizer([f"word{i}" for i in range(50)]).save_pretrained(folder)
     with pytest.raises(InputError, match="has 53 tokens but the model's vocab_size is"):
-        t5.load_t5(folder)
+        load_model(folder)
 
 
 def test_candidates_that_cannot_be_scored(model):

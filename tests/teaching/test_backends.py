@@ -12,7 +12,7 @@ import pytest
 from lowering import NONE, foreign_calls
 
 from rlli_jax.envs import go_to_red_ball
-from rlli_jax.language import t5
+from rlli_jax.language import init_lora, merge_lora, t5
 from rlli_jax.learners.ppo import PPOHyperparams
 from rlli_jax.teaching.bidirectional import FeedbackSum, student_loop
 from rlli_jax.teaching.language_policy import (
@@ -79,10 +79,10 @@ def test_a_foreign_call_would_be_found():
 
 def test_products_of_what_is_called_exact_ask_for_all_digits(task, model):
     asked = teacher(task, model)
-    lora = t5.init_lora(jax.random.key(0), model.params, rank=2)
+    lora = init_lora(jax.random.key(0), model.params, rank=2)
 
     def scores(lora):
-        return asked.scores(t5.merge_lora(model.params, lora), jnp.arange(4)).sum()
+        return asked.scores(merge_lora(model.params, lora), jnp.arange(4)).sum()
 
     policy = jnp.full(task.legal.shape, 1 / 6)
     for function, argument in (

@@ -12,7 +12,8 @@ import pytest
 from gymnax.environments import environment, spaces
 
 from rlli_jax.errors import InputError
-from rlli_jax.language import t5
+from rlli_jax.language import init_lora, merge_lora, t5
+from rlli_jax.language.llama import tiny_llama
 from rlli_jax.learners.ppo import PPOHyperparams
 from rlli_jax.teaching.bidirectional import FeedbackSum, Utterance, remember, student_loop
 from rlli_jax.teaching.distinct import over_distinct
@@ -20,11 +21,12 @@ from rlli_jax.teaching.language_policy import (
     LAMOREL,
     LanguagePolicyConfig,
     language_policy,
+    model_params,
     policy_table,
 )
 from rlli_jax.teaching.methods import Method, TeachingConfig, TeachingHyperparams
 from rlli_jax.teaching.objective import draw
-from rlli_jax.teaching.tasks import TextTask
+from rlli_jax.teaching.tasks import TextTask, references
 from rlli_jax.teaching.teacher_update import (
     advice_table,
     evaluate_teacher,
@@ -128,6 +130,28 @@ def test_a_language_policy_learns_and_its_first_ratio_is_one(task, model):
     np.testing.assert_allclose(table.sum(1), 1, atol=1e-5)
 
 
+def test_a_decoder_learns_as_a_policy_by_its_lora_alone(task):
+    words = [*(task.prompt(text) for text in task.texts), *task.advice]
+    model = tiny_llama(jax.random.key(0), words, width=8, num_heads=2)
+    state, metrics = learn(task, model, adapt="lora", lora_rank=4)
+    assert [float(m["first_ratio_error"]) for m in metrics] == [0.0] * len(metrics)
+    before, after = (
+        float(task.value(policy_table(task, model, params))["return"])
+        for params in (model.params, model_params(state))
+    )
+    assert after > before + 0.2
+    jax.tree.map(np.testing.assert_array_equal, state.loaded, model.params)
+    assert set(state.params["model"]["layers"]["self_attn"]) == {"q_proj", "v_proj"}
+
+
+def test_what_needs_no_learning_is_chance_and_the_best_constant(task):
+    legal = task.legal.at[1, 1].set(False).at[3, 0].set(False)  # only left, only right
+    found = references(replace(task, legal=legal))
+    assert found["chance"]["accuracy"] == pytest.approx((0.5 + 0 + 0.5 + 1) / 4)
+    # Left, and right where there is no left.
+    assert found["always “left”"] == pytest.approx({"accuracy": 3 / 4, "return": 2 * 3 / 4})
+
+
 def test_actions_without_advice_are_refused(task, model):
     with pytest.raises(InputError, match="there are 1 phrases of advice"):
         language_policy(replace(task, advice=("left",)), model)
@@ -157,10 +181,10 @@ def test_a_gradient_step_says_more_of_what_was_better_and_less_of_what_was_worse
 ):
     asked_model = teacher(task, model)
     base = model.params
-    adapted = t5.init_lora(jax.random.key(2), base, rank=2) if adapt == "lora" else base
+    adapted = init_lora(jax.random.key(2), base, rank=2) if adapt == "lora" else base
 
     def log_m(adapted):
-        weights = t5.merge_lora(base, adapted) if adapt == "lora" else adapted
+        weights = merge_lora(base, adapted) if adapt == "lora" else adapted
         return jax.nn.log_softmax(asked_model.scores(weights, jnp.arange(4)))
 
     @jax.jit

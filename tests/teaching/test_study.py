@@ -97,8 +97,9 @@ def test_the_page_names_the_stand_in_and_every_method(taught, rlli):
     page = (taught[1] / "report.html").read_text()
     assert "tiny stand-in teacher (a T5 taught the expert" in page
     assert "The teacher is a tiny stand-in." in page
-    for name in content()["methods"]:
+    for name in [*content()["methods"], "chance"]:
         assert f'<th scope="row">{name}</th>' in page
+    assert "Without any learning, chance is right in" in page
     assert "Case a (4 iterations, 64 environment steps)" in page
     assert (taught[1] / "figures" / "fig2-return.pdf").exists()
     (taught[1] / "report.html").unlink()
@@ -148,7 +149,7 @@ def test_a_run_directory_is_not_taken_twice(taught, rlli):
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("teacher.kind=oracle", "teacher.kind: must be one of stand_in, t5"),
+        ("teacher.kind=oracle", "teacher.kind: must be one of stand_in, loaded, t5"),
         ("task.kind=chess", "task.kind: must be one of go_to_red_ball, provider_selection"),
         ("teacher.ability=1.5", "teacher.ability: must be less than or equal to 1"),
         ("cases.a.teacher_every=3", "iterations 4 is no multiple of teacher_every 3"),
@@ -199,10 +200,10 @@ def short(path):
     ("spoil", "says"),
     [
         (without_weights, "has no weights (model.safetensors is missing)"),
-        (of_another_kind, "describes a model of type 'gpt2', not 't5'"),
+        (of_another_kind, "describes a model of type 'gpt2'; known are t5, llama, mistral, qwen2"),
         (short, "tokens but the model takes at most 3; shorten it"),
         (lambda path: None, "have the same tokens"),  # <unk> for all providers
-        (shutil.rmtree, "does not exist; give the folder of a T5"),
+        (shutil.rmtree, "does not exist; give the folder of a model"),
     ],
     ids=["no weights", "no T5", "short", "unknown words", "no folder"],
 )

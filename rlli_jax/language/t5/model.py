@@ -7,11 +7,6 @@ prefix, and one pass scores all of them. A plain sequence is the tree without br
 T5's peculiarities: RMS norm before each layer, no biases, no 1/sqrt(d) in attention, one table of
 relative position biases per stack (held by its first block), dropout left out: scores must be
 reproducible between rollout and update.
-
-Matrix products are those of ``T5Config.compute_dtype``, summed in float32: in "float32" with all
-its digits on every backend (a GPU would round to TF32, a TPU to bfloat16, if it were not told), so
-that scores agree with those of torch; "bfloat16" is what accelerators are fast at. Weights, norms,
-the residual stream, softmax and scores are float32 in both.
 """
 
 from dataclasses import dataclass
@@ -23,11 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rlli_jax.language.products import (
+    ComputeDtype,
+    dense,
+    matmul,
+    normal,
+    visible_bias,
+)
 from rlli_jax.learners.cpu import compiler_options
-
-ComputeDtype = Literal["float32", "bfloat16"]
-
-MASKED = -1e9  # softmax turns it into an exact 0 in float32
 
 
 @dataclass(frozen=True)
@@ -51,33 +49,18 @@ class T5Config:
     n_positions: int = 512  # longest prompt, in tokens
     compute_dtype: ComputeDtype = "float32"  # of matrix products; no key of Hugging Face's
 
+    @property
+    def width(self) -> int:
+        """Of the hidden states."""
+        return self.d_model
 
-def _normal(std: float) -> nn.initializers.Initializer:
-    return nn.initializers.normal(std)
-
-
-_EXACT: Any = {
-    "precision": jax.lax.Precision.HIGHEST,
-    "preferred_element_type": jnp.float32,
-}
-
-
-def _dense(config: T5Config, width: int, std: float, name: str | None = None) -> nn.Dense:
-    """A layer without bias: products in the computing type, sums and result in float32."""
-    return nn.Dense(
-        width,
-        use_bias=False,
-        kernel_init=_normal(std),
-        dtype=config.compute_dtype,
-        dot_general=lambda x, y, dimensions, **_: jax.lax.dot_general(x, y, dimensions, **_EXACT),
-        name=name,
-    )
-
-
-def _matmul(config: T5Config, x: jax.Array, y: jax.Array) -> jax.Array:
-    """As ``_dense``, of two arrays."""
-    dtype = config.compute_dtype
-    return jnp.matmul(x.astype(dtype), y.astype(dtype), **_EXACT)
+    def text_bytes(self, tokens: int, nodes: int) -> int:
+        """Memory, roughly, of the gradient of one text's scores: a prompt of ``tokens`` tokens,
+        ``nodes`` nodes of the candidates' tree."""
+        one = 12 * self.d_model + 4 * self.d_ff + 6 * self.num_heads * self.d_kv
+        attention = 3 * self.num_heads * (tokens + nodes)
+        layers = self.num_layers * tokens + self.num_decoder_layers * nodes
+        return 4 * (layers * (one + attention) + 3 * nodes * self.vocab_size)
 
 
 @lru_cache
@@ -121,7 +104,7 @@ class Attention(nn.Module):
         inner = c.num_heads * c.d_kv
 
         def heads(name: str, std: float, y: jax.Array) -> jax.Array:
-            y = _dense(c, inner, std, name)(y)
+            y = dense(c.compute_dtype, inner, std, name)(y)
             return y.reshape(*y.shape[:-1], c.num_heads, c.d_kv).swapaxes(-3, -2)  # [..., H, L, d]
 
         query = heads("q", (c.d_model * c.d_kv) ** -0.5, x)
@@ -131,14 +114,14 @@ class Attention(nn.Module):
             position = nn.Embed(
                 c.relative_attention_num_buckets,
                 c.num_heads,
-                embedding_init=_normal(c.d_model**-0.5),
+                embedding_init=normal(c.d_model**-0.5),
                 name="relative_attention_bias",
             )(buckets)
             bias = bias + position.transpose(2, 0, 1)
-        fit = _matmul(c, query, key.swapaxes(-2, -1))
+        fit = matmul(c.compute_dtype, query, key.swapaxes(-2, -1))
         weights = jax.nn.softmax(fit + bias)  # [..., H, Q, K]
-        mixed = _matmul(c, weights, value).swapaxes(-3, -2)
-        out = _dense(c, c.d_model, inner**-0.5, "o")
+        mixed = matmul(c.compute_dtype, weights, value).swapaxes(-3, -2)
+        out = dense(c.compute_dtype, c.d_model, inner**-0.5, "o")
         return out(mixed.reshape(*mixed.shape[:-2], inner)), bias
 
 
@@ -168,15 +151,15 @@ class FeedForward(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         c = self.config
 
-        def dense(name: str, width: int, std: float, y: jax.Array) -> jax.Array:
-            return _dense(c, width, std, name)(y)
+        def layer(name: str, width: int, std: float, y: jax.Array) -> jax.Array:
+            return dense(c.compute_dtype, width, std, name)(y)
 
         if c.feed_forward_proj == "relu":
-            x = jax.nn.relu(dense("wi", c.d_ff, c.d_model**-0.5, x))
+            x = jax.nn.relu(layer("wi", c.d_ff, c.d_model**-0.5, x))
         else:
-            gate = jax.nn.gelu(dense("wi_0", c.d_ff, c.d_model**-0.5, x), approximate=True)
-            x = gate * dense("wi_1", c.d_ff, c.d_model**-0.5, x)
-        return dense("wo", c.d_model, c.d_ff**-0.5, x)
+            gate = jax.nn.gelu(layer("wi_0", c.d_ff, c.d_model**-0.5, x), approximate=True)
+            x = gate * layer("wi_1", c.d_ff, c.d_model**-0.5, x)
+        return layer("wo", c.d_model, c.d_ff**-0.5, x)
 
 
 class FeedForwardLayer(nn.Module):
@@ -236,18 +219,18 @@ class T5(nn.Module):
 
     def setup(self) -> None:
         c = self.config
-        self.shared = nn.Embed(c.vocab_size, c.d_model, embedding_init=_normal(1.0))
+        self.shared = nn.Embed(c.vocab_size, c.d_model, embedding_init=normal(1.0))
         self.encoder = Stack(c, c.num_layers)
         self.decoder = Stack(c, c.num_decoder_layers)
         if not c.tie_head:
             # As in T5X; Hugging Face draws a new head sqrt(d_model) times larger.
-            self.lm_head = _dense(c, c.vocab_size, c.d_model**-0.5)
+            self.lm_head = dense(c.compute_dtype, c.vocab_size, c.d_model**-0.5)
 
     def encode(self, ids: jax.Array, mask: jax.Array) -> jax.Array:
         """ids int32 [C, S], mask bool [C, S] (False: padding) -> [C, S, D]."""
         position = jnp.arange(ids.shape[1])
         buckets = relative_buckets(position, position, bidirectional=True, config=self.config)
-        return self.encoder(self.shared(ids), _bias(mask[:, None, None, :]), buckets)
+        return self.encoder(self.shared(ids), visible_bias(mask[:, None, None, :]), buckets)
 
     def decode(
         self,
@@ -265,15 +248,15 @@ class T5(nn.Module):
         """
         buckets = relative_buckets(depth, depth, bidirectional=False, config=self.config)
         x = self.shared(tokens)[None]  # one copy until the contexts come in by cross-attention
-        memory_bias = _bias(mask[:, None, None, :])
-        return self.decoder(x, _bias(visible[None, None]), buckets, memory, memory_bias)
+        memory_bias = visible_bias(mask[:, None, None, :])
+        return self.decoder(x, visible_bias(visible[None, None]), buckets, memory, memory_bias)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """[..., D] -> [..., V]."""
         if self.config.scale_decoder_outputs:
             hidden = hidden * self.config.d_model**-0.5
         if self.config.tie_head:
-            return _matmul(self.config, hidden, self.shared.embedding.T)
+            return matmul(self.config.compute_dtype, hidden, self.shared.embedding.T)
         return self.lm_head(hidden)
 
     def __call__(
@@ -287,10 +270,6 @@ class T5(nn.Module):
         """Hidden states [C, N, D] and next-token logits [C, N, V] at every node of the tree."""
         hidden = self.decode(tokens, depth, visible, self.encode(ids, mask), mask)
         return hidden, self.logits(hidden)
-
-
-def _bias(visible: jax.Array) -> jax.Array:
-    return jnp.where(visible, 0.0, MASKED)
 
 
 def init_params(key: jax.Array, config: T5Config) -> dict:
@@ -311,16 +290,3 @@ def _draw() -> Any:
     # What runs once is hardly worth optimising.
     options = compiler_options({"xla_backend_optimization_level": 0})
     return jax.jit(init_params, static_argnames="config", compiler_options=options)
-
-
-class ValueHead(nn.Module):
-    """State value from the decoder's hidden state at position 0, as in Lamorel's PPO example."""
-
-    width: int = 1_024
-
-    @nn.compact
-    def __call__(self, hidden: jax.Array) -> jax.Array:
-        """[..., D] -> [...]."""
-        for _ in range(2):
-            hidden = jax.nn.sigmoid(nn.Dense(self.width)(hidden))
-        return nn.Dense(1)(hidden).squeeze(-1)

@@ -5,39 +5,12 @@ results show.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import jax
 
-from rlli_jax.language.t5.language_model import LanguageModel
+from rlli_jax.language.t5.language_model import T5Model
 from rlli_jax.language.t5.model import T5Config, draw_params
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
-
-MAX_TOKENS = 512
-
-
-def word_tokenizer(texts: Sequence[str]) -> "PreTrainedTokenizerFast":
-    """One token per word or punctuation mark of the texts; T5's special ids (0 pad, 1 end, 2 unk).
-
-    A word that the texts do not have becomes <unk>.
-    """
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    split = pre_tokenizers.Whitespace()
-    words = dict.fromkeys(word for text in texts for word, _ in split.pre_tokenize_str(text))
-    vocabulary = {word: i for i, word in enumerate(["<pad>", "</s>", "<unk>", *words])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = split
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        model_max_length=MAX_TOKENS,
-    )
+from rlli_jax.language.words import MAX_TOKENS, word_tokenizer
 
 
 def tiny_t5(
@@ -47,7 +20,7 @@ def tiny_t5(
     d_model: int = 32,
     num_heads: int = 4,
     num_layers: int = 1,
-) -> LanguageModel:
+) -> T5Model:
     """A randomly initialised T5 (v1.1 shape) whose vocabulary is the words of the texts.
 
     ``texts``: all that it will ever read or write: prompts, candidates, feedback.
@@ -66,4 +39,4 @@ def tiny_t5(
         scale_decoder_outputs=False,
         n_positions=MAX_TOKENS,
     )
-    return LanguageModel("tiny T5 (random weights)", config, draw_params(key, config), tokenizer)
+    return T5Model("tiny T5 (random weights)", config, draw_params(key, config), tokenizer)
