@@ -139,6 +139,8 @@ def learned(base: type[AnyLearned], learner: str) -> type[AnyLearned]:
         base.__name__.removesuffix("Learned") + kind.config.__name__.removesuffix("Config"),
         __base__=base,
         __doc__=f"A policy that learns by {learner}; keys as in {kind.make.__module__}.",
+        # Its fields have their descriptions; to look for docstrings takes half a second in all.
+        __cls_kwargs__={"use_attribute_docstrings": False},
         config=key("config", kind.config, default=kind.config()),
         hyperparams=key("hyperparams", kind.hyperparams, default=kind.hyperparams()),
         learner=key("learner", Literal[learner]),
