@@ -14,9 +14,6 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 run: $(VENV)/.run
 	$(BIN)/rlli run configs/paper.yaml --resume
 
-# Tests compile much and compute little, so XLA is to spend no time on fast programs.
-test: export XLA_FLAGS += --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true \
-	--xla_cpu_use_fusion_emitters=false
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto --dist loadfile
 

@@ -170,6 +170,7 @@ class Summary(Record):
     env_steps: int | None = None
     """Of one seed."""
     compile_seconds: float | None = None
+    """0 where an equal policy had been compiled before, by the same process."""
     train_seconds: float | None = None
     """Of all seeds together, without compilation and checkpoints."""
     steps_per_second: float | None = None

@@ -10,6 +10,15 @@ import sys
 import tempfile
 from pathlib import Path
 
+# Tests compile much and compute little, several at a time: XLA is to spend no time on fast
+# programs, and linear algebra none on handing small matrices from thread to thread.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+    "--xla_cpu_use_fusion_emitters=false",
+)
+os.environ.update({name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")})
+
 import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache

@@ -22,11 +22,13 @@ from rlli_jax.experiments.training import (
     Program,
     Shared,
     all_shared,
+    as_number,
     of_seeds,
     policy_keys,
     train_runs,
     training_progress,
 )
+from rlli_jax.learners import learner_kind
 from rlli_jax.learners.core import Learner
 from rlli_jax.run_files import Summary, write_npz
 
@@ -58,7 +60,8 @@ class Job:
     """What the judge found of some runs [runs, ...], ``test`` [...] -> what follows from it, among
     it ``objective`` [runs], by which runs are compared."""
     shape: tuple = ()
-    """What compiled programs depend on beside the shapes of arrays."""
+    """What compiled programs depend on beside the learner, its config and the shapes of arrays: two
+    jobs that are equal in all of that share one. Empty: each run of a job has its own."""
     shift: float = 0.0
     """To be added to the returns of training."""
     about: Mapping[str, Any] = field(default_factory=dict)
@@ -156,7 +159,8 @@ class TrainedStudy(ABC):
 
             progress.update(task, note="compiling")
             checkpoints = Checkpoints(path / "checkpoints" / name)
-            found, curve, more = learn(job, key_train, key_test, config.checkpoint_every,
+            program = program_of(config.policies[name], job, config.seeds)
+            found, curve, more = learn(program, job, key_train, key_test, config.checkpoint_every,
                                        checkpoints, show)  # fmt: skip
             write_npz(folder / "curve.npz", curve)
             about |= more
@@ -167,7 +171,42 @@ class TrainedStudy(ABC):
         self.summary(**about).write(folder / "summary.json")
 
 
+def signature(block: Any, job: Job) -> tuple:
+    """What decides the compiled programs of a policy that learns, ``block``, at its job."""
+    arrays, structure = jax.tree.flatten((job.train, job.test))
+    return (
+        learner_kind(block.learner).make, repr(getattr(block, "config", None)), job.iterations,
+        job.shape, jax.tree.structure(job.hyperparams), structure,
+        tuple((np.shape(x), np.asarray(x).dtype) for x in arrays),
+    )  # fmt: skip
+
+
+def program_of(block: Any, job: Job, seeds: int) -> Program:
+    """The compiled functions of a job, or those of an equal one of this process.
+
+    So policies that differ in hyperparameters are compiled once, and a study that is carried out
+    again, with other numbers or to go on where it stopped, not at all.
+    """
+    assert job.learner is not None
+    types = tuple(as_number(x).dtype for x in jax.tree.leaves(job.hyperparams))
+    settings = jax.config.jax_enable_x64, jax.config.jax_default_prng_impl  # type: ignore[attr-defined]
+    key = signature(block, job), types, seeds, settings
+    if key in _programs and job.shape:
+        return _programs[key]
+    shared = Shared(all_shared(job.train), all_shared(job.test))
+    program = Program(job.learner(), job.iterations, shared, jax.devices()[:1], job.judge)
+    while len(_programs) >= KEPT_PROGRAMS:
+        del _programs[next(iter(_programs))]
+    _programs[key] = program
+    return program
+
+
+KEPT_PROGRAMS = 8
+_programs: dict[tuple, Program] = {}  # of this process, the newest last
+
+
 def learn(
+    program: Program,
     job: Job,
     key_train: jax.Array,
     key_test: jax.Array,
@@ -176,13 +215,9 @@ def learn(
     show: Callable[[int, Arrays], None],
 ) -> tuple[Arrays, Arrays, dict[str, Any]]:
     """Train on all seeds: what the judge finds, the curve, and what the summary says of it."""
-    assert job.learner is not None
-    shared = Shared(all_shared(job.train), all_shared(job.test))
-    learner = job.learner()
-    program = Program(learner, job.iterations, shared, jax.devices()[:1], job.judge)
     given = of_seeds(key_train, job.hyperparams, job.train, key_test, job.test)
     trained = train_runs(program, given, every, checkpoints=checkpoints, check=True, progress=show)
-    steps = learner.env_steps * np.arange(1, job.iterations + 1)
+    steps = program.learner.env_steps * np.arange(1, job.iterations + 1)
     curve = {"env_steps": steps, **trained.metrics}
     if job.shift:
         curve["episode_return"] = curve["episode_return"] + np.float32(job.shift)

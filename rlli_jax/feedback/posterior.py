@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
+from threadpoolctl import threadpool_limits
 
 from rlli_jax.errors import InputError
 from rlli_jax.feedback.estimators import normal_interval
@@ -25,6 +26,8 @@ from rlli_jax.statistics import Estimate
 SPREAD = (1e-5, 1.0)  # of each prior standard deviation, in QoE from 0 to 1
 DOUBT = 0.5  # prior standard deviation of s
 SLOPE = 3.0  # traits are divided by it: from 1-5 around 3 to about unit size
+# Many fits of three numbers each: to share their small matrices among threads takes longer.
+one_thread = threadpool_limits.wrap(limits=1, user_api="blas")
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,7 @@ class Comparison(NamedTuple):
         return ""
 
 
+@one_thread
 def does_the_prior_help(log: Log, predictions: np.ndarray, traits: np.ndarray) -> Comparison:
     """Predict the ratings of each fold of users from the others', with and without the judge.
 
@@ -182,6 +186,7 @@ class Bought(NamedTuple):
     without: Estimate
 
 
+@one_thread
 def curve(
     log: Log,
     predictions: np.ndarray,

@@ -11,6 +11,7 @@ from PIL import Image
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.selection import study as studies
 from rlli_jax.experiments.selection.tables import build_problem
+from rlli_jax.experiments.study import program_of
 from rlli_jax.personas import Population
 from rlli_jax.qoe import QoETable
 from rlli_jax.studies import load_study, render
@@ -95,6 +96,23 @@ def longer(tmp_path_factory, finished):
 
 def test_neither_other_policies_nor_checkpoints_change_a_result(finished, longer):
     tiny_study.assert_same_results(longer, finished[1])
+
+
+def test_policies_that_differ_in_numbers_alone_share_a_program(finished):
+    config, _ = finished
+
+    def program(*overrides):
+        study = load_study(config, overrides)
+        job = studies.STUDY.job(study, build_problem(study), "PPO")
+        return program_of(study.policies["PPO"], job, study.seeds)
+
+    known = program()
+    assert program("policies.PPO.hyperparams.gamma=0.5", "environment.rounds=3", "seed=7") is known
+    for change in (
+        "seeds=3", "evaluation.episodes=5", "policies.PPO.config.hidden=[4]",
+        "policies.PPO.iterations=3", "policies.PPO.observation=[action]",
+    ):  # fmt: skip
+        assert program(change) is not known
 
 
 def test_greedy_is_the_optimum_per_request(longer):

@@ -36,7 +36,7 @@ class OwnEnvironment(TrainedStudy):
             learner=partial(block.make, env),
             iterations=block.iterations,
             hyperparams=block.hyperparams,
-            shape=(config.environment.make, config.evaluation.episodes),
+            shape=(type(env), config.environment.make, config.evaluation.episodes),
         )
 
 

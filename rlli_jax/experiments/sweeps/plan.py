@@ -16,7 +16,7 @@ from rich.console import Console
 from rlli_jax.checking import owner
 from rlli_jax.envs.contract import PyTree
 from rlli_jax.errors import InputError, shown
-from rlli_jax.experiments.study import Arrays, Job, TrainedStudy
+from rlli_jax.experiments.study import Arrays, Job, TrainedStudy, signature
 from rlli_jax.experiments.sweeps.config import Sweep
 from rlli_jax.experiments.training import Judge, as_number, key_words, policy_keys
 from rlli_jax.learners.core import Learner
@@ -132,17 +132,10 @@ def _group(config: Any, policy: str, job: Job, groups: dict[Any, Group]) -> Grou
     if job.learner is None:
         raise InputError(f"policies.{policy}: a sweep must not turn it into one that never learns.")
     block, seeds = config.policies[policy], config.seeds
-    arrays, structure = jax.tree.flatten((job.train, job.test))
-    signature = (
-        block.learner, repr(getattr(block, "config", None)), job.iterations, job.shape,
-        jax.tree.structure(job.hyperparams), structure,
-        tuple((np.shape(x), np.asarray(x).dtype) for x in arrays),
-    )  # fmt: skip
-    if signature not in groups:
-        groups[signature] = Group(
-            block.learner, job.learner, job.judge, job.measure, job.iterations
-        )
-    group = groups[signature]
+    group = groups.setdefault(
+        signature(block, job),
+        Group(block.learner, job.learner, job.judge, job.measure, job.iterations),
+    )
     training, testing = (
         key_words(jax.random.split(k, seeds)) for k in policy_keys(config.seed, policy)
     )
