@@ -5,8 +5,6 @@ Reads files only, like the rest of this room; what the files hold is told in
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,84 +13,20 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from rlli_jax.report import style
-from rlli_jax.report.data import read, read_config, read_versions, require
 from rlli_jax.report.labels import conjunction, number, plus_minus, quantity
 from rlli_jax.report.page import again, on_page, templates, write_report
-from rlli_jax.run_files import TeachingTask
+from rlli_jax.report.teaching_run import (
+    TeachingRun,
+    best_reading,
+    case_words,
+    gain,
+    load_teaching_run,
+    matched_controls,
+)
 from rlli_jax.statistics import Estimate, t_interval
 
 EXAMPLES = 8
 COLOURS = ("#5d6976", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5c2e")
-
-
-@dataclass(frozen=True)
-class Result:
-    """One method in one case; arrays as ``run`` writes them, first axis the seeds."""
-
-    name: str
-    method: dict[str, Any]
-    arrays: dict[str, np.ndarray]
-
-    @cached_property
-    def area(self) -> np.ndarray:
-        """Mean of the exact return over the training, [seeds]."""
-        return np.asarray(self.arrays["return"].mean(1), np.float64)
-
-    @property
-    def control(self) -> bool:
-        """Whether no feedback that was earned reaches a teacher."""
-        return (
-            not self.method["teacher"]
-            or self.method["feedback"] == "nothing"
-            or self.method["verdicts"] != "true"
-        )
-
-
-@dataclass(frozen=True)
-class TeachingRun:
-    """A finished run directory."""
-
-    path: Path
-    text: str  # the resolved YAML, as written
-    config: dict[str, Any]
-    versions: dict[str, str]
-    task: TeachingTask
-    cases: dict[str, dict[str, Result]]
-    language_policy: dict[str, np.ndarray] | None
-
-
-def load_teaching_run(directory: str | Path) -> TeachingRun:
-    """Read a run directory. InputError where a file is missing, damaged or does not fit."""
-    path = Path(directory)
-    text, config = read(path / "config.yaml", read_config)
-    return TeachingRun(
-        path=path,
-        text=text,
-        config=config,
-        versions=read(path / "versions.json", read_versions),
-        task=TeachingTask.read(path / "task.json"),
-        cases={
-            case: {
-                name: Result(name, method, read(path / "methods" / case / f"{name}.npz", _method))
-                for name, method in config["methods"].items()
-            }
-            for case in config["cases"]
-        },
-        language_policy=read(path / "language_policy.npz", _arrays)
-        if "language_policy" in config
-        else None,
-    )
-
-
-def _arrays(file: Path) -> dict[str, np.ndarray]:
-    with np.load(file, allow_pickle=False) as content:
-        return dict(content)
-
-
-def _method(file: Path) -> dict[str, np.ndarray]:
-    arrays = _arrays(file)
-    require(arrays["return"].ndim == 2, "return is not [seeds, rounds]")
-    return arrays
 
 
 def render_teaching(run_dir: str | Path) -> Path:
@@ -111,34 +45,12 @@ def render_teaching(run_dir: str | Path) -> Path:
             findings=findings(run),
             figures=on_page(plates),
             rows={case: _rows(run, case) for case in run.cases},
-            captions={case: _case_words(run, case) for case in run.cases},
+            captions={case: case_words(run, case) for case in run.cases},
             examples=_examples(run),
             command=again(run.path),
         )
     )
     return write_report(run.path, plates, page)
-
-
-def gain(run: TeachingRun, case: str, name: str, over: str) -> Estimate:
-    """Difference in area of two methods, paired by seed: the same teacher, the same randomness."""
-    results = run.cases[case]
-    return t_interval(results[name].area - results[over].area)
-
-
-def matched_controls(run: TeachingRun, case: str, name: str) -> list[str]:
-    """The controls that differ from a reading in nothing but that their feedback is made up."""
-    reading = run.cases[case][name].method
-    return [
-        result.name
-        for result in run.cases[case].values()
-        if result.method["verdicts"] != "true" and result.method | {"verdicts": "true"} == reading
-    ]
-
-
-def best_reading(run: TeachingRun, case: str) -> str:
-    """The method with true feedback that has the largest area."""
-    readings = [r for r in run.cases[case].values() if not r.control]
-    return max(readings, key=lambda r: float(r.area.mean())).name
 
 
 def findings(run: TeachingRun) -> list[str]:
@@ -165,12 +77,6 @@ def _short(estimate: Estimate) -> str:
 def _judged(estimate: Estimate) -> bool:
     """Whether there is an interval."""
     return bool(np.isfinite(estimate.low) and np.isfinite(estimate.high))
-
-
-def _case_words(run: TeachingRun, case: str) -> str:
-    iterations = int(run.config["cases"][case]["iterations"])
-    steps = iterations * int(run.task.env_steps_per_iteration[case])
-    return f"{iterations:,} iterations, {quantity(steps)} environment steps"
 
 
 def _verdict(run: TeachingRun, case: str) -> str:
@@ -205,7 +111,7 @@ def _verdict(run: TeachingRun, case: str) -> str:
         **{f"“{fake}”": gained for fake, gained in made_up.items()},
     }
     return (
-        f"Case {case} ({_case_words(run, case)}): {verdict}. Read as “{tested}”, it gains, in mean "
+        f"Case {case} ({case_words(run, case)}): {verdict}. Read as “{tested}”, it gains, in mean "
         "exact return over the training, "
         + conjunction([f"{_words(gained)} over {what}" for what, gained in gains.items()])
         + "."
@@ -395,7 +301,7 @@ def _curves(run: TeachingRun, metric: str, label: str) -> Figure:
         expert = run.task.expert_value.get(metric)
         if expert is not None:
             drawn["the expert"] = axes.axhline(expert, color=style.INK, linewidth=0.8)
-        axes.set_title(f"({case}) {_case_words(run, case)}")
+        axes.set_title(f"({case}) {case_words(run, case)}")
         axes.set_xlabel("Iterations")
         axes.margins(x=0)
     panels[0].set_ylabel(label)
@@ -420,7 +326,7 @@ def _gains(run: TeachingRun) -> Figure:
             axes.hlines(y, low, high, color=colour, linewidth=1.6)
             axes.plot(value, y, "o", color=colour, markersize=4)
         axes.axvline(0, color=style.INK, linewidth=0.8)
-        axes.set_title(f"({case}) {_case_words(run, case)}")
+        axes.set_title(f"({case}) {case_words(run, case)}")
         axes.set_xlabel(f"Gain in mean return over “{silent}”")
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.grid(axis="y", visible=False)
@@ -440,7 +346,7 @@ def _followed(run: TeachingRun) -> Figure:
             mean = t_interval(result.arrays["followed"]).value
             colour, dash = looks[name]
             axes.plot(result.arrays["iterations"], mean, color=colour, linestyle=dash)
-        axes.set_title(f"({case}) {_case_words(run, case)}")
+        axes.set_title(f"({case}) {case_words(run, case)}")
         axes.set_xlabel("Iterations")
         axes.margins(x=0)
         axes.set_ylim(0, 1)

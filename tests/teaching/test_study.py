@@ -13,7 +13,8 @@ import yaml
 
 from rlli_jax.errors import InputError
 from rlli_jax.language import t5
-from rlli_jax.report.teaching import Result, TeachingRun, findings, load_teaching_run
+from rlli_jax.report.teaching import findings
+from rlli_jax.report.teaching_run import Result, TeachingRun, load_teaching_run
 from rlli_jax.run_files import TeachingTask
 from rlli_jax.statistics import Estimate
 from rlli_jax.studies import load_study, render
@@ -282,7 +283,7 @@ def test_feedback_helps_only_if_made_up_feedback_credited_alike_does_not():
 
 def test_a_gain_without_an_interval_is_no_verdict(monkeypatch):
     monkeypatch.setattr(
-        "rlli_jax.report.teaching.t_interval",
+        "rlli_jax.report.teaching_run.t_interval",
         lambda values: Estimate(np.mean(values, 0), np.float64("nan"), np.float64("nan")),
     )
     said = verdict(seeds=2, tested=0.5, silent=0.4, alone=0.1, matched=0.4)

@@ -45,12 +45,11 @@ def _table(
     if path is not None and (path / "table.npz").exists():
         people = Population.from_csv(path / "population.csv", traits=knows)
         return QoETable.load(path / "table.npz"), people.traits
-    inquiry, table, asked = judged(
-        config.population, config.catalog, config.judge, console, path=path
-    )
-    if config.judge.on_missing == "impute" and asked is None:
+    found = judged(config.population, config.catalog, config.judge, console, path=path)
+    table = found.table
+    if config.judge.on_missing == "impute" and found.asked is None:
         table = table.imputed()
-    people = inquiry.population.select(table.users)
+    people = found.inquiry.population.select(table.users)
     if path is not None:
         people.to_csv(path / "population.csv")
         table.save(path / "table.npz")
