@@ -18,7 +18,7 @@ STUDY = {
     "population": {"sample": {"size": 12, "seed": 3}},
     "catalog": {"studio": True},
     "judge": {"kind": "psychometric", "samples": 2},
-    "session": {"turns": 4, "satiation": {"turns": 2}, "taste": {"spread": 0.2}},
+    "session": {"turns": 4, "satiation": {"turns": 2}, "taste": {"spread": 0.4}},
     "policies": {
         "LinUCB": {
             "learner": "linucb",
