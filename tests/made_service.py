@@ -22,10 +22,14 @@ def policy(name="open", providers=PROVIDERS, observes=("persona",), best=None):
             likes = np.tile([float(p == best) for p in providers], (len(persona), 1))
         return np.where(offered, likes, -1).argmax(1), likes
 
+    def belief(persona, user, request):  # the last provider is the least known
+        return np.tile(np.diag([0.01, 0.01, 0.09][: len(providers)]), (len(persona), 1, 1))
+
     users = {"ann": (5.0, 3.0, 3.0, 3.0, 3.0), "ben": (1.0, 3.0, 3.0, 3.0, 3.0)}
     return ServedPolicy(
         name=name, judge="made up (a stand-in)", providers=providers, requests=("a cat", "a dog"),
         users=users, observes=frozenset(observes), predicts_by_persona=True, choose=choose,
+        belief=belief,
     )  # fmt: skip
 
 

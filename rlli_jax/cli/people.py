@@ -183,7 +183,7 @@ def serve(
     Args:
         policies: One name for each run; the best one that knows the persona if not given.
         shares: Of the decisions, one for each run; equal if not given.
-        explore: epsilon=SHARE or softmax=TEMPERATURE (of predicted QoE, 0 to 1).
+        explore: epsilon=SHARE, softmax=TEMPERATURE (of predicted QoE, 0 to 1) or thompson=DRAWS.
         log: sqlite:///FILE or postgresql://user@host/database; decisions.sqlite in the first run if
             not given.
         scale: Of the ratings that people give, such as 1-7.

@@ -4,6 +4,7 @@ import gc
 import os
 import socket
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -16,8 +17,9 @@ from rlli_jax.experiments import serving
 from rlli_jax.experiments.serving import TrainedPolicy
 from rlli_jax.judges import scale_of
 from rlli_jax.qoe.model import FEWEST, fit_model
+from rlli_jax.qoe.newcomers import beliefs
 from rlli_jax.service import Arm, ServedPolicy, open_decisions, parse_rule
-from rlli_jax.service.selecting import Selector
+from rlli_jax.service.selecting import Belief, Selector
 
 KEY = "RLLI_SERVE_KEY"  # the environment variable
 LOCAL = ("127.0.0.1", "::1", "localhost")
@@ -40,7 +42,7 @@ def served_policy(run: str | Path, name: str | None = None) -> ServedPolicy:
             "takes environment.assignment sequential."
         )
     params = params.replace(asked=None)  # anybody may ask for everything
-    predict = _predictions(trained)
+    predict, belief = _predictions(trained)
     users, requests = params.count.shape[:2]
 
     def one(
@@ -79,6 +81,7 @@ def served_policy(run: str | Path, name: str | None = None) -> ServedPolicy:
         observes=frozenset({"user", "persona", "request"} & set(env.observation)),
         predicts_by_persona=traits is not None,
         choose=choose,
+        belief=belief,
     )
 
 
@@ -86,8 +89,8 @@ def served_policy(run: str | Path, name: str | None = None) -> ServedPolicy:
 Predict = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
-def _predictions(trained: TrainedPolicy) -> Predict:
-    """The model of QoE (:mod:`rlli_jax.qoe.model`) of the run's table, for anybody.
+def _predictions(trained: TrainedPolicy) -> tuple[Predict, Belief | None]:
+    """The model of QoE (:mod:`rlli_jax.qoe.model`) of the run's table, for anybody; how sure it is.
 
     For each request, and for the mean over requests, which stands for one that is not known. Where
     personas are unknown it is the user's own row of the table, or the mean over users.
@@ -98,7 +101,7 @@ def _predictions(trained: TrainedPolicy) -> Predict:
         of_request = np.where(table.legal, table.mean, means[:, None])  # [K, R, L]
         rows = np.concatenate([of_request, means[:, None]], 1)
         rows = np.concatenate([rows, rows.mean(0, keepdims=True)])
-        return lambda persona, user, request: rows[user, request]
+        return lambda persona, user, request: rows[user, request], None
     model = fit_model(np.where(table.legal, table.mean, np.nan), traits)
     own = model.coefficients  # [R, L, F]
     coefficients = np.concatenate([own, own.mean(0, keepdims=True)])
@@ -108,7 +111,12 @@ def _predictions(trained: TrainedPolicy) -> Predict:
         explained = np.einsum("bf,blf->bl", phi, coefficients[request])
         return np.asarray((model.level + explained).clip(0, 1))
 
-    return predict
+    ready = cache(lambda: beliefs(model))  # not every way to explore asks how sure it is
+
+    def belief(persona: np.ndarray, user: np.ndarray, request: np.ndarray) -> np.ndarray:
+        return ready()(model.features(persona, len(persona)), request)
+
+    return predict, belief
 
 
 def serve(

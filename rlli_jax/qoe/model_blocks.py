@@ -230,10 +230,19 @@ def totals(phi: np.ndarray, weighted: np.ndarray) -> np.ndarray:
 
 def forms(phi: np.ndarray, covariance: np.ndarray, providers: int) -> np.ndarray:
     """phi' covariance phi of every two providers: [n, F], [r, M, M] rotated -> [n, r, L, L]."""
-    first, second = np.triu_indices(phi.shape[1])
-    pairs = phi[:, first] * phi[:, second] * np.where(first == second, 1, 2)
-    whole = unrotated(covariance, providers)
-    # Of two providers, the coefficients' covariance is not symmetric in the features.
-    symmetric = (whole + whole.swapaxes(-1, -2))[..., first, second] / 2  # [r, L, L, pairs]
-    flat = pairs @ symmetric.reshape(-1, len(first)).T
+    flat = pairs(phi) @ by_pairs(covariance, providers).reshape(-1, pairs(phi[:1]).shape[1]).T
     return np.asarray(flat.reshape(len(phi), -1, providers, providers))
+
+
+def pairs(phi: np.ndarray) -> np.ndarray:
+    """Products of every two features, each two once: [n, F] -> [n, F (F + 1) / 2]."""
+    first, second = np.triu_indices(phi.shape[1])
+    return np.asarray(phi[:, first] * phi[:, second] * np.where(first == second, 1, 2))
+
+
+def by_pairs(covariance: np.ndarray, providers: int) -> np.ndarray:
+    """What :func:`pairs` are multiplied with: [r, M, M] rotated -> [r, L, L, F (F + 1) / 2]."""
+    whole = unrotated(covariance, providers)
+    first, second = np.triu_indices(whole.shape[-1])
+    # Of two providers, the coefficients' covariance is not symmetric in the features.
+    return np.asarray((whole + whole.swapaxes(-1, -2))[..., first, second] / 2)

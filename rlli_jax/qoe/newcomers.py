@@ -8,13 +8,14 @@ newcomer's own update the row by conditioning: what tastes go together was learn
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtri
 
 from rlli_jax.qoe.model import QoEModel
-from rlli_jax.qoe.model_blocks import basis, coefficient_block, user_prior
+from rlli_jax.qoe.model_blocks import basis, by_pairs, coefficient_block, pairs, user_prior
 
 
 class Foreseen(NamedTuple):
@@ -52,6 +53,35 @@ def foresee(
     reach = ndtri(0.95) * np.sqrt(np.maximum(np.diag(average @ covariance @ average.T), 0))
     low, high = np.clip(values - reach, 0, 1), np.clip(values + reach, 0, 1)
     return Foreseen(np.clip(values, 0, 1), low, high)
+
+
+def beliefs(model: QoEModel) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """How sure the model is of newcomers, made ready to be asked often.
+
+    Returns:
+        features of personas [n, F], requests [n] int -> covariance over the providers of what each
+        thinks, [n, L, L]. A request's number beyond the last stands for the mean over requests.
+    """
+    _, requests, providers = model.shape
+    found = []
+    given = keep = np.zeros_like(model.provider_covariance)
+    for request in range(requests):
+        block = coefficient_block(model.gram[request : request + 1], model.variances)
+        moved = block.keep @ model.provider_covariance @ block.keep.swapaxes(1, 2)
+        found.append(by_pairs(block.covariance + moved, providers)[0])
+        given = given + block.covariance[0] / requests**2
+        keep = keep + block.keep[0] / requests
+    found.append(by_pairs((given + keep @ model.provider_covariance @ keep.T)[None], providers)[0])
+    whole = np.stack(found)  # [R + 1, L, L, pairs]
+    own = user_prior(model.variances, providers)
+    of_request = np.append(np.ones(requests), 1 / requests) * model.variances.user_request
+
+    def belief(phi: np.ndarray, request: np.ndarray) -> np.ndarray:
+        place = np.minimum(request, requests)
+        explained = np.einsum("np,nlmp->nlm", pairs(phi), whole[place])
+        return np.asarray(explained + own + of_request[place, None, None])
+
+    return belief
 
 
 def _row(model: QoEModel, traits: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

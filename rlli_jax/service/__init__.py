@@ -4,7 +4,7 @@ What is served is a :class:`ServedPolicy`, made elsewhere; this room knows no le
 """
 
 from rlli_jax.service.decisions import Decisions, open_decisions, read_decisions
-from rlli_jax.service.exploration import Epsilon, Rule, Softmax, parse_rule
+from rlli_jax.service.exploration import Epsilon, Rule, Softmax, Thompson, parse_rule
 from rlli_jax.service.selecting import Arm, ServedPolicy
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Rule",
     "ServedPolicy",
     "Softmax",
+    "Thompson",
     "open_decisions",
     "parse_rule",
     "read_decisions",

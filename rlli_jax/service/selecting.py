@@ -12,7 +12,7 @@ import numpy as np
 
 from rlli_jax.errors import InputError, listed
 from rlli_jax.personas import TRAITS
-from rlli_jax.service.exploration import Rule
+from rlli_jax.service.exploration import Preferred, Rule
 
 LARGEST = 256  # decisions that are computed together
 _UNKNOWN = (None,) * len(TRAITS)
@@ -21,6 +21,9 @@ NEUTRAL = (3.0,) * len(TRAITS)  # stands in a batch for a persona that no policy
 # persona [b, 5], user [b], request [b], offered [b, L] -> choice [b], predicted QoE [b, L].
 # An unknown user or request is the number of those that are known.
 Choose = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+# persona [b, 5], user [b], request [b] -> covariance of a person's QoE over the providers [b, L, L]
+Belief = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class ServedPolicy:
     """Whether its predictions of QoE need a persona; what else they need, they do without."""
     choose: Choose
     """Calls of one shape only are made, with ``LARGEST`` and smaller powers of 4 as b."""
+    belief: Belief | None = None
+    """How sure the predictions are, for exploration that asks for it; None if that is unknown."""
 
 
 class Arm(NamedTuple):
@@ -87,6 +92,12 @@ class Selector:
                     f"the policy {arm.policy.name!r} knows the providers "
                     f"{listed(arm.policy.providers)}, another one {listed(self.providers)}; serve "
                     "policies of the same providers."
+                )
+            if rule.by_belief and arm.policy.belief is None:
+                raise InputError(
+                    f"--explore {rule}: of the run of the policy {arm.policy.name!r} no model of "
+                    "QoE says how sure it is, as it has too few answers or users without traits; "
+                    "use epsilon=SHARE."
                 )
         for name in self.providers:
             if ";" in name:
@@ -190,8 +201,13 @@ class Selector:
             user[:b] = [users.get(wish.user or "", len(users)) for wish in wishes]
             request[:b] = [requests.get(wish.request or "", len(requests)) for wish in wishes]
             choice, predicted = arm.policy.choose(persona, user, request, offered[:, back])
-            own = self.rule.probabilities(back[choice[:b]], predicted[:b, order], offered[:b])
-            result.append(own)
+            covariance = None
+            if self.rule.by_belief:
+                assert arm.policy.belief is not None  # else it was refused
+                believed = arm.policy.belief(persona[:b], user[:b], request[:b])
+                covariance = believed[:, order][:, :, order]
+            preferred = Preferred(back[choice[:b]], predicted[:b, order], covariance)
+            result.append(self.rule.probabilities(preferred, offered[:b]))
         return np.stack(result)
 
     def decide(self, wishes: Sequence[Wish]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from tiny_study import PROVIDERS
 
 from rlli_jax.experiments import deploying, serving
 from rlli_jax.qoe.model import fit_model
+from rlli_jax.qoe.model_blocks import user_prior
 
 
 @pytest.fixture
@@ -40,6 +41,17 @@ def test_a_served_policy_chooses_as_its_run_does_among_what_is_offered(run):
     _, predicted = served.choose(known, rows, everything, np.ones((len(known), 3), bool))
     np.testing.assert_allclose(predicted, expected.clip(0, 1), atol=1e-6)
     assert deploying.served_policy(run, "blind").observes == set()
+    # How sure it is: as the model is of people who gave no answer, and of their mean over requests.
+    phi = model.features(known, len(known))
+    believed = model.people(phi).covariance
+    for request in range(len(served.requests)):
+        own = served.belief(known, rows, np.full(len(known), request, np.int32))
+        np.testing.assert_allclose(own, believed[:, request], atol=1e-10)
+    of_mean = served.belief(known, rows, everything)
+    shared = model.variances.user_request / len(served.requests)
+    expected = model.coefficient_covariance(phi, average=True)[:, 0] + shared
+    expected += user_prior(model.variances, len(PROVIDERS))
+    np.testing.assert_allclose(of_mean, expected, atol=1e-10)
 
 
 def test_the_command_serves_a_run_and_evaluate_reads_its_log(run, tmp_path, rlli, monkeypatch):

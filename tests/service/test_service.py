@@ -1,5 +1,6 @@
 """The service as others meet it: what it answers, what it refuses, what it has kept."""
 
+import dataclasses
 import json
 import threading
 import time
@@ -8,6 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from made_service import PERSONA, made_app, policy
+from scipy import stats
 from starlette.testclient import TestClient
 
 from rlli_jax.errors import InputError
@@ -15,10 +17,12 @@ from rlli_jax.service import (
     Arm,
     Epsilon,
     Softmax,
+    Thompson,
     open_decisions,
     parse_rule,
     read_decisions,
 )
+from rlli_jax.service.exploration import Preferred
 from rlli_jax.service.limits import Buckets
 from rlli_jax.service.selecting import Selector, Wish
 
@@ -149,7 +153,7 @@ def test_too_many_requests_are_refused_and_the_rate_comes_back_with_time(tmp_pat
 def test_propensities_are_the_frequencies_of_what_is_chosen():
     """Two policies share the decisions; providers stand in another order in the second."""
     arms = [Arm(policy(), 0.7), Arm(policy("other", ("wax", "ink", "oil"), best="oil"), 0.3)]
-    for rule in (Epsilon(0.2), Softmax(0.2)):
+    for rule in (Epsilon(0.2), Softmax(0.2), Thompson(200)):
         selector = Selector(arms, rule, seed=1)
         wish = Wish(None, (5.0, 3.0, 3.0, 3.0, 3.0), None, np.array([True, True, False]), "ink;oil")
         rows = [row for _ in range(120) for row in selector.decide([wish] * 100)]
@@ -166,15 +170,42 @@ def test_propensities_are_the_frequencies_of_what_is_chosen():
 def test_rules_of_exploration_are_exact_and_never_choose_what_is_not_offered():
     offered = np.array([[True, True, False], [True, True, True]])
     predicted = np.array([[0.5, 0.6, 0.9], [0.1, 0.1, 0.1]])
-    epsilon = Epsilon(0.3).probabilities(np.array([1, 2]), predicted, offered)
+    preferred = Preferred(np.array([1, 2]), predicted)
+    epsilon = Epsilon(0.3).probabilities(preferred, offered)
     np.testing.assert_allclose(epsilon, [[0.15, 0.85, 0], [0.1, 0.1, 0.8]])
-    softmax = Softmax(0.1).probabilities(np.array([1, 2]), predicted, offered)
+    softmax = Softmax(0.1).probabilities(preferred, offered)
     likelier = 1 / (1 + np.exp(-1))
     np.testing.assert_allclose(softmax, [[1 - likelier, likelier, 0], [1 / 3] * 3])
     assert parse_rule("softmax=0.05") == Softmax(0.05)
-    for text in ("epsilon", "epsilon=2", "softmax=0", "greedy=1", "epsilon=nan"):
+    assert parse_rule("thompson=500") == Thompson(500)
+    bad = "epsilon", "epsilon=2", "softmax=0", "greedy=1", "epsilon=nan", "thompson=2.5"
+    for text in (*bad, "thompson=1", "thompson=inf"):
         with pytest.raises(InputError, match="write epsilon=SHARE"):
             parse_rule(text)
+
+
+def test_thompson_gives_each_provider_the_probability_that_it_is_the_best_by_the_belief():
+    covariance = np.array([[0.04, 0.03, 0], [0.03, 0.09, 0], [0, 0, 0.25]])
+    predicted, offered = np.array([[0.5, 0.4, 0.1]]), np.array([[True, True, False]])
+    preferred = Preferred(np.array([0]), predicted, covariance[None])
+    rule = Thompson(2_000)
+    told = rule.probabilities(preferred, offered)
+    # The difference of the two is normal with variance .04 + .09 - 2 x .03.
+    better = stats.norm.cdf(0.1 / np.sqrt(0.07))
+    assert told[0] == pytest.approx([better, 1 - better, 0], abs=0.02)
+    assert told.sum() == pytest.approx(1, abs=1e-12)
+    np.testing.assert_array_equal(told, rule.probabilities(preferred, offered))  # fixed draws
+    # Who is sure still gives each one offered a vote, and shares of batches are those alone.
+    sure = Preferred(np.array([0]), predicted, np.zeros((1, 3, 3)))
+    np.testing.assert_allclose(rule.probabilities(sure, offered)[0], [2001 / 2002, 1 / 2002, 0])
+    both = Preferred(np.zeros(2, int), np.repeat(predicted, 2, 0), np.stack([covariance] * 2))
+    np.testing.assert_array_equal(rule.probabilities(both, np.repeat(offered, 2, 0))[1], told[0])
+
+
+def test_thompson_is_refused_where_nothing_tells_how_sure_predictions_are():
+    unsure = dataclasses.replace(policy(), belief=None)
+    with pytest.raises(InputError, match="no model of QoE says how sure it is"):
+        Selector([Arm(unsure, 1.0)], Thompson(100))
 
 
 def test_new_policies_come_into_force_while_others_serve(tmp_path):
