@@ -135,7 +135,8 @@ def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     try:
         content = from_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{path}: there is no such config file.") from None
+        order = "; name the config first, and behind it what to change" if "=" in path.name else ""
+        raise InputError(f"{path}: there is no such config file{order}.") from None
     except IsADirectoryError:
         raise InputError(f"{path} is a folder; name a config, a YAML file.") from None
     except (OSError, UnicodeDecodeError) as error:

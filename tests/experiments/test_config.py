@@ -208,6 +208,9 @@ def test_an_override_changes_no_other_policy_that_shares_an_anchor():
 
 def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path):
     assert sentence(tmp_path / "no.yaml") == "there is no such config file."
+    assert sentence(tmp_path / "seeds=3") == (
+        "there is no such config file; name the config first, and behind it what to change."
+    )
     assert sentence(tmp_path) == " is a folder; name a config, a YAML file."
     (tmp_path / "latin.yaml").write_bytes("name: é".encode("latin-1"))
     assert sentence(tmp_path / "latin.yaml").startswith("cannot be read (")
