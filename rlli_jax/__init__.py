@@ -12,7 +12,7 @@ from rlli_jax.lazy import attach
 
 if TYPE_CHECKING:
     from rlli_jax.catalog import Catalog
-    from rlli_jax.envs import EdgeMarket, GoToRedBall, ProviderSelection, Session
+    from rlli_jax.envs import EdgeMarket, GoTo, GoToRedBall, ProviderSelection, Session
     from rlli_jax.envs.policy import Policy, evaluate
     from rlli_jax.envs.provider_selection import make_params
     from rlli_jax.errors import InputError
@@ -44,6 +44,7 @@ __all__ = [
     "DQNConfig",
     "DQNHyperparams",
     "EdgeMarket",
+    "GoTo",
     "GoToRedBall",
     "Hyperparams",
     "InputError",
@@ -87,7 +88,7 @@ __all__ = [
 
 _ROOMS = {
     ".catalog": ("Catalog",),
-    ".envs": ("EdgeMarket", "GoToRedBall", "ProviderSelection", "Session"),
+    ".envs": ("EdgeMarket", "GoTo", "GoToRedBall", "ProviderSelection", "Session"),
     ".envs.policy": ("Policy", "evaluate"),
     ".envs.provider_selection": ("make_params",),
     ".errors": ("InputError",),

@@ -182,6 +182,8 @@ class SelectionSummary(Summary):
     assignment: str
     observation: tuple[str, ...]
     rounds: int
+    encoder: str | None = None
+    """Of the observation part request_text, in words."""
 
 
 class MarketSummary(Summary):

@@ -12,14 +12,16 @@ from rlli_jax.lazy import after_import, attach
 
 if TYPE_CHECKING:
     from rlli_jax.envs.edge_market import EdgeMarket
+    from rlli_jax.envs.go_to import GoTo
     from rlli_jax.envs.go_to_red_ball import GoToRedBall
     from rlli_jax.envs.provider_selection import ProviderSelection
     from rlli_jax.envs.session import Session
 
-__all__ = ["EdgeMarket", "GoToRedBall", "ProviderSelection", "Session"]
+__all__ = ["EdgeMarket", "GoTo", "GoToRedBall", "ProviderSelection", "Session"]
 
 _MODULES = {
     ".edge_market": ("EdgeMarket",),
+    ".go_to": ("GoTo",),
     ".go_to_red_ball": ("GoToRedBall",),
     ".provider_selection": ("ProviderSelection",),
     ".session": ("Session",),

@@ -72,6 +72,22 @@ def on_device(
     }
 
 
+def text_vectors(table: QoETable, vectors: np.ndarray | None) -> jax.Array | None:
+    """Vectors of the requests' words, [R, D], on the device.
+
+    Raises:
+        InputError: they are not one for each request.
+    """
+    if vectors is None:
+        return None
+    if np.ndim(vectors) != 2 or len(vectors) != len(table.requests):
+        raise InputError(
+            f"request_text has shape {np.shape(vectors)}, but the table has "
+            f"{len(table.requests)} requests; give one vector for each request."
+        )
+    return jnp.asarray(vectors, jnp.float32)
+
+
 def _check_personas(table: QoETable, personas: np.ndarray) -> None:
     """Raise InputError unless there is one sound Big Five vector for each user."""
     people = len(table.users)

@@ -43,7 +43,9 @@ def served_policy(run: str | Path, name: str | None = None) -> ServedPolicy:
         )
     params = params.replace(asked=None)  # anybody may ask for everything
     predict, belief = _predictions(trained)
-    users, requests = params.count.shape[:2]
+    users, requests = len(params.count), len(trained.table.requests)
+    if trained.texts is not None:
+        params = params.replace(request_text=trained.texts)
 
     def one(
         persona: jax.Array, user: jax.Array, request: jax.Array, offered: jax.Array
@@ -78,7 +80,10 @@ def served_policy(run: str | Path, name: str | None = None) -> ServedPolicy:
             user: None if traits is None else tuple(map(float, traits[k]))
             for k, user in enumerate(table.users)
         },
-        observes=frozenset({"user", "persona", "request"} & set(env.observation)),
+        observes=frozenset(
+            {"user", "persona", "request"}
+            & {part.removesuffix("_text") for part in env.observation}
+        ),
         predicts_by_persona=traits is not None,
         choose=choose,
         belief=belief,

@@ -22,7 +22,7 @@ from rlli_jax.experiments.asking import ANSWERS, load_answers
 from rlli_jax.experiments.checkpoints import Checkpoints
 from rlli_jax.experiments.policies import Learned
 from rlli_jax.experiments.run_directory import read_config, resuming
-from rlli_jax.experiments.selection.study import training_params
+from rlli_jax.experiments.selection.study import texts, training_params
 from rlli_jax.experiments.selection.tables import model_of_fresh, split_table
 from rlli_jax.experiments.training import Program, Shared, all_shared, of_seeds
 from rlli_jax.files import write_bytes
@@ -48,6 +48,7 @@ class TrainedPolicy:
     policy: Policy
     population: Population
     table: QoETable  # of all requests
+    texts: jax.Array | None = None  # [R, D] of all requests, where the policy is told their words
 
     @property
     def params(self) -> EnvParams:
@@ -88,6 +89,11 @@ def load_policy(run: str | Path, name: str | None = None) -> TrainedPolicy:
         jax.tree.map(jnp.asarray, training_params(config, train, population.traits, people))
         for people in (None, model)
     )
+    words = None
+    if "request_text" in block.observation:
+        told = texts(config, table, block)
+        words, seen = (jnp.asarray(told.of(part)) for part in (table, train))
+        params, trained_on = (p.replace(request_text=seen) for p in (params, trained_on))
     make = partial(
         ProviderSelection, assignment=config.environment.assignment, observation=block.observation
     )
@@ -95,7 +101,7 @@ def load_policy(run: str | Path, name: str | None = None) -> TrainedPolicy:
     state = _final_state(path, chosen, learner, block, config.seeds, trained_on)
     seed = int(objectives[chosen].argmax())
     policy = learner.policy(jax.tree.map(lambda x: x[seed], state))
-    return TrainedPolicy(chosen, seed, make(params), policy, population, table)
+    return TrainedPolicy(chosen, seed, make(params), policy, population, table, words)
 
 
 def _objectives(path: Path, name: str) -> np.ndarray:
@@ -198,8 +204,14 @@ def _entries(trained: TrainedPolicy) -> list[str]:
         if several
         else personas,
         "request": [f"request is {name}" for name in table.requests],
+        "request_text": _numbered("request text", trained.params.request_text),
     }
     return [entry for part in trained.env.observation for entry in parts[part]]
+
+
+def _numbered(what: str, vectors: jax.Array | None) -> list[str]:
+    """Names of the numbers of vectors [N, D]."""
+    return [] if vectors is None else [f"{what}, {i + 1}" for i in range(vectors.shape[1])]
 
 
 class Predicted(NamedTuple):

@@ -66,6 +66,7 @@ def page_html(run: Run, plates: list[style.Plate]) -> str:
             summary=_summary(run),
             findings=findings(run),
             rows=_policy_rows(run),
+            encoders=[(p.name, p.encoder) for p in run.policies if p.encoder],
             figures=by_name,
             curves=[figure for name, figure in by_name.items() if name.startswith("curves-")],
             gallery=[_shown_request(run, r) for r in range(len(run.table.requests))[:MAX_REQUESTS]],

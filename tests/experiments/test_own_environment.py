@@ -109,6 +109,14 @@ def test_it_is_swept_with_its_parameters_traced(tmp_path):
             {"environment": {"make": "queues:Queues", "params": {"arrival": 1}}},
             "environment.params.arrival: unknown key; the keys here are",
         ),
+        (
+            {"environment": {"make": "rlli_jax.envs.go_to:GoTo", "arguments": {"objects": 99}}},
+            "environment.arguments: objects is 99; a room takes 1 to 16",
+        ),
+        (
+            {"environment": {"make": "queues:Queues", "arguments": {"doors": 2}}},
+            "environment.arguments: .*takes no arguments",
+        ),
     ],
 )
 def test_a_mistake_is_one_sentence(tmp_path, changes, message):

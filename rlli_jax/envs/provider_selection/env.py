@@ -20,7 +20,7 @@ from rlli_jax.envs import parts
 from rlli_jax.envs.chance import index_below
 from rlli_jax.envs.provider_selection.fresh_people import FreshPeople
 from rlli_jax.envs.provider_selection.parts import PARTS, Assignment, ObservationPart
-from rlli_jax.envs.qoe_samples import QoESamples, on_device
+from rlli_jax.envs.qoe_samples import QoESamples, on_device, text_vectors
 from rlli_jax.envs.spaces import MultiDiscrete
 from rlli_jax.errors import InputError
 from rlli_jax.qoe import QoETable
@@ -30,6 +30,7 @@ LACKING = {  # what a part needs -> how to help oneself where it is not there
     "turns": "assignment sequential, not {assignment}, which serves all users in one step",
     "personas": "personas, but those of the users are unknown; give them to make_params, or "
     "observe user instead",
+    "texts": "vectors of what is asked for; give request_text to make_params",
 }
 
 
@@ -57,6 +58,8 @@ class EnvParams(QoESamples, environment.EnvParams):
     # [K, R] int32, the requests that a user may ask for (has a provider for), -1 behind them; None
     # if every user may ask for every request.
     asked: jax.Array | None = None
+    # [R, D] float32, what is asked for as the vector of a sentence encoder; None: unknown.
+    request_text: jax.Array | None = None
     # The users are new people in each episode; None: they are those of the table.
     fresh: FreshPeople | None = None
     # A step limit that truncates; the default is never reached.
@@ -70,6 +73,7 @@ def make_params(
     rounds: int = 1,
     worth: QoETable | None = None,
     fresh: FreshPeople | None = None,
+    request_text: np.ndarray | None = None,
 ) -> EnvParams:
     """Put a table and its users on the device.
 
@@ -83,6 +87,7 @@ def make_params(
         fresh: people who are drawn anew in each episode, as many as the table has users, in their
             place; every provider that some user may choose for a request is open to them. What the
             table says of its users plays no part.
+        request_text: [R, D], a vector of each request's words (:mod:`rlli_jax.sentences`).
 
     Raises:
         InputError: if the shapes or holes disagree.
@@ -100,6 +105,7 @@ def make_params(
         rounds=rounds,
         asked=None if served.all() else jnp.asarray(asked, jnp.int32),
         fresh=fresh,
+        request_text=text_vectors(table, request_text),
     )
 
 
@@ -153,7 +159,8 @@ class ProviderSelection(environment.Environment[EnvState, EnvParams]):
         ``action`` one-hot of the last action, [L] (joint: [K * L]); ``reward`` the last reward,
         [1]; ``user`` one-hot of the user to be served, [K]; ``persona`` the Big Five of that
         user, scaled to [-1, 1], [5] (shared and joint: of all users, [K * 5]); ``request`` the
-        features of what is asked for, [F]. The paper's, Eq. (3), is ``("action", "reward")``.
+        features of what is asked for, [F]; ``request_text`` its words as the vector of a sentence
+        encoder, [D]. The paper's, Eq. (3), is ``("action", "reward")``.
         ``user`` exists in ``sequential`` only: the other two serve all users at once.
 
     Reward: one of the valid samples of the cell (user, request, provider), drawn uniformly.
@@ -195,7 +202,8 @@ class ProviderSelection(environment.Environment[EnvState, EnvParams]):
         self._require(params)
         if assignment == "shared":
             self.check_shared(self._params)
-        if assignment == "joint" and "request" in self.observation and params.asked is not None:
+        observed = {"request", "request_text"} & set(self.observation)
+        if assignment == "joint" and observed and params.asked is not None:
             raise InputError(
                 "assignment joint: some users have no provider for some requests, so they do not "
                 "all ask for the same; use assignment sequential, or observe no request."
@@ -206,6 +214,7 @@ class ProviderSelection(environment.Environment[EnvState, EnvParams]):
         known = {
             "turns": self.assignment == "sequential",
             "personas": params.personas is not None or params.fresh is not None,
+            "texts": params.request_text is not None,
         }
         for name in self.observation:
             needs = PARTS[name].needs

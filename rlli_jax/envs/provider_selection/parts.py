@@ -14,9 +14,10 @@ def _served(env: Any, params: Any) -> int:
     return 1 if env.assignment == "sequential" else params.count.shape[0]
 
 
-def _request(env: Any, state: Any, params: Any) -> jax.Array:
-    sequential = env.assignment == "sequential"
-    return params.request_features[env.requests(state, params) if sequential else state.request]
+def _requests(env: Any, state: Any, params: Any) -> jax.Array:
+    """What is asked for: of the user whose turn it is, or of the round."""
+    request = env.requests(state, params) if env.assignment == "sequential" else state.request
+    return jax.numpy.asarray(request)
 
 
 PARTS = {
@@ -49,10 +50,19 @@ PARTS = {
     ),
     # Features of what is asked for, [F]; they are the user's own and have no bound.
     "request": Part(
-        _request,
+        lambda env, state, params: params.request_features[_requests(env, state, params)],
         lambda env, params: params.request_features.shape[1],
         low=-ANYTHING,
         high=ANYTHING,
+    ),
+    # What is asked for, in words: the vector of a sentence encoder, [D]. It tells something of
+    # requests that were never seen, too.
+    "request_text": Part(
+        lambda env, state, params: params.request_text[_requests(env, state, params)],
+        lambda env, params: params.request_text.shape[1],
+        low=-ANYTHING,
+        high=ANYTHING,
+        needs="texts",
     ),
 }
 

@@ -18,6 +18,8 @@ class MakeBlock(Block):
     make: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
     """Import path package.module:name of a gymnax environment, or of what makes one when it is
     called."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """With which it is called, by keyword."""
     params: dict[str, Any] = Field(default_factory=dict)
     """Fields of its default parameters that are to have other values."""
 
@@ -25,13 +27,17 @@ class MakeBlock(Block):
         """The environment and its parameters.
 
         Raises:
-            InputError: it cannot be imported, is no environment, or has no such parameter.
+            InputError: it cannot be imported, cannot be made with these arguments, is no
+                environment, or has no such parameter.
         """
         module, _, name = self.make.partition(":")
         try:
             env = getattr(import_module(module), name)
-            env = env() if isinstance(env, type) or not hasattr(env, "step_env") else env
+            ready = not isinstance(env, type) and hasattr(env, "step_env")
+            env = env if ready and not self.arguments else env(**self.arguments)
         except Exception as error:  # a module may raise anything while it is imported
+            if self.arguments and isinstance(error, InputError | TypeError):
+                raise InputError(f"environment.arguments: {error}") from None
             raise InputError(
                 f"environment.make: {self.make!r} cannot be imported "
                 f"({' '.join(str(error).split())}); write package.module:name of a package that is "

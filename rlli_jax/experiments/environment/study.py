@@ -36,7 +36,12 @@ class OwnEnvironment(TrainedStudy):
             learner=partial(block.make, env),
             iterations=block.iterations,
             hyperparams=block.hyperparams,
-            shape=(type(env), config.environment.make, config.evaluation.episodes),
+            shape=(
+                type(env),
+                config.environment.make,
+                repr(config.environment.arguments),
+                config.evaluation.episodes,
+            ),
         )
 
 

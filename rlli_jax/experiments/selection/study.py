@@ -15,15 +15,16 @@ from rlli_jax.envs.provider_selection import EnvParams, ProviderSelection, make_
 from rlli_jax.envs.provider_selection.fresh_people import fresh_people
 from rlli_jax.experiments.policies import Learned
 from rlli_jax.experiments.selection import judging
-from rlli_jax.experiments.selection.config import Reference, StudyConfig
+from rlli_jax.experiments.selection.config import Reference, SelectionLearned, StudyConfig
 from rlli_jax.experiments.selection.held_out_users import held_out_users
-from rlli_jax.experiments.selection.tables import Problem, build_problem
+from rlli_jax.experiments.selection.tables import Problem, build_problem, split_table
 from rlli_jax.experiments.study import Arrays, Job, Told, TrainedStudy
 from rlli_jax.feedback.of_table import personalising
 from rlli_jax.judges import scale_of
 from rlli_jax.qoe import QoETable
 from rlli_jax.qoe.model import QoEModel
 from rlli_jax.run_files import Human, HumanReferences, SelectionSummary, write_json
+from rlli_jax.sentences import components, encode
 
 
 class Selection(TrainedStudy):
@@ -47,21 +48,31 @@ class Selection(TrainedStudy):
         block = config.policies[name]
         rounds, assignment = config.environment.rounds, config.environment.assignment
         params = _params(problem, rounds)
-        train = params.train
+        train, played, about = params.train, params.played, {}
         if isinstance(block, Learned) and problem.model is not None:
             train = training_params(config, problem.train, None, problem.model)
+        if isinstance(block, SelectionLearned) and "request_text" in block.observation:
+            found = texts(config, problem.table, block)
+            train = train.replace(request_text=found.of(problem.train))
+            test = found.of(problem.test)
+            played = Played(
+                played.users.replace(request_text=test),
+                played.others and played.others.replace(request_text=test),
+            )
+            about["encoder"] = found.encoder
         env = ProviderSelection(train, assignment=assignment, observation=block.observation)
         episodes = config.evaluation.episodes
         shared: dict[str, Any] = {
             "train": train,
-            "test": params.played,
+            "test": played,
             "measure": _measure,
-            "about": {"assignment": assignment, "observation": env.observation, "rounds": rounds},
+            "about": {"assignment": assignment, "observation": env.observation, "rounds": rounds}
+            | about,
         }
         if isinstance(block, Reference):
-            played = jax.tree.map(jnp.asarray, params.played)
-            others = None if played.others is None else _reference(block, env, played.others, True)
-            policy = _reference(block, env, played.users)
+            given = jax.tree.map(jnp.asarray, played)
+            others = None if given.others is None else _reference(block, env, given.others, True)
+            policy = _reference(block, env, given.users)
             return Job(policy=policy, judge=partial(_judge, env, episodes, others), **shared)
         return Job(
             judge=partial(_judge, env, episodes, None),
@@ -97,6 +108,40 @@ class Selection(TrainedStudy):
 
 
 STUDY = Selection()
+
+
+class Texts(NamedTuple):
+    """The requests of a study in words, as a policy is told them."""
+
+    vectors: dict[str, np.ndarray]  # by request, [D] float32
+    encoder: str
+
+    def of(self, table: QoETable) -> np.ndarray:
+        """[R, D] of the requests of a table."""
+        return np.stack([self.vectors[request] for request in table.requests])
+
+
+def texts(config: StudyConfig, table: QoETable, block: SelectionLearned) -> Texts:
+    """What the observation part ``request_text`` tells a policy, ``block``.
+
+    Principal components are fitted to the requests that learners see.
+
+    Args:
+        config: of the study.
+        table: of all requests.
+        block: of the policy.
+
+    Raises:
+        InputError: as :func:`rlli_jax.sentences.encode` and ``components``.
+    """
+    train, _ = split_table(config.table, table)
+    found = _encoded(table.requests, block.text.encoder)
+    seen = np.array([table.requests.index(request) for request in train.requests])
+    vectors = components(found.vectors, seen, block.text.components)
+    return Texts(dict(zip(table.requests, vectors, strict=True)), found.encoder)
+
+
+_encoded = cache(encode)
 
 
 class Played(NamedTuple):
