@@ -10,7 +10,7 @@ import json
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
 import yaml
@@ -355,6 +355,36 @@ class HeldOutUsers(Record):
     policies: dict[str, Served]
     over: str
     """What the intervals of learned policies are over."""
+
+
+class PeopleFile(Record):
+    """``people.json``: what ratings of people did to the judge's table."""
+
+    log: str
+    prior: Literal["judge", "none"]
+    people: int
+    ratings: int
+    cells: int
+    rest_on_people: int
+    """Cells of which ratings tell at least half of how far people are from the judge."""
+    trust: float | None
+    """QoE of people for each of the judge's; None without it."""
+    gain: tuple[float, float, float] | None
+    """Squared error of predicting people who were not seen, less that with the judge, and its 95 %
+    interval over people."""
+    warning: str
+    """Where the judge as prior hurts, or nothing."""
+    providers: dict[str, tuple[int, float, float]]
+    """Ratings; mean QoE of its cells by the judge, and by judge and people."""
+
+
+class PeopleRatings(Arrays):
+    """``people_ratings.npz``: what a table rests on; traits on the 1-5 scale, QoE from 0 to 1."""
+
+    traits: dims("ratings traits")  # type: ignore[valid-type]
+    provider: dims("ratings")  # type: ignore[valid-type]
+    """Names."""
+    qoe: dims("ratings")  # type: ignore[valid-type]
 
 
 class CalibrationPoint(Record):

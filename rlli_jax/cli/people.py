@@ -86,12 +86,12 @@ def evaluate(
             chance alone chose), or an estimate from the traits.
         output: Also write everything to this JSON file, and a page beside it.
     """
-    from rlli_jax.experiments import feedback
+    from rlli_jax.experiments import feedback, logs
     from rlli_jax.report.people import render_findings
     from rlli_jax.run_files import write_json
 
     cache_compilations()
-    read = feedback.read_log(
+    read = logs.read_log(
         log, qoe=qoe, scale=scale, trait_scale=trait_scale, propensities=propensities
     )
     findings = feedback.evaluate(read, run)

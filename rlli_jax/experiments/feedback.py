@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from rlli_jax.errors import InputError, listed
 from rlli_jax.experiments import deploying
+from rlli_jax.experiments.logs import requests_of, traits_of
 from rlli_jax.experiments.policies import Learned
 from rlli_jax.experiments.run_directory import read_config
+from rlli_jax.experiments.selection.judging import PEOPLE_RATINGS
 from rlli_jax.feedback import (
     Gain,
     Interaction,
@@ -21,21 +22,18 @@ from rlli_jax.feedback import (
     cross_fitted,
     gain_of_personalising,
     interaction_test,
-    log_from_frame,
     value_policies,
 )
 from rlli_jax.feedback.evaluation import BY_CONTEXT, Estimate
-from rlli_jax.feedback.log import COLUMNS, Propensities
 from rlli_jax.feedback.posterior import Bought, Comparison, curve, does_the_prior_help
 from rlli_jax.feedback.prediction_powered import Powered, provider_values
-from rlli_jax.judges import scale_of
 from rlli_jax.learners.from_log import learned_policy
-from rlli_jax.personas import TRAIT_NAMES, TRAITS
-from rlli_jax.personas.population import on_trait_scale, trait_range
-from rlli_jax.service import ServedPolicy, read_decisions
-from rlli_jax.tabular import as_table, read_table
+from rlli_jax.personas import TRAITS
+from rlli_jax.run_files import PeopleRatings
+from rlli_jax.service import ServedPolicy
 
 LEARNED = "learned from this log"
+MOST_SEEN = 0.01  # of a log: so many may be like ratings of a run's table by chance
 SIZES = (0, 10, 20, 50, 100, 200, 500)  # people whose ratings are drawn for the curve
 
 
@@ -120,72 +118,6 @@ def _summary_of(valued: Valued) -> dict[str, Any]:
     return asdict(valued) | valued.overlap._asdict() | plain
 
 
-def read_log(
-    where: str | Path,
-    *,
-    qoe: str = "qoe",
-    scale: str | None = None,
-    trait_scale: str = "1-5",
-    propensities: Propensities | None = None,
-) -> Log:
-    """A log from a table of any kind (:func:`rlli_jax.tabular.read_table`), or of a service.
-
-    Columns: ``provider`` and the one named by ``qoe``; ``user``, ``request``, ``propensity``,
-    ``offered`` and the five traits (letters or names) are used if they are there. Traits become
-    those of the 1-5 scale.
-
-    Args:
-        where: a file, or ``sqlite:///FILE`` or ``postgresql://user@host/database`` of
-            ``rlli serve``.
-        qoe: the column of the QoE.
-        scale: of the QoE; 1-5 if absent, and the service's own for its logs.
-        trait_scale: of the traits.
-        propensities: where they come from, if not from the column ``propensity``.
-
-    Raises:
-        InputError: a column is missing or a cell is not what it should be.
-    """
-    if "://" in str(where):
-        frame, given = read_decisions(str(where))
-        if frame.empty:
-            raise InputError(f"the log {where} has no decisions yet.")
-        table = as_table(str(where), frame)
-        if scale not in (None, given):
-            raise InputError(f"the log {where} has ratings on the scale {given}, not {scale}.")
-        scale = given
-    else:
-        table = read_table(where, "a round")
-    rating = scale_of(scale or "1-5")
-    table.require("provider", advice="one names the provider that was chosen")
-    columns: dict[str, Any] = {}
-    for name in COLUMNS:
-        column = table.find(name)
-        if column is not None:
-            numbers = name == "propensity"
-            columns[name] = table.numbers(column) if numbers else table.frame[column].to_numpy()
-    columns[qoe] = table.numbers(table.require(qoe, advice="name the one of the QoE with --qoe"))
-    found = [table.find(*names) for names in zip(TRAITS, TRAIT_NAMES, strict=True)]
-    context: tuple[str, ...] = ()
-    if all(found):
-        traits = np.stack([table.numbers(column) for column in found if column], 1)
-        low, high = trait_range(trait_scale)
-        for row, place in np.argwhere((traits < low) | (traits > high))[:1]:
-            table.fail(
-                f"column {found[place]!r}: {traits[row, place]:g} is not on the scale "
-                f"{trait_scale}; name the scale of the traits with --trait-scale",
-                int(row),
-            )
-        columns |= dict(zip(TRAITS, on_trait_scale(traits, trait_scale).T, strict=True))
-        context = tuple(TRAITS)
-    return log_from_frame(
-        pd.DataFrame(columns),
-        qoe=qoe,
-        scale=(rating.low, rating.high),
-        context=context,
-        propensities=propensities,
-    )
-
-
 def evaluate(log: Log, run: Path | None = None) -> Findings:
     """Value what a log alone suggests and, with a run, each of its policies that can be.
 
@@ -225,7 +157,7 @@ def _of_run(
     config = read_config(run)
     policies: dict[str, np.ndarray] = {}
     left_out: dict[str, str] = {}
-    judge = None
+    judge, seen = None, _seen(run, log)
     for name, block in config.policies.items():
         if not isinstance(block, Learned):
             continue
@@ -235,10 +167,34 @@ def _of_run(
         if not set(TRAITS) <= set(log.context_names):
             left_out[name] = "the log has no columns of the five traits"
             continue
+        if seen > MOST_SEEN * len(log):
+            left_out[name] = (
+                f"its table rests on {seen:,} of the log's {len(log):,} ratings; value it on others"
+            )
+            continue
         served = deploying.served_policy(run, name)
         policies[name], expected = _asked(served, log)
         judge = judge or _judge_and_people(served.judge, log, expected)
     return policies, left_out, judge
+
+
+def _seen(run: Path, log: Log) -> int:
+    """How many rounds of a log are among the ratings that the table of a run rests on.
+
+    Found by traits, provider and QoE, as names of people may differ from file to file.
+    """
+    if not (run / PEOPLE_RATINGS).exists() or not set(TRAITS) <= set(log.context_names):
+        return 0
+    kept = PeopleRatings.read(run / PEOPLE_RATINGS)
+    known, own = (
+        zip(np.round(traits, 6).tolist(), providers, np.round(qoe, 6).tolist(), strict=True)
+        for traits, providers, qoe in (
+            (kept.traits, kept.provider.tolist(), kept.qoe),
+            (traits_of(log), np.array(log.providers)[log.action].tolist(), log.reward),
+        )
+    )
+    rated = {(tuple(traits), provider, qoe) for traits, provider, qoe in known}
+    return sum((tuple(traits), provider, qoe) in rated for traits, provider, qoe in own)
 
 
 def _asked(served: ServedPolicy, log: Log) -> tuple[np.ndarray, np.ndarray]:
@@ -253,12 +209,12 @@ def _asked(served: ServedPolicy, log: Log) -> tuple[np.ndarray, np.ndarray]:
     n, place = len(log), [served.providers.index(name) for name in log.providers]
     offered = np.zeros((n, len(served.providers)), bool)
     offered[:, place] = log.offered
-    numbers = {name: i for i, name in enumerate(served.requests)}
-    everything = np.arange(len(numbers))
-    asked = [[numbers[r]] if r in numbers else everything for r in _requests(log)]
+    everything = np.arange(len(served.requests))
+    made = requests_of(log, served.requests)
+    asked = [[r] if r < len(everything) else everything for r in made.tolist()]
     rows = np.repeat(np.arange(n), [len(requests) for requests in asked])
     request = np.concatenate(asked).astype(np.int32)
-    personas = _traits(log).astype(np.float32)[rows]
+    personas = traits_of(log).astype(np.float32)[rows]
     somebody = np.full(len(rows), len(served.users), np.int32)
     choice, expected = served.choose(personas, somebody, request, offered[rows])
     share = 1 / np.bincount(rows)[rows]
@@ -268,16 +224,8 @@ def _asked(served: ServedPolicy, log: Log) -> tuple[np.ndarray, np.ndarray]:
     return probability[:, place], mean[:, place]
 
 
-def _requests(log: Log) -> list[str]:
-    return [""] * len(log) if log.request is None else log.request.tolist()
-
-
-def _traits(log: Log) -> np.ndarray:
-    return log.context[:, [log.context_names.index(trait) for trait in TRAITS]]
-
-
 def _judge_and_people(name: str, log: Log, expected: np.ndarray) -> JudgeAndPeople:
-    traits = _traits(log)
+    traits = traits_of(log)
     sizes = tuple(size for size in SIZES if size <= log.users // 2)
     return JudgeAndPeople(
         name=name,

@@ -38,6 +38,8 @@ class Posterior:
     """[p]"""
     covariance: np.ndarray
     """[p, p]"""
+    prior: np.ndarray
+    """[p], variances before any rating."""
     noise: float
     """Standard deviation of one rating."""
     level: float
@@ -60,6 +62,21 @@ class Posterior:
         mean = self.level + design @ self.mean
         variance = np.einsum("klp,pq,klq->kl", design, self.covariance, design)
         return mean.clip(0, 1), np.sqrt(np.maximum(variance, 0))
+
+    def learned(self, traits: np.ndarray) -> np.ndarray:
+        """What ratings tell of how far people are from the judge's word about a provider, [K, L].
+
+        Share of the variance of u_a + v_a . x that they removed: 0 for a provider that nobody
+        rated, and where all that people say is explained by the judge.
+
+        Args:
+            traits: [K, 5] on the 1-5 scale.
+        """
+        own = slice(int(self.judged), None)
+        design = _designs(traits, None, self.providers)
+        before = np.einsum("klp,p->kl", design**2, self.prior[own])
+        after = np.einsum("klp,pq,klq->kl", design, self.covariance[own, own], design)
+        return np.asarray(1 - after / before).clip(0, 1)
 
     @property
     def trust(self) -> float:
@@ -109,10 +126,12 @@ def fit_posterior(
     kinds = np.repeat([0, 1, 2], [int(judged), providers, providers * traits.shape[1]])
     gram, right, square = design.T @ design, design.T @ y, float(y @ y)
 
+    def variances(logs: np.ndarray) -> np.ndarray:
+        return np.array([DOUBT**2, *np.exp(2 * logs[:2])])[kinds]
+
     def at(logs: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         """Minus twice the log evidence, mean and covariance."""
-        noise = np.exp(2 * logs[2])
-        prior = np.array([DOUBT**2, *np.exp(2 * logs[:2])])[kinds]
+        noise, prior = np.exp(2 * logs[2]), variances(logs)
         precision = gram / noise
         precision[np.diag_indices_from(precision)] += 1 / prior
         factor = cho_factor(precision, lower=True)
@@ -130,7 +149,8 @@ def fit_posterior(
     _, mean, lower = at(logs)
     covariance = cho_solve((lower, True), np.eye(len(mean)))
     noise = float(np.exp(logs[2]))
-    return Posterior(start + mean, covariance, noise, level, providers, judged, n)
+    prior = variances(logs)
+    return Posterior(start + mean, covariance, prior, noise, level, providers, judged, n)
 
 
 class Comparison(NamedTuple):

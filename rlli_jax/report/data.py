@@ -21,6 +21,7 @@ from rlli_jax.run_files import (
     CalibrationFile,
     Curve,
     Human,
+    PeopleFile,
     References,
     SelectionEvaluation,
     SelectionSummary,
@@ -71,6 +72,7 @@ class Run:
     policies: tuple[Policy, ...]  # learned ones first, then by what they observe
     human: Human | None
     calibration: CalibrationFile | None
+    people: PeopleFile | None  # whose ratings correct the judge's
 
     @property
     def name(self) -> str:
@@ -111,6 +113,7 @@ def load_run(directory: str | Path) -> Run:
         test = read(held_out, QoETable.load)
     policies = [_policy(folder, test) for folder in folders]
     human, calibrated = path / "human.json", path / "calibration.json"
+    people = path / "people.json"
     known = {policy.name for policy in policies}
     return Run(
         path=path,
@@ -125,6 +128,7 @@ def load_run(directory: str | Path) -> Run:
         policies=tuple(sorted(policies, key=lambda policy: _order(policy, config))),
         human=read(human, lambda file: _human(file, known)) if human.exists() else None,
         calibration=CalibrationFile.read(calibrated) if calibrated.exists() else None,
+        people=PeopleFile.read(people) if people.exists() else None,
     )
 
 

@@ -42,6 +42,12 @@ def test_a_right_judge_is_trusted_and_a_wrong_one_is_overruled():
     assert np.abs(mean - truth).mean() < 0.03
     assert right.noise == pytest.approx(0.1, abs=0.02)
     assert np.mean(np.abs(mean - truth) < 1.96 * spread) > 0.85
+    # A provider that nobody rated is the judge's word; of the others wrong ones are told from it.
+    some = log.action != 2
+    told = fit_posterior(traits[some], log.action[some], log.reward[some], 3, wrong[some])
+    learned = told.learned(traits)
+    assert (learned[:, 2] < 1e-6).all()
+    assert (learned[:, :2] > 0.5).mean() > 0.9
     alone, _ = fit_posterior(traits, log.action, log.reward, 3).predict(traits, None)
     assert np.abs(alone - truth).mean() > 2 * np.abs(mean - truth).mean()
 

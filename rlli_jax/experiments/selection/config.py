@@ -1,8 +1,9 @@
 """A study of provider selection; ``configs/paper.yaml`` shows it."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from rlli_jax.envs.provider_selection.parts import Assignment, ObservationPart
 from rlli_jax.experiments.judge_blocks import AnyJudge, RecordedScores
@@ -15,6 +16,7 @@ from rlli_jax.experiments.yaml_blocks import (
     Positive,
     StudyBlock,
     Whole,
+    beside_file,
     require_file_name,
 )
 from rlli_jax.learners import LEARNERS, learner_kind
@@ -31,6 +33,27 @@ class CalibrateBlock(Block):
     """Of the requests that learners see, so many drawn at random by split_seed; None: all."""
 
 
+class PeopleBlock(Block):
+    """Ratings of people who were served, which correct what the judge says of the users."""
+
+    log: str
+    """A table with a row a rating (columns provider, the five traits and the QoE; user and request
+    are used if they are there), or the address of the log of rlli serve."""
+    qoe: str = "qoe"
+    """The column of the QoE."""
+    scale: str | None = None
+    """Of the QoE; 1-5 if absent, or what the service was started with."""
+    trait_scale: str = "1-5"
+    """Of the traits, such as 1-7, or T."""
+    prior: Literal["judge", "none"] = "judge"
+    """judge: people correct what the judge says; none: the table is what people say alone."""
+
+    @field_validator("log")
+    @classmethod
+    def _beside_file(cls, log: str, info: ValidationInfo) -> str:
+        return log if "://" in log else str(beside_file(Path(log), info))
+
+
 class TableBlock(Block):
     """What is done to the table before anything learns from it."""
 
@@ -40,6 +63,9 @@ class TableBlock(Block):
     """Pull noisy cells toward provider and user means."""
     calibrate: CalibrateBlock | None = None
     """Judges become one user: what people are to like."""
+    people: PeopleBlock | None = None
+    """Ratings of real people as evidence, the judge's table as the prior: policies train on the
+    posterior."""
     held_out_requests: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Part kept for evaluation."""
     split_seed: NumpySeed = 0
@@ -167,6 +193,8 @@ class StudyConfig(StudyBlock):
             )
         if self.evaluation.held_out_users:
             self._can_serve_others()
+        if self.table.people is not None:
+            self._can_take_ratings()
         if self.table.calibrate is not None:
             if self.judge.kind != "recorded":
                 raise ValueError(
@@ -214,6 +242,31 @@ class StudyConfig(StudyBlock):
                     f"{key}.observation: request_text is for policies that learn; remove it"
                 )
         return self
+
+    def _can_take_ratings(self) -> None:
+        """Raise ValueError where ratings of people cannot be evidence about the table."""
+        others = {
+            "table.standardise": (self.table.standardise, "the level of a user is what they tell"),
+            "table.shrink": (self.table.shrink, "the posterior allows for noise itself"),
+            "table.calibrate": (self.table.calibrate, "both say what people like"),
+            "table.held_out_requests": (
+                self.table.held_out_requests, "choices there are worth what the judge answered"
+            ),
+            "evaluation.held_out_users": (
+                self.evaluation.held_out_users, "choices for them are worth what the judge answered"
+            ),
+            "judge.ask": (self.judge.ask, "a model of QoE speaks for the judge there"),
+        }  # fmt: skip
+        for key, (given, reason) in others.items():
+            if given:
+                raise ValueError(
+                    f"table.people: it does not go with {key}, because {reason}; remove one of them"
+                )
+        if self.population is None:
+            raise ValueError(
+                "table.people: ratings tell of users by their traits, which are unknown here; give "
+                "a population"
+            )
 
     def _can_serve_others(self) -> None:
         """Raise ValueError where nothing that is learned could serve held-out users."""

@@ -18,6 +18,7 @@ from rlli_jax.personas import Population
 from rlli_jax.qoe import QoETable
 from rlli_jax.run_files import write_json
 
+PEOPLE_RATINGS = "people_ratings.npz"
 HELD_OUT = "held_out.npz"  # what choices on held-out requests are worth
 OTHERS = Path("held_out_users.npz")  # the table of held-out users; their personas are in a .csv
 THUMBNAIL = 320  # pixels on the long side
@@ -38,6 +39,9 @@ def judge(config: StudyConfig, path: Path, console: Console) -> Problem:
         write_json(path / "reliability.json", problem.reliability.summary())
     if problem.calibration is not None:
         problem.calibration.file().write(path / "calibration.json")
+    if problem.people is not None:
+        problem.people.file.write(path / "people.json")
+        problem.people.ratings.write(path / PEOPLE_RATINGS)
     if problem.asked is not None:
         assert config.judge.ask is not None
         assert problem.answers is not None
@@ -60,6 +64,15 @@ def judge(config: StudyConfig, path: Path, console: Console) -> Problem:
         markup=False,
         soft_wrap=True,
     )
+    if problem.people is not None:
+        found = problem.people.file
+        console.print(
+            f"people: {found.ratings:,} ratings of {found.people:,}; {found.rest_on_people:,} of "
+            f"{found.cells:,} cells rest on them. {found.warning}".rstrip(),
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
     return problem
 
 

@@ -22,6 +22,7 @@ from rlli_jax.qoe.reliability import Reliability, reliability, shrink
 from rlli_jax.run_files import CalibrationFile, CalibrationPoint
 
 if TYPE_CHECKING:  # it brings optimisers and data frames, which few studies need
+    from rlli_jax.experiments.selection.people import Corrected
     from rlli_jax.qoe.calibration import Calibration, CurvePoint
 
 CURVE = (0, 2, 5, 10, 20, 50, 100, 200, 500)  # requests with human scores
@@ -46,6 +47,7 @@ class Problem:
     answers: np.ndarray | None = None
     others: Others | None = None  # held-out users
     model: QoEModel | None = None  # of what the training requests' answers say, for fresh people
+    people: Corrected | None = None  # ratings of people; None for a table of an earlier run
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +111,13 @@ def build_problem(
             config.table, config.table.calibrate, inquiry.catalog, given
         )
         population = Population.named(table.users)
+    people = None
+    if config.table.people is not None:
+        from rlli_jax.experiments.selection.people import with_people  # and with it data frames
+
+        assert population.traits is not None  # else the config is refused
+        people = with_people(config.table.people, table, population.traits)
+        table = people.table
     others = None
     if found.others is not None:
         assert found.people is not None  # they come together
@@ -118,7 +127,7 @@ def build_problem(
     )
     # What a model predicts is not the judge's noise.
     noise = reliability(given) if asked is None else None
-    return replace(problem, reliability=noise, calibration=calibrated, asked=asked)
+    return replace(problem, reliability=noise, calibration=calibrated, asked=asked, people=people)
 
 
 def aside(config: StudyConfig) -> SetAside:
