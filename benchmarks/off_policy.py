@@ -2,6 +2,7 @@
 
     python benchmarks/off_policy.py parity         beside obp 0.5.7 (needs `pip install obp`)
     python benchmarks/off_policy.py classification  error and coverage over 200 draws
+    python benchmarks/off_policy.py intervals      why intervals cover as they do where rows are few
     python benchmarks/off_policy.py interaction    false alarms and power of the test, 200 draws
 
 ``classification`` follows Dudik, Langford & Li 2011, Section 4: a labelled data set becomes a log
@@ -16,6 +17,7 @@ whole or made smaller. The test must find them as often as it says.
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -23,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -33,6 +35,7 @@ from rlli_jax.feedback.personal import random_interaction
 from rlli_jax.personas import Population
 
 DRAWS = 200
+DR, SNDR = "doubly robust", "self-normalised doubly robust"
 SIZE = 0.03  # QoE: an interaction that 400 ratings find about every second time
 DATA = Path(__file__).parents[2] / "shared" / "data" / "open_bandit"
 SETS = {"digits": load_digits, "breast cancer": load_breast_cancer, "wine": load_wine}
@@ -109,6 +112,57 @@ def classification(draws: int, rounds: int) -> None:
                 f"{(high - low).mean():7.4f}"
             )
         print(f"{'IPS, empirical Bernstein':32} {'':7} {'':8} {safe / draws:9.3f}")
+
+
+def intervals(draws: int, rounds: int) -> None:
+    """Coverage of doubly robust estimates by how the model of the reward was fitted.
+
+    With the true standard error (of the draws themselves) in place of the estimated one, what is
+    left is the shape of the estimate; the correlation of error and width is how far an interval is
+    short just where it is off.
+    """
+    for name, load in SETS.items():
+        context, label, logging, evaluated = classification_log(load, 0)
+        truth = float(evaluated[np.arange(len(label)), label].mean())
+        apart = model_of_others(load, 0)
+        fitted = {
+            "on other rounds": lambda log, place: cross_fitted(log),
+            "on other rows of the pool": lambda log, place: cross_fitted(replace(log, user=place)),
+            "on data apart": lambda log, place, apart=apart: apart[place],
+        }
+        print(f"\n{name}: {rounds} rounds of {len(label)} rows, {draws} draws; true {truth:.4f}")
+        for way, fit in fitted.items():
+            found: dict[str, list[list[float]]] = {DR: [], SNDR: []}
+            for seed in range(draws):
+                log, place = drawn(context, label, logging, rounds, seed)
+                policies = {"evaluated": evaluated[place]}
+                (valued,) = value_policies(log, policies, q=fit(log, place), draws=200, seed=seed)
+                for key, rows in found.items():
+                    rows.append([*map(float, valued.estimates[key])])
+            for key, rows in found.items():
+                value, low, high = np.array(rows).T
+                covered = ((low <= truth) & (truth <= high)).mean()
+                error, spread = value - truth, value.std(ddof=1)
+                known = (np.abs(error) <= 1.96 * spread).mean()
+                together = np.corrcoef(error, high - low)[0, 1]
+                print(
+                    f"  model {way:26} {key:30} coverage {covered:.3f} ± "
+                    f"{1.96 * np.sqrt(covered * (1 - covered) / draws):.3f}; bias "
+                    f"{error.mean():+.4f}, spread {spread:.4f}, estimated "
+                    f"{(high - low).mean() / 3.92:.4f}; with the true one {known:.3f}; error and "
+                    f"width correlate by {together:+.2f}",
+                    flush=True,
+                )
+
+
+def model_of_others(load, seed: int) -> np.ndarray:
+    """Expected reward of each label in each row of the pool, by rows outside of it: [N, L]."""
+    x, y = load(return_X_y=True)
+    fit_x, pool_x, fit_y, _ = train_test_split(x, y, test_size=0.5, random_state=seed, stratify=y)
+    reduce = make_pipeline(StandardScaler(), PCA(min(10, x.shape[1])))
+    context = reduce.fit_transform(fit_x)
+    paid = np.eye(len(np.unique(y)))[fit_y]
+    return RidgeCV(np.logspace(-1, 5, 13)).fit(context, paid).predict(reduce.transform(pool_x))
 
 
 def interaction(draws: int) -> None:
@@ -247,13 +301,15 @@ def parity() -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("parity", "classification", "interaction"))
+    parser.add_argument("what", choices=("parity", "classification", "intervals", "interaction"))
     parser.add_argument("--draws", type=int, default=DRAWS)
-    parser.add_argument("--rounds", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=400)
     arguments = parser.parse_args()
     if arguments.what == "parity":
         parity()
     elif arguments.what == "classification":
         classification(arguments.draws, arguments.rounds)
+    elif arguments.what == "intervals":
+        intervals(arguments.draws, arguments.rounds)
     else:
         interaction(arguments.draws)
