@@ -18,7 +18,7 @@ BANDIT = Path(__file__).parents[3] / "shared" / "data" / "open_bandit"
 
 def test_the_value_of_a_policy_that_never_served_is_found_and_its_interval_covers_it():
     covered, errors = 0, []
-    for seed in range(40):
+    for seed in range(24):
         log, mean = made_log(seed=seed, logging=[0.6, 0.3, 0.1])
         always_c = np.tile([0.0, 0.0, 1.0], (len(log), 1))
         (valued,) = value_policies(log, {"C": always_c}, draws=200)
@@ -26,8 +26,8 @@ def test_the_value_of_a_policy_that_never_served_is_found_and_its_interval_cover
         errors.append(valued.estimates["doubly robust"].value - truth)
         covered += valued.best.low <= truth <= valued.best.high
         assert valued.safe.low <= truth <= valued.safe.high
-    assert abs(np.mean(errors)) < 3 * np.std(errors) / np.sqrt(40)
-    assert covered >= 34  # of 40; 38 are expected
+    assert abs(np.mean(errors)) < 3 * np.std(errors) / np.sqrt(24)
+    assert covered >= 20  # of 24; 23 are expected
 
 
 def test_a_policy_whose_choices_the_log_never_made_is_flagged():

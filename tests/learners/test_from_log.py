@@ -46,7 +46,7 @@ def test_where_it_does_not_nothing_is_gained_and_nothing_is_claimed():
 
 
 def test_a_fold_has_no_part_in_the_policy_that_is_valued_on_it():
-    log, _ = made_log(n=120, slope=0.1)
+    log, _ = made_log(n=300, slope=0.1)  # as many as above, which compiles once
     before = learned_policy(log, CONFIG)
     from rlli_jax.feedback.reward_model import folds
 
@@ -57,7 +57,7 @@ def test_a_fold_has_no_part_in_the_policy_that_is_valued_on_it():
 
 
 def test_what_is_not_offered_is_not_chosen_and_hyperparameters_compile_once():
-    log, _ = made_log(n=150, slope=0.1)
+    log, _ = made_log(n=300, slope=0.1)
     offered = log.offered.copy()
     offered[:, 2] = log.action == 2
     log = type(log)(**{**log.__dict__, "offered": offered})
