@@ -10,17 +10,14 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from gymnax.environments import environment, spaces
 
 from rlli_jax.envs import go_to_red_ball as rb
 from rlli_jax.envs.contract import Env, PyTree
 from rlli_jax.envs.provider_selection import EnvParams, ProviderSelection
 from rlli_jax.errors import InputError
-from rlli_jax.personas import TRAIT_NAMES, Persona, Population
-
-# Steps from the middle of the 1-5 scale, in words; a level begins at its number.
-_LEVELS = ((-np.inf, "very low"), (1.8, "low"), (2.6, "medium"), (3.4, "high"), (4.2, "very high"))
+from rlli_jax.personas import Population
+from rlli_jax.personas.in_words import GOAL, advice, asks, goal_prompt
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ class TextTask:
 
     def prompt(self, text: str, remark: str = "") -> str:
         """Lamorel's prompt, which shows the current observation only; a remark comes first."""
-        return f"{remark}Goal of the agent: {self.goal}\nObservation: {text}\nAction:"
+        return goal_prompt(self.goal, text, remark)
 
 
 def references(task: TextTask) -> dict[str, dict[str, float]]:
@@ -183,7 +180,7 @@ def provider_selection(
 
     return TextTask(
         name="ProviderSelection",
-        goal="give the user a picture that the user likes",
+        goal=GOAL,
         env=InWords(
             env,
             lambda s, p: env.users(s, p) * p.qoe.shape[1] + s.request,
@@ -191,21 +188,11 @@ def provider_selection(
         ),
         env_params=params,
         texts=tuple(
-            f"{_in_words(persona)}. The user asks for: {request}"
-            for persona in population.personas
-            for request in requests
+            asks(persona, request) for persona in population.personas for request in requests
         ),
-        advice=tuple(f"choose {provider}" for provider in providers),
+        advice=tuple(map(advice, providers)),
         legal=legal,
         expert=jax.nn.one_hot(best, num_providers),
         acted_on=jnp.ones(users * num_requests, bool),
         value=value,
     )
-
-
-def _in_words(persona: Persona) -> str:
-    if persona.traits is None:  # nobody has measured them
-        return f"The user is {persona.name}"
-    levels = [[word for start, word in _LEVELS if x >= start][-1] for x in persona.traits]
-    told = (f"{level} {name}" for level, name in zip(levels, TRAIT_NAMES, strict=True))
-    return "The user has " + ", ".join(told)
