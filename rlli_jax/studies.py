@@ -71,6 +71,18 @@ STUDIES = {
         "rlli_jax.report.session:render_session",
         "of sessions",
     ),
+    "tuning": StudyKind(
+        "rlli_jax.experiments.tuned.config:TuningStudy",
+        "rlli_jax.experiments.tuned.study:STUDY",
+        "rlli_jax.report.tuning:render_tuning",
+        "of a language model tuned by reward",
+    ),
+    "preferences": StudyKind(
+        "rlli_jax.experiments.preferences.config:PreferencesStudy",
+        "rlli_jax.experiments.preferences.study:STUDY",
+        "rlli_jax.report.preferences:render_preferences",
+        "of preferences",
+    ),
     "environment": StudyKind(
         "rlli_jax.experiments.environment.config:EnvironmentStudy",
         "rlli_jax.experiments.environment.study:STUDY",

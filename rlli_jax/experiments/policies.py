@@ -19,7 +19,7 @@ from pydantic import (
 from rlli_jax.envs.contract import Env
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.yaml_blocks import Block, Positive
-from rlli_jax.learners import LEARNERS, learner_kind
+from rlli_jax.learners import LEARNERS, Kind, learner_kind
 from rlli_jax.learners.core import Learner
 
 
@@ -88,6 +88,11 @@ class Learned(Block):
     """Which learner: a name, or the import path package.module:attribute of a
     rlli_jax.learners.Kind."""
 
+    @classmethod
+    def kind_of(cls, learner: str) -> Kind:
+        """What there is to know of a learner, by its name."""
+        return learner_kind(learner)
+
     @model_validator(mode="before")
     @classmethod
     def _schedules_span_the_training(cls, block: Any) -> Any:
@@ -95,7 +100,7 @@ class Learned(Block):
             return block
         if not isinstance(block.get("hyperparams", {}), dict):
             return block
-        kind, total = learner_kind(block["learner"]), block.get("iterations")
+        kind, total = cls.kind_of(block["learner"]), block.get("iterations")
         schedules = {"total_iterations": total, "anneal": kind.anneal}
         known = [field.name for field in fields(kind.hyperparams)]
         hyperparams = {name: schedules[name] for name in schedules if name in known}
@@ -118,7 +123,7 @@ class Learned(Block):
 
     def make(self, env: Env) -> Learner:
         """The learner on an environment."""
-        return learner_kind(self.learner).make(env, self.config)
+        return self.kind_of(self.learner).make(env, self.config)
 
 
 AnyLearned = TypeVar("AnyLearned", bound=Learned)
@@ -130,7 +135,7 @@ def learned(base: type[AnyLearned], learner: str) -> type[AnyLearned]:
 
     Raises InputError as :func:`rlli_jax.learners.learner_kind` does.
     """
-    kind = learner_kind(learner)
+    kind = base.kind_of(learner)
 
     def key(name: str, annotation: Any, **default: Any) -> Any:
         return annotation, Field(description=base.model_fields[name].description, **default)
@@ -159,9 +164,9 @@ def by_learner(base: type[Learned], *others: type[Block]) -> Any:
 
     Learners are those of :data:`rlli_jax.learners.LEARNERS`, and any other by its import path.
     """
-    names = {name: [name] for name in LEARNERS}
-    names |= {b.__name__: list(get_args(b.model_fields["learner"].annotation)) for b in others}
-    tags = {name: tag for tag, known in names.items() for name in known}
+    told = {b: get_args(b.model_fields["learner"].annotation) for b in others}
+    tags = {name: name for name in LEARNERS}
+    tags |= {name: names[0] for names in told.values() for name in names}
 
     def tag(block: Any) -> str | None:
         learner = (
@@ -178,7 +183,7 @@ def by_learner(base: type[Learned], *others: type[Block]) -> Any:
     return Annotated[
         Union[
             *(Annotated[learned(base, name), Tag(name)] for name in LEARNERS),
-            *(Annotated[block, Tag(block.__name__)] for block in others),
+            *(Annotated[block, Tag(names[0])] for block, names in told.items()),
             Annotated[base, WrapValidator(own), Tag(OWN)],
         ],
         Discriminator(

@@ -28,7 +28,6 @@ from rlli_jax.experiments.training import (
     train_runs,
     training_progress,
 )
-from rlli_jax.learners import learner_kind
 from rlli_jax.learners.core import Learner
 from rlli_jax.run_files import Summary, write_npz
 
@@ -175,7 +174,7 @@ def signature(block: Any, job: Job) -> tuple:
     """What decides the compiled programs of a policy that learns, ``block``, at its job."""
     arrays, structure = jax.tree.flatten((job.train, job.test))
     return (
-        learner_kind(block.learner).make, repr(getattr(block, "config", None)), job.iterations,
+        block.kind_of(block.learner).make, repr(getattr(block, "config", None)), job.iterations,
         job.shape, jax.tree.structure(job.hyperparams), structure,
         tuple((np.shape(x), np.asarray(x).dtype) for x in arrays),
     )  # fmt: skip

@@ -17,8 +17,9 @@ class ScoredTexts(NamedTuple):
     """Pure functions of a model's weights; T texts, A actions."""
 
     init: Callable[[Key, PyTree], tuple[PyTree, PyTree]]
-    """key, the model's weights -> what is trained, {"model", "value"}, and what of the weights is
-    not: all of them where a LoRA adapts them, else (). Runs of one model share the second."""
+    """key, the model's weights -> what is trained, {"model", "value"} (no head: ()), and
+    what of the weights is not: all of them where a LoRA adapts them, else (). Runs of one model
+    share the second."""
     read: Callable[[PyTree, jax.Array, PyTree], tuple[jax.Array, jax.Array]]
     """what is trained, numbers of texts [B], what is not -> scores [B, A] and values [B]; each
     distinct text is read once, in groups sized to the memory."""
@@ -30,20 +31,22 @@ def scored_texts(
     *,
     adapt: Adapt,
     lora_rank: int,
-    value_width: int,
+    value_width: int | None,
     scoring: Scoring = "log_probability",
 ) -> ScoredTexts:
     """A language model that chooses one of the task's actions after each of its texts.
+
+    ``value_width``: units of the value head; None: there is none, and values are 0.
 
     Raises:
         InputError: a text is longer than the model takes, or an action has no tokens for it.
     """
     prompts = model.prompts([task.prompt(text) for text in task.texts])
     candidates = model.candidates(task.advice)
-    head = ValueHead(value_width)
+    head = None if value_width is None else ValueHead(value_width)
 
     def init(key: Key, weights: PyTree) -> tuple[PyTree, PyTree]:
-        value = head.init(key, jnp.zeros(model.width))
+        value = () if head is None else head.init(key, jnp.zeros(model.width))
         if adapt == "full":
             return {"model": weights, "value": value}, ()
         lora = init_lora(jax.random.fold_in(key, 1), weights, rank=lora_rank)
@@ -52,6 +55,8 @@ def scored_texts(
     def read(params: PyTree, texts: jax.Array, loaded: PyTree) -> tuple[jax.Array, jax.Array]:
         weights = merge_lora(loaded, params["model"]) if adapt == "lora" else params["model"]
         scores = model.score(weights, prompts.take(texts), candidates, scoring)
+        if head is None:
+            return scores.candidates, jnp.zeros(len(texts))
         return scores.candidates, head.apply(params["value"], scores.hidden)
 
     group = group_size(model.text_bytes(prompts, candidates))

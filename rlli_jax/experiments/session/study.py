@@ -19,10 +19,9 @@ from rlli_jax.envs.policy import Policy, evaluate, random, round_robin
 from rlli_jax.envs.session import EnvParams, Session, make_params
 from rlli_jax.envs.session import references as known
 from rlli_jax.errors import InputError
+from rlli_jax.experiments.kept_table import kept_table
 from rlli_jax.experiments.session.config import Rule, SessionStudy
-from rlli_jax.experiments.sources import judged
 from rlli_jax.experiments.study import Arrays, Job, Told, TrainedStudy
-from rlli_jax.personas import Population
 from rlli_jax.qoe import QoETable
 from rlli_jax.run_files import SessionReferences, SessionSummary
 
@@ -35,25 +34,6 @@ class Problem:
     test: EnvParams  # others; what is believed of them was learned from the first
     references: SessionReferences
     told: Told
-
-
-def _table(
-    config: SessionStudy, path: Path | None, console: Console
-) -> tuple[QoETable, np.ndarray | None]:
-    """QoE of all people, and their traits if they are known."""
-    knows = config.population is not None
-    if path is not None and (path / "table.npz").exists():
-        people = Population.from_csv(path / "population.csv", traits=knows)
-        return QoETable.load(path / "table.npz"), people.traits
-    found = judged(config.population, config.catalog, config.judge, console, path=path)
-    table = found.table
-    if config.judge.on_missing == "impute" and found.asked is None:
-        table = table.imputed()
-    people = found.inquiry.population.select(table.users)
-    if path is not None:
-        people.to_csv(path / "population.csv")
-        table.save(path / "table.npz")
-    return table, people.traits
 
 
 def _as_numpy(params: EnvParams) -> EnvParams:
@@ -69,8 +49,8 @@ def prepare(config: SessionStudy, path: Path | None, console: Console) -> Proble
     Raises:
         InputError: anything that is wrong with the files or numbers of the config.
     """
-    table, traits = _table(config, path, console)
-    block = config.session
+    table, people = kept_table(config.population, config.catalog, config.judge, path, console)
+    traits, block = people.traits, config.session
     try:
         test, train = table.split_users(block.held_out_users, block.split_seed)
     except InputError as error:

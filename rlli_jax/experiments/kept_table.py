@@ -1,0 +1,38 @@
+"""The table of a run directory: asked for once, and read where it is there already."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from rlli_jax.experiments.judge_blocks import AnyJudge
+from rlli_jax.experiments.sources import CatalogBlock, PopulationBlock, judged
+from rlli_jax.personas import Population
+from rlli_jax.qoe import QoETable
+
+
+def kept_table(
+    population: PopulationBlock | None,
+    catalog: CatalogBlock,
+    judge: AnyJudge,
+    path: Path | None,
+    console: Console,
+) -> tuple[QoETable, Population]:
+    """QoE of all people about all requests, and who they are; ``table.npz`` and ``population.csv``.
+
+    ``path``: the run directory; None keeps nothing.
+
+    Raises:
+        InputError: anything that is wrong with the files that the blocks name.
+    """
+    if path is not None and (path / "table.npz").exists():
+        people = Population.from_csv(path / "population.csv", traits=population is not None)
+        return QoETable.load(path / "table.npz"), people
+    found = judged(population, catalog, judge, console, path=path)
+    table = found.table
+    if judge.on_missing == "impute" and found.asked is None:
+        table = table.imputed()
+    people = found.inquiry.population.select(table.users)
+    if path is not None:
+        people.to_csv(path / "population.csv")
+        table.save(path / "table.npz")
+    return table, people

@@ -1,0 +1,1 @@
+"""Studies of reinforcement learning from preferences."""

@@ -1,0 +1,132 @@
+"""A study of preferences; ``configs/preferences.yaml`` shows it."""
+
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from rlli_jax.experiments.judge_blocks import AnyJudge
+from rlli_jax.experiments.sources import CatalogBlock, PopulationBlock
+from rlli_jax.experiments.yaml_blocks import Block, Positive, StudyBlock, Whole, beside_file
+
+Size = Literal["pictures", "linear", "quadratic"]
+Above = Annotated[float, Field(gt=0)]
+T = TypeVar("T")
+
+
+def _each_once(values: tuple[T, ...]) -> tuple[T, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError("one is there twice; name each once")
+    return values
+
+
+class PairsBlock(Block):
+    """Who prefers what."""
+
+    counts: Annotated[tuple[Positive, ...], Field(min_length=1), AfterValidator(_each_once)] = (
+        30, 100, 300, 1_000, 3_000, 10_000,
+    )  # fmt: skip
+    """Numbers of pairs that a reward model learns from, one run each."""
+    noise: Annotated[tuple[Above, ...], Field(min_length=1), AfterValidator(_each_once)] = (
+        0.05, 0.2,
+    )  # fmt: skip
+    """Temperatures of the rater, in QoE: by so much must a picture be better for odds of e to 1."""
+    bias: Annotated[float, Field(ge=0)] = 0.02
+    """QoE by which the picture that is shown first seems better. Each pair is rated in both orders;
+    where they disagree it is a tie."""
+    file: Path | None = None
+    """A table of comparisons in place of the rater, in the layout of Pick-a-Pic: user_id, caption
+    (the request), model_0, model_1 (the providers), label_0 (1, 0, or 0.5 for a tie). Runs draw
+    counts of its rows; noise and bias have no effect."""
+
+    _paths = field_validator("file")(beside_file)
+
+
+class RewardModelBlock(Block):
+    """What the proxy can be."""
+
+    sizes: Annotated[tuple[Size, ...], Field(min_length=1), AfterValidator(_each_once)] = (
+        "linear", "quadratic",
+    )  # fmt: skip
+    """Features of the reward model, one run each. pictures: what is measured in a picture, the same
+    for everybody; linear: that, and times each trait; quadratic: and times squares and products
+    of traits."""
+    ridge: Above = 0.01
+    """Penalty of the squared coefficients, in which features have a standard deviation of 1."""
+
+
+class PPOBlock(Block):
+    """PPO against the reward model."""
+
+    learning_rate: Above = 0.1
+    """Of Adam."""
+    kl: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the divergence from the reference; at 0 the curve shows what any bound gives."""
+
+
+class DPOBlock(Block):
+    """Direct preference optimisation, without a reward model."""
+
+    beta: Above = 0.1
+    """How much of the reward a nat of divergence costs, in units of the rater's noise."""
+    learning_rate: Above = 0.05
+    """Of Adam."""
+
+
+class OptimisationBlock(Block):
+    """From a reward model, or from comparisons, to a policy."""
+
+    reference_temperature: Above = 0.1
+    """In QoE: the reference policy prefers providers by what they are worth to all."""
+    iterations: Positive = 60
+    """Of PPO, and of DPO."""
+    betas: tuple[Above, Above] = (3.0, 0.003)
+    """Largest and smallest weight of the divergence, in QoE a nat, of the exact policies."""
+    points: Annotated[Positive, Field(gt=1)] = 25
+    """Between these, in equal ratios."""
+    ppo: PPOBlock = PPOBlock()
+    """PPO against the reward model."""
+    dpo: DPOBlock = DPOBlock()
+    """Direct preference optimisation."""
+
+
+class PreferencesStudy(StudyBlock):
+    """A whole study of reinforcement learning from preferences."""
+
+    kind: Literal["preferences"] = "preferences"
+    """Of the study."""
+    seeds: Annotated[Whole, Field(gt=0)] = 20
+    """Draws of the pairs and of their ratings for each of the settings."""
+    population: PopulationBlock | None = None
+    """Who the users are."""
+    catalog: CatalogBlock
+    """What they are shown; its pictures are measured."""
+    judge: AnyJudge
+    """Who says what pictures are worth: gold."""
+    pairs: PairsBlock = PairsBlock()
+    """Who prefers what."""
+    reward_model: RewardModelBlock = RewardModelBlock()
+    """What the proxy can be."""
+    optimisation: OptimisationBlock = OptimisationBlock()
+    """From a reward model to a policy."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "PreferencesStudy":
+        if self.population is None:
+            if self.judge.kind != "recorded":
+                raise ValueError(
+                    f"population: this key is missing; a {self.judge.kind} judge needs users"
+                )
+            if set(self.reward_model.sizes) != {"pictures"}:
+                raise ValueError(
+                    "reward_model.sizes: linear and quadratic are in the users' traits, of which "
+                    "recorded scores alone tell nothing; give population, or [pictures]"
+                )
+        if self.optimisation.betas[0] <= self.optimisation.betas[1]:
+            raise ValueError("optimisation.betas: the first must be larger; exchange them")
+        if self.pairs.file is not None and len(self.pairs.noise) > 1:
+            raise ValueError(
+                "pairs.noise: a file has the noise of its raters; give one number, in which unit "
+                "the reward model is shown"
+            )
+        return self

