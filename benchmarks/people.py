@@ -39,7 +39,7 @@ WHAT = {
     "popularity": "fame: films that very many people have seen",
     "diversity": "variety: films that are unlike one another",
 }
-PERSONAS = 24
+PERSONAS = 12  # a small model takes a second a question
 DOUBT = 300  # visits: so many of the mean of all are added to each item's own
 
 
@@ -62,7 +62,7 @@ def config_of(folder: Path, providers: tuple[str, ...]) -> Path:
         "catalog": {"manifest": "images.csv"},
         "judge": {
             "kind": "transformers", "model": "smollm2", "sees": "description", "scale": "1-5",
-            "prefill": "Rating: ", "both_orders": True, "examination": None, "require": [],
+            "prefill": "Rating: ", "examination": None, "require": [],
         },
         "policies": {
             "PPO on the model's ratings": {

@@ -15,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +83,10 @@ def measure(
     service: int, where: str, connections: list[int], seconds: int, folder: Path, script: Path
 ) -> None:
     """A line for each number of connections to the process ``service`` at ``where``."""
+    for _ in range(100):  # it says where it is a moment before it listens
+        with suppress(OSError), urllib.request.urlopen(f"{where}/healthz", timeout=5):
+            break
+        time.sleep(0.1)
     load = ["wrk", "--latency", "-t", "1", "-s", str(script)]
     subprocess.run([*load, "-c", "8", "-d", "2", where], capture_output=True, check=True)
     for number in connections:
