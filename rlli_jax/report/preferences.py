@@ -237,12 +237,12 @@ def _details(run: PreferencesRun) -> list[str]:
 def _row(run: PreferencesRun, count: int, noise: float, size: int) -> dict[str, Any]:
     found = turn_of(run.curve("ppo", count, noise, size))
     dpo = run.curve("dpo", count, noise, size)
-    lost = plus_minus(found.lost, DIGITS) if found.turns else "–"
+    peak, lost = (plus_minus(x, DIGITS) if found.turns else "–" for x in (found.peak, found.lost))
     return {
         "count": f"{count:,}",
         "noise": f"{noise:g}",
         "size": run.sizes[size],
-        "peak": plus_minus(found.peak, DIGITS),
+        "peak": peak,
         "end": plus_minus(found.end, DIGITS),
         "regret": number(run.references.optimum - float(found.end.value), DIGITS),
         "turn": number(found.distance, 2) if found.turns else "–",
