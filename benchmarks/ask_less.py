@@ -1,6 +1,7 @@
 """What choices are worth by the share of the questions that were asked.
 
     python benchmarks/ask_less.py --output results/ [--draws 20] [--only standin_300]
+    python benchmarks/ask_less.py --output results/ --table RUN/table.npz --people users.csv
 
 For the strategies ``random``, ``variance`` and ``decision``, over draws (seeds of the questions;
 the answers are the same), mean and central 90 % of the draws:
@@ -12,7 +13,12 @@ the answers are the same), mean and central 90 % of the draws:
   users. The value is people's mean opinion score (0-5) of the provider chosen for each request by
   what the judges have in common. Coverage is of the judges' answers that were not asked.
 
-The last lines time a million cells: fitting, predicting, and choosing the next 4,096 questions.
+- ``table``: a table of a judge that was asked everything, and its users. The value is as for the
+  stand-in, by the judge's own answers.
+
+``coverage`` fits the model to answers drawn at random and tells what share of the others lies in
+its 90 % intervals. The last lines time a million cells: fitting, predicting, and choosing the next
+4,096 questions.
 """
 
 import argparse
@@ -35,6 +41,8 @@ from rlli_jax.personas import Population
 from rlli_jax.qoe import QoETable
 from rlli_jax.qoe.choosing import STRATEGIES, Choice, belief, next_questions
 from rlli_jax.qoe.model import QoEModel, fit_model
+
+SIZES = (24, 48, 96, 192, 384, 768, 1536)  # answers, for the coverage
 
 
 class Problem(NamedTuple):
@@ -59,13 +67,24 @@ def stand_in(users: int, share: float) -> Problem:
             answers, population=people, catalog=catalog, scale=scale, judge=judge.identity
         )
         tables.append(table.mean)
-    true = tables[1].mean(1)
+    return Problem(tables[0], people.traits, "user", gain(tables[1]), share)
+
+
+def gain(truth: np.ndarray) -> Callable[[np.ndarray], float]:
+    """Of providers chosen for users: the share of what personal choice gains, QoE [K, R, L]."""
+    true = truth.mean(1)
     single, best = true.mean(0).max(), true.max(1).mean()
 
     def value(chosen: np.ndarray) -> float:
-        return float((true[np.arange(users), chosen].mean() - single) / (best - single))
+        return float((true[np.arange(len(true)), chosen].mean() - single) / (best - single))
 
-    return Problem(tables[0], people.traits, "user", value, share)
+    return value
+
+
+def asked_in_full(table: Path, people: Path, share: float) -> Problem:
+    """A judge that was asked everything."""
+    answers = QoETable.load(table).mean
+    return Problem(answers, Population.from_csv(people).traits, "user", gain(answers), share)
 
 
 def agiqa3k(data: Path, share: float) -> Problem:
@@ -131,6 +150,29 @@ def compare(name: str, problem: Problem, draws: int, output: Path) -> None:
         print(*(f"{x:.4f}" if isinstance(x, float) else x for x in row), flush=True)
 
 
+def coverage(name: str, problem: Problem, sizes: tuple[int, ...], draws: int) -> None:
+    """Print what the 90 % intervals hold of the answers that were not given, mean and standard
+    error over draws of those that were, and the lowest and highest of the draws."""
+    known = np.flatnonzero(~np.isnan(problem.answers))
+    flat = problem.answers.reshape(-1)
+    for size in sizes:
+        held = []
+        for seed in range(draws):
+            chosen = np.random.default_rng(seed).permutation(known)[:size]
+            given = np.full(len(flat), np.nan)
+            given[chosen] = flat[chosen]
+            model = fit_model(given.reshape(problem.answers.shape), problem.traits)
+            low, high = (ends.reshape(-1) for ends in model.users().interval())
+            rest = np.setdiff1d(known, chosen)
+            held.append(((flat >= low) & (flat <= high))[rest].mean())
+        error = np.std(held, ddof=1) / np.sqrt(draws)
+        print(
+            f"coverage {name}: {size} answers {np.mean(held):.3f} ± {error:.3f} "
+            f"[{min(held):.3f}, {max(held):.3f}]",
+            flush=True,
+        )
+
+
 def million(shape: tuple[int, int, int], share: float) -> None:
     """Time one table of a million cells whose truth is linear in the traits."""
     users, requests, providers = shape
@@ -167,7 +209,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="the folder of AGIQA-3K")
     parser.add_argument("--output", type=Path, required=True, help="folder for the CSV files")
     parser.add_argument("--draws", type=int, default=20)
-    parser.add_argument("--only", help="standin_300, standin_5000, agiqa3k or million")
+    parser.add_argument("--table", type=Path, help="table.npz of a judge asked in full")
+    parser.add_argument("--people", type=Path, help="its users, as CSV")
+    parser.add_argument("--share", type=float, default=0.5, help="of that table, asked at most")
+    parser.add_argument(
+        "--only", help="standin_300, standin_5000, agiqa3k, table, coverage or million"
+    )
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     problems: dict[str, Callable[[], Problem]] = {
@@ -175,9 +222,17 @@ def main() -> None:
         "standin_5000": lambda: stand_in(5000, 0.01),
         "agiqa3k": lambda: agiqa3k(arguments.data, 0.35),
     }
+    if arguments.table is not None:
+        problems["table"] = lambda: asked_in_full(
+            arguments.table, arguments.people, arguments.share
+        )
     for name, make in problems.items():
         if arguments.only in (None, name):
             compare(name, make(), arguments.draws, arguments.output)
+        if arguments.only in (None, "coverage") and name != "standin_5000":
+            problem = make()
+            fitting = tuple(n for n in SIZES if n <= 0.7 * np.isfinite(problem.answers).sum())
+            coverage(name, problem, fitting, arguments.draws)
     if arguments.only in (None, "million"):
         for shape, share in (((5000, 50, 4), 0.1), ((41_667, 6, 4), 0.1), ((1000, 100, 10), 0.1)):
             million(shape, share)

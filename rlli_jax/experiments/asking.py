@@ -14,7 +14,7 @@ from rlli_jax.files import whole
 from rlli_jax.judges import Answer, Failed, Judge, Question, Rated
 from rlli_jax.oracle import Questions, ask
 from rlli_jax.oracle.asking import look_up
-from rlli_jax.oracle.asking_less import Asked, AskLess, Round, ask_less
+from rlli_jax.oracle.asking_less import Asked, AskLess, Round, ask_less, check_plan
 from rlli_jax.oracle.budget import expected_usage, tokens_of
 from rlli_jax.oracle.store import Store
 from rlli_jax.qoe.choosing import Belief, belief, expected_regret
@@ -53,19 +53,24 @@ class AskBlock(Block):
         exactly_one(self, ("share", "questions", "tokens", "money"))
         return self
 
-    def plan(self, judge: Judge, questions: Questions, offered: int) -> AskLess:
-        """How many cells are asked, and how they are chosen.
+    def plan(self, judge: Judge, questions: Questions, offered: np.ndarray) -> AskLess:
+        """How many of the cells ``offered`` [K, R, L] are asked, and how they are chosen.
 
         Raises:
-            InputError: a limit in tokens or money, and the judge cannot tell what a question costs.
+            InputError: a limit in tokens or money, and the judge cannot tell what a question costs;
+                so few questions that nothing can be predicted from them.
         """
+        cells_offered = int(offered.sum())
         if self.share is not None:
-            cells = round(self.share * offered)
+            cells = round(self.share * cells_offered)
         elif self.questions is not None:
             cells = self.questions // questions.samples
         else:
             cells = int(self._affordable(judge, questions) // questions.samples)
-        return AskLess(min(cells, offered), self.strategy, self.choice, self.tolerance, self.seed)
+        cells = min(cells, cells_offered)
+        plan = AskLess(cells, self.strategy, self.choice, self.tolerance, self.seed)
+        check_plan(offered, plan)
+        return plan
 
     def _affordable(self, judge: Judge, questions: Questions) -> float:
         """How many questions the tokens or the money pay for."""
@@ -126,7 +131,7 @@ def ask_some(
         means = np.where(rated, qoe, 0).sum(1) / np.maximum(count, 1)
         return np.where(count > 0, means, np.nan)
 
-    plan = block.plan(judge, questions, int(offered.sum()))
+    plan = block.plan(judge, questions, offered)
     return ask_less(ask_cells, offered, traits, plan, after=tell)
 
 
@@ -160,7 +165,7 @@ def so_far(
         ask_some(block, judge, questions, offered, traits, rate, rounds.append)
     except _Unanswered as stop:
         missing = stop.questions
-    limit = block.plan(judge, questions, int(offered.sum())).questions
+    limit = block.plan(judge, questions, offered).questions
     return SoFar(limit, rounds[-1] if rounds else None, missing)
 
 

@@ -375,6 +375,8 @@ def judged(
     on_missing: OnMissing = "mask" if judge.on_missing == "impute" else judge.on_missing
     console = console or Console(stderr=True)
     tell = partial(console.print, highlight=False, markup=False)
+    if judge.ask is not None:  # before an examination is paid for
+        judge.ask.plan(inquiry.judge, parts.seen.questions(), parts.seen.offered())
     if not isinstance(judge, LanguageModel):
         asker = Asker(inquiry.judge)
         if path is not None and isinstance(judge, Psychometric):

@@ -89,7 +89,7 @@ def ask_less(
     Raises:
         InputError: too few answers came to predict others from; whatever ``ask_cells`` raises.
     """
-    _check(offered, plan)
+    check_plan(offered, plan)
     pictures = int(offered.any(0).sum())
     answers, unasked = np.full(offered.shape, np.nan), offered.copy()
     most = min(plan.questions, int(offered.sum()))
@@ -132,12 +132,12 @@ def ask_less(
     )
 
 
-def _check(offered: np.ndarray, plan: AskLess) -> None:
+def check_plan(offered: np.ndarray, plan: AskLess) -> None:
     """Raise InputError where asking some of the questions has no sense."""
     if plan.questions < FEWEST:
         raise InputError(
-            f"judge.ask: {plan.questions} questions are too few to predict others from; allow at "
-            f"least {FEWEST}, or ask everything."
+            f"judge.ask: asking about {plan.questions} of {int(offered.sum()):,} cells is too "
+            f"little to predict the others from; allow at least {FEWEST}, or ask everything."
         )
     if plan.strategy == "decision" and offered.shape[2] < 2:
         raise InputError(

@@ -14,8 +14,12 @@ differences between them (``contrast``) have a variance each, for the groups of 
 quadratic) apart: what matters to a choice is told from what does not. All variances and the
 noise are estimated from the answers by the fixed point of the marginal likelihood of MacKay (1992),
 "Bayesian Interpolation", Neural Computation 4(3): v = sum of squared posterior means / effective
-number of parameters. So a group of features that says nothing ends with a variance of 0, as traits
-do where users are judges without personality.
+number of parameters. Few answers do not tell how far an effect spreads, and the likeliest variance
+is often 0, which is false certainty. So standard deviations are half-Cauchy a priori (Gelman 2006,
+"Prior distributions for variance parameters in hierarchical models", Bayesian Analysis 1(3)); its
+scale is what each effect has if all share the variance of the answers equally, and the mode is
+taken over the logarithm. A group of features that many answers say nothing of still ends near 0,
+as traits do where users are judges without personality, and is left out.
 
 The noise of a user is drawn toward that of all as far as the users' differ by more than chance
 (Smyth 2004, "Linear models and empirical Bayes methods", SAGMB 3(1)). A deviation that is peculiar
@@ -65,8 +69,8 @@ NEGLIGIBLE = 0.02  # of the noise variance: features that explain less are left 
 VARIANCE_CELLS = 200_000  # cells at most from which variances are estimated
 VARIANCE_WORK = 1e8  # cubed coefficients of a request, times requests: likewise
 LEVEL = 1.0  # prior variance of the mean of all answers: vague beside [0, 1]
-# One answer that was 0.1 off, added to the residuals: equal answers do not mean certainty.
-PSEUDO_SQUARE = 0.01
+EQUAL = 1e-6  # variance below which answers count as equal: they do not tell their own scale
+PSEUDO_SQUARE = 0.01  # then one that was 0.1 off is added, so that they do not mean certainty
 CHUNK = 2_000_000  # numbers of a covariance held at once
 FEWEST = 8  # answers
 
@@ -341,11 +345,14 @@ class _Sweep:
 def _estimate(y: np.ndarray, known: np.ndarray, phi: np.ndarray) -> tuple[Variances, float]:
     """Variances that make the answers likeliest, and the degrees of freedom of users' noise."""
     count = int(known.sum())
-    total = max(float(y[known].var()), PSEUDO_SQUARE / count)
+    total = float(y[known].var())
+    pseudo = total / 2 if total > EQUAL else PSEUDO_SQUARE  # of one answer more
+    total = max(total, pseudo / count)
     groups = group_of(phi.shape[1])[-1] + 1
     effects = np.zeros((4, 3))
     part = total / (4 * groups + 3)
     effects[:, :groups] = part / np.diff(SIZES, prepend=0)[:groups]
+    typical, typical_own = effects.copy(), np.full(3, part)
     effects[0, 0] = LEVEL
     variances = Variances(effects, part, part, part, total / 4)
     freedom, noise = np.inf, np.full(len(y), variances.noise)
@@ -355,13 +362,14 @@ def _estimate(y: np.ndarray, known: np.ndarray, phi: np.ndarray) -> tuple[Varian
         sweep()
         squares, numbers, user_squares, user_numbers = sweep.parameters()
         rest = _at_least_one(count - numbers.sum() - user_numbers.sum())
-        level_noise = float((np.sum(sweep.residual**2) + PSEUDO_SQUARE) / rest)
-        effects = _step(variances.effects, squares, numbers, total)
+        level_noise = float((np.sum(sweep.residual**2) + pseudo) / rest)
+        effects = _step(variances.effects, squares, numbers, typical, total)
         effects[0, 0] = LEVEL
         own = _step(
             np.array([variances.user_common, variances.user_contrast, variances.user_request]),
             user_squares,
             user_numbers,
+            typical_own,
             total,
         )
         common, contrast, request = own.tolist()
@@ -379,12 +387,19 @@ def _at_least_one(freedom: float) -> float:
 
 
 def _step(
-    variance: np.ndarray, squares: np.ndarray, numbers: np.ndarray, total: float
+    variance: np.ndarray,
+    squares: np.ndarray,
+    numbers: np.ndarray,
+    typical: np.ndarray,
+    total: float,
 ) -> np.ndarray:
     """The next variances; 0 where what is left is negligible.
 
-    Near the fixed point a step goes half as far again, because those to 0 are slow.
+    ``typical``: squared scales of the half-Cauchy priors of standard deviations, 0 where there is
+    no effect. Near the fixed point a step goes half as far again, because small ones are slow.
     """
+    wide = np.divide(variance, variance + typical, out=np.zeros_like(variance), where=typical > 0)
+    squares, numbers = squares + variance * (1 - wide), numbers + wide
     wanted = np.divide(squares, numbers, out=np.zeros_like(squares), where=numbers > 1e-12)
     ratio = np.divide(wanted, variance, out=np.zeros_like(wanted), where=variance > 0)
     new = variance * np.where(np.abs(ratio - 1) < 0.5, np.sqrt(ratio), 1) * ratio

@@ -161,15 +161,17 @@ def test_the_stand_in_and_what_choices_lose(study):
         ({"share": 1.2}, "judge.*ask.share"),
         ({}, "share"),
         ({"share": 0.1, "questions": 9}, "share"),
-        ({"questions": 3}, "3 questions are too few"),
+        ({"questions": 3}, "asking about 3 of 144 cells is too little"),
         ({"money": 1.0}, "cannot tell what a question costs"),
     ],
 )
-def test_limits_that_make_no_sense_are_one_sentence(rlli, study, tmp_path, ask, message):
-    status, _, told = rlli("judge", study(ask), "--output", tmp_path / "run")
+def test_limits_that_make_no_sense_are_one_sentence(rlli, study, server, tmp_path, ask, message):
+    examined = ("judge.examination={pictures: 4}", "--output", tmp_path / "run")
+    status, _, told = rlli("judge", study(ask), *examined)
     assert status != 0
     assert "Traceback" not in told
     assert re.search(message, told), told
+    assert not server.requests  # nor is an examination paid for
 
 
 def test_a_budget_is_what_one_command_uses_up(rlli, study, server, tmp_path):

@@ -71,13 +71,16 @@ def test_an_interrupted_inquiry_asks_the_same_questions_again(answers, traits):
 
 
 def test_a_judge_that_refuses_half_is_less_sure(answers, traits):
-    refusing = np.where(np.random.default_rng(1).random(SHAPE) < 0.5, answers, np.nan)
-    plan = AskLess(60)
-    full = ask_less(Judge(answers), OFFERED, traits, plan)
-    half = ask_less(Judge(refusing), OFFERED, traits, plan)
-    assert np.isfinite(half.answers).sum() < 45
-    assert half.expected.regret > full.expected.regret
-    assert half.model.users().sd.mean() > full.model.users().sd.mean()
+    full, half = [], []
+    for seed in range(3):
+        refusing = np.where(np.random.default_rng(seed).random(SHAPE) < 0.5, answers, np.nan)
+        full.append(ask_less(Judge(answers), OFFERED, traits, AskLess(60, seed=seed)))
+        half.append(ask_less(Judge(refusing), OFFERED, traits, AskLess(60, seed=seed)))
+        assert np.isfinite(half[-1].answers).sum() < 45
+    less, more = (np.mean([a.expected.regret for a in group]) for group in (full, half))
+    assert more > 1.2 * less
+    less, more = (np.mean([a.model.users().sd.mean() for a in group]) for group in (full, half))
+    assert more > 1.05 * less
 
 
 def test_a_judge_that_refuses_everything_is_one_sentence(answers, traits):
@@ -86,7 +89,7 @@ def test_a_judge_that_refuses_everything_is_one_sentence(answers, traits):
 
 
 def test_what_makes_no_sense_is_refused(traits):
-    with pytest.raises(InputError, match="7 questions are too few"):
+    with pytest.raises(InputError, match="asking about 7 of 720 cells is too little"):
         ask_less(Judge(np.zeros(SHAPE)), OFFERED, traits, AskLess(7))
     with pytest.raises(InputError, match="one provider there is nothing to decide"):
         ask_less(Judge(np.zeros(SHAPE)), OFFERED[..., :1], traits, AskLess(20))

@@ -69,6 +69,15 @@ def test_intervals_hold_with_users_own_tastes(people):
     assert 0.82 < (np.abs(differences - truly) < 1.645 * spread).mean() < 0.97
 
 
+def test_intervals_hold_with_very_few_answers(people):
+    _, answers = simulated(people.traits, linear=0.05)
+    held = []
+    for seed in range(12):
+        given = left_out(answers, 0.01, seed)  # 24 answers
+        held.append(coverage(fit_model(given, people.traits).users(), answers, given))
+    assert 0.87 < np.mean(held) < 0.94
+
+
 def test_traits_that_mean_nothing_are_found_out(people):
     _, answers = simulated(people.traits, linear=0.0, user=0.05)
     model = fit_model(left_out(answers, 0.4), people.traits)

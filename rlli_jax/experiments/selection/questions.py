@@ -30,7 +30,7 @@ def plan_questions(config: StudyConfig) -> str:
         some = ""
         if block.ask is not None:
             seen = parts.seen
-            cells = block.ask.plan(seen.judge, seen.questions(), int(seen.offered().sum()))
+            cells = block.ask.plan(seen.judge, seen.questions(), seen.offered())
             most = cells.questions * seen.samples + len(parts.questions(block.ask))
             some = f", of which at most {most:,} are asked"
         return f"{len(questions):,} questions{some}; the {block.kind} judge costs nothing"
