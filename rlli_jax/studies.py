@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
-from rlli_jax.errors import InputError
+from rlli_jax.errors import InputError, why
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,43 +50,43 @@ STUDIES = {
     "selection": StudyKind(
         "rlli_jax.experiments.selection.config:StudyConfig",
         "rlli_jax.experiments.selection.study:STUDY",
-        "rlli_jax.report.page:render",
+        "rlli_jax.report.selection:render",
         "of provider selection",
     ),
     "market": StudyKind(
         "rlli_jax.experiments.market.config:MarketConfig",
         "rlli_jax.experiments.market.study:STUDY",
-        "rlli_jax.report.market:render_market",
+        "rlli_jax.report.market:render",
         "of the edge market",
     ),
     "teaching": StudyKind(
         "rlli_jax.experiments.teaching.config:TeachingStudy",
         "rlli_jax.experiments.teaching.study:STUDY",
-        "rlli_jax.report.teaching:render_teaching",
+        "rlli_jax.report.teaching:render",
         "of teaching",
     ),
     "session": StudyKind(
         "rlli_jax.experiments.session.config:SessionStudy",
         "rlli_jax.experiments.session.study:STUDY",
-        "rlli_jax.report.session:render_session",
+        "rlli_jax.report.session:render",
         "of sessions",
     ),
     "tuning": StudyKind(
         "rlli_jax.experiments.tuned.config:TuningStudy",
         "rlli_jax.experiments.tuned.study:STUDY",
-        "rlli_jax.report.tuning:render_tuning",
+        "rlli_jax.report.tuning:render",
         "of a language model tuned by reward",
     ),
     "preferences": StudyKind(
         "rlli_jax.experiments.preferences.config:PreferencesStudy",
         "rlli_jax.experiments.preferences.study:STUDY",
-        "rlli_jax.report.preferences:render_preferences",
+        "rlli_jax.report.preferences:render",
         "of preferences",
     ),
     "environment": StudyKind(
         "rlli_jax.experiments.environment.config:EnvironmentStudy",
         "rlli_jax.experiments.environment.study:STUDY",
-        "rlli_jax.report.environment:render_environment",
+        "rlli_jax.report.environment:render",
         "of an environment of your own",
     ),
 }
@@ -112,8 +112,9 @@ def study_kind(name: str, source: str = "kind") -> StudyKind:
     try:
         kind = imported(name)
     except Exception as error:  # a module may raise anything while it is imported
-        reason = " ".join(str(error).split())
-        raise InputError(f"{source}: {name!r} cannot be imported ({reason}); {known}.") from None
+        raise InputError(
+            f"{source}: {name!r} cannot be imported ({why(error)}); {known}."
+        ) from None
     if not isinstance(kind, StudyKind):
         raise InputError(
             f"{source}: {name!r} is a {type(kind).__name__}; it must be a "
@@ -213,13 +214,14 @@ def render(run_dir: str | Path) -> Path:
     Raises:
         InputError: the run directory is incomplete or damaged.
     """
-    from rlli_jax.report.data import read, read_config
+    from rlli_jax.report.run import read_config
+    from rlli_jax.run_files import read
 
     path = Path(run_dir)
     if (path / "sweep.yaml").exists():
-        from rlli_jax.report.sweep import render_sweep
+        from rlli_jax.report import sweep
 
-        return render_sweep(path)
+        return sweep.render(path)
     file = path / "config.yaml"
     content = read(file, read_config)[1] if file.exists() else {}
     page: Path = study_kind(kind_of(content), f"{file}: kind").part("render")(path)

@@ -19,7 +19,7 @@ from typing import NoReturn
 import numpy as np
 import pandas as pd
 
-from rlli_jax.errors import InputError
+from rlli_jax.errors import InputError, why
 
 KINDS = "CSV or TSV in UTF-8, Parquet, or Excel (.xlsx)"
 SEPARATORS = (",", ";", "\t", "|")
@@ -143,8 +143,9 @@ def read_table(path: str | PathLike[str], what: str) -> Table:
             f"{error.start:,}); save it anew as CSV UTF-8, or as Excel (.xlsx)."
         ) from None
     except Exception as error:  # Excel and Parquet readers raise almost anything on damaged files
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise InputError(f"{path}: the file cannot be parsed ({reason}); give {KINDS}.") from None
+        raise InputError(
+            f"{path}: the file cannot be parsed ({why(error)}); give {KINDS}."
+        ) from None
     header = [name.strip().lstrip("\ufeff") for name in header]
     name, count = Counter(filter(None, header)).most_common(1)[0] if any(header) else ("", 0)
     if count > 1:

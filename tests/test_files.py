@@ -6,11 +6,17 @@ import os
 import numpy as np
 import pytest
 
-from rlli_jax.envs.edge_market import sample_fleet
+from rlli_jax.catalog import Catalog
+from rlli_jax.envs.edge_market import load_fleet, load_recording, sample_fleet
 from rlli_jax.errors import InputError
+from rlli_jax.experiments.run_directory import read_config
 from rlli_jax.files import clear_partial, refused, whole, write_bytes, write_text
 from rlli_jax.personas import Population
+from rlli_jax.personas.questionnaire import read_answers
+from rlli_jax.qoe import QoETable
+from rlli_jax.report.people import render_findings
 from rlli_jax.run_files import write_npz
+from rlli_jax.studies import load_study, render
 
 
 def names(folder):
@@ -99,3 +105,34 @@ def test_a_path_through_a_file_or_onto_a_folder_is_one_sentence(tmp_path):
 def test_other_refusals_name_their_cause(number, cause):
     assert cause in str(refused("a.txt", OSError(number, os.strerror(number))))
     assert "somehow" in str(refused("a.txt", OSError("somehow")))
+
+
+READERS = {
+    "table.npz": QoETable.load,
+    "catalog.csv": Catalog.from_manifest,
+    "people.csv": Population.from_csv,
+    "answers.csv": read_answers,
+    "fleet.json": load_fleet,
+    "recording.npz": load_recording,
+    "study.yaml": load_study,
+    "run": read_config,
+    "report": render,
+    "findings.json": lambda path: render_findings(path, "found"),
+}
+
+
+@pytest.mark.parametrize("place", ["nothing", "a folder", "below a file"])
+@pytest.mark.parametrize("name", READERS)
+def test_a_path_that_holds_no_such_file_is_told_in_plain_words(tmp_path, name, place):
+    path = tmp_path / name
+    if place == "a folder":
+        path.mkdir()
+    if place == "below a file":
+        (tmp_path / "file").write_text("")
+        path = tmp_path / "file" / name
+    with pytest.raises(InputError) as error:
+        READERS[name](path)
+    said = str(error.value)
+    assert str(path) in said
+    assert "Errno" not in said
+    assert "\n" not in said

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from rlli_jax.errors import InputError
+from rlli_jax.errors import InputError, why
 
 Pixels = NDArray[np.uint8]
 
@@ -112,7 +112,7 @@ def decode(path: Path) -> Pixels:
         ) from None
     except Exception as error:
         raise InputError(
-            f"The image {path} cannot be decoded ({error}): it is truncated, damaged or "
+            f"The image {path} cannot be decoded ({why(error)}): it is truncated, damaged or "
             "unreadable; replace it."
         ) from error
 

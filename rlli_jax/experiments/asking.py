@@ -3,12 +3,12 @@
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from rlli_jax.errors import InputError
+from rlli_jax.errors import InputError, why
 from rlli_jax.experiments.yaml_blocks import Block, Positive, Whole, exactly_one
 from rlli_jax.files import whole
 from rlli_jax.judges import Answer, Failed, Judge, Question, Rated
@@ -18,6 +18,7 @@ from rlli_jax.oracle.asking_less import Asked, AskLess, Round, ask_less, check_p
 from rlli_jax.oracle.budget import expected_usage, tokens_of
 from rlli_jax.oracle.store import Store
 from rlli_jax.qoe.choosing import Belief, belief, expected_regret
+from rlli_jax.qoe.files import AskingFile
 
 ANSWERS = "answers.npz"  # of a run directory, with judge.ask: what the model was fitted to
 GUESSES = 64  # questions by which is guessed what one costs
@@ -190,8 +191,8 @@ def prospect(found: SoFar, block: AskBlock) -> str:
     )
 
 
-def summary(asked: Asked, block: AskBlock) -> dict[str, Any]:
-    """What a run says of it, as ``asking.json`` of a run directory holds it; QoE in [0, 1]."""
+def summary(asked: Asked, block: AskBlock) -> AskingFile:
+    """What a run says of it."""
     offered = asked.offered
     count = int(asked.asked.sum())
     interval = None
@@ -199,21 +200,21 @@ def summary(asked: Asked, block: AskBlock) -> dict[str, Any]:
         from scipy.stats import binomtest  # slow to import, and few studies need it
 
         ends = binomtest(asked.covered, asked.checks).proportion_ci(method="wilson")
-        interval = [float(ends.low), float(ends.high)]
-    return {
-        "strategy": block.strategy,
-        "choice": block.choice,
-        "cells": int(offered.sum()),
-        "asked": count,
-        "rated": int(np.isfinite(asked.answers).sum()),
-        "stopped": asked.stopped,
-        "expected_regret": asked.expected.regret,
-        "checks": asked.checks,
-        "covered": asked.covered,
-        "coverage_interval": interval,  # 95 %, of the share of checks that the intervals hold
-        "noise_sd": float(asked.model.variances.noise**0.5),
-        "mean_sd": float(asked.model.users().sd[offered].mean()),
-    }
+        interval = float(ends.low), float(ends.high)
+    return AskingFile(
+        strategy=block.strategy,
+        choice=block.choice,
+        cells=int(offered.sum()),
+        asked=count,
+        rated=int(np.isfinite(asked.answers).sum()),
+        stopped=asked.stopped,
+        expected_regret=asked.expected.regret,
+        checks=asked.checks,
+        covered=asked.covered,
+        coverage_interval=interval,
+        noise_sd=float(asked.model.variances.noise**0.5),
+        mean_sd=float(asked.model.users().sd[offered].mean()),
+    )
 
 
 def save_answers(path: Path, answers: np.ndarray) -> None:
@@ -232,4 +233,4 @@ def load_answers(path: Path) -> np.ndarray:
         with np.load(path) as archive:
             return np.asarray(archive["answers"])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} cannot be read ({error}); make the run again.") from error
+        raise InputError(f"{path} cannot be read ({why(error)}); make the run again.") from error

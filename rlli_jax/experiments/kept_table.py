@@ -4,10 +4,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from rlli_jax.experiments.asking import AskBlock, summary
 from rlli_jax.experiments.judge_blocks import AnyJudge
 from rlli_jax.experiments.sources import CatalogBlock, PopulationBlock, judged
+from rlli_jax.oracle.asking_less import Asked
 from rlli_jax.personas import Population
 from rlli_jax.qoe import QoETable
+from rlli_jax.qoe.reliability import Reliability, reliability
 
 
 def kept_table(
@@ -34,5 +37,24 @@ def kept_table(
     people = found.inquiry.population.select(table.users)
     if path is not None:
         people.to_csv(path / "population.csv")
+        keep_measures(path, noise_of(table, found.asked), found.asked, judge.ask)
+        # Last, because its presence says that all of this is done.
         table.save(path / "table.npz")
     return table, people
+
+
+def noise_of(table: QoETable, asked: Asked | None) -> Reliability | None:
+    """How far the answers of a table can be trusted; None where a model predicts some of them, for
+    what it predicts is not the judge's noise."""
+    return reliability(table) if asked is None else None
+
+
+def keep_measures(
+    path: Path, noise: Reliability | None, asked: Asked | None, block: AskBlock | None
+) -> None:
+    """Write what a report says of the answers into a run directory."""
+    if noise is not None:
+        noise.file().write(path / "reliability.json")
+    if asked is not None:
+        assert block is not None
+        summary(asked, block).write(path / "asking.json")

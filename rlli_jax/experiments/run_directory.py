@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import yaml
 
-from rlli_jax.errors import InputError
+from rlli_jax.errors import InputError, why
 from rlli_jax.experiments.selection.config import StudyConfig
 from rlli_jax.experiments.versions import differences, require_settings, versions
 from rlli_jax.experiments.yaml_blocks import StudyBlock, from_yaml, parse_as, to_yaml
@@ -51,8 +51,9 @@ def read_values(path: Path, name: str = "config.yaml") -> Any:
     try:
         return from_yaml((path / name).read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = f"it has no {name}" if isinstance(error, FileNotFoundError) else why(error)
         raise InputError(
-            f"{path} is not a run directory that can be read ({error}); give the folder that "
+            f"{path} is not a run directory that can be read ({reason}); give the folder that "
             "`rlli run` named."
         ) from None
 

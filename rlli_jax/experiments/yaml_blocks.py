@@ -5,13 +5,21 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from rlli_jax.checking import one_sentence
-from rlli_jax.errors import InputError
+from rlli_jax.errors import InputError, why
 
 
 def _whole(value: Any) -> Any:
@@ -56,6 +64,29 @@ class StudyBlock(Block):
     def dump(self) -> dict[str, Any]:
         """The resolved config as plain values, as ``config.yaml`` holds it."""
         return self.model_dump(mode="json", exclude_none=True)
+
+
+class TrainedBlock(StudyBlock):
+    """What every study has whose policies learn in an environment; ``policies`` is its own."""
+
+    seeds: Positive = 10
+    """Runs of every policy, side by side."""
+    checkpoint_every: Positive = 25
+    """Iterations between checkpoints: at most these are lost."""
+    if TYPE_CHECKING:
+        policies: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _file_names(self) -> Self:
+        for name in self.policies:
+            require_file_name("policies", name, "folder")
+        return self
+
+
+def require_users(judge: Any, population: Any) -> None:
+    """Raise ValueError where a judge needs users and there are none."""
+    if judge.kind != "recorded" and population is None:
+        raise ValueError(f"population: this key is missing; a {judge.kind} judge needs users")
 
 
 def exactly_one(block: BaseModel, names: Sequence[str]) -> None:
@@ -140,7 +171,7 @@ def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     except IsADirectoryError:
         raise InputError(f"{path} is a folder; name a config, a YAML file.") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}).") from None
+        raise InputError(f"{path}: cannot be read ({why(error)}).") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""

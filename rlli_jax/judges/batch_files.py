@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlli_jax.errors import InputError
+from rlli_jax.errors import InputError, why
 from rlli_jax.files import whole
 from rlli_jax.judges import Answer, Failed, Invalid, Question, Rated
 from rlli_jax.judges.completions import Completions
@@ -186,7 +186,7 @@ def _lines(path: Path) -> Iterator[Any]:
         with gzip.open(path, "rb") if compressed else path.open("rb") as file:
             content = file.read().removeprefix(b"\xef\xbb\xbf")
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} cannot be read ({error}); name a file of results.") from None
+        raise InputError(f"{path} cannot be read ({why(error)}); name a file of results.") from None
     for value in _values(content):
         if isinstance(value, list):
             yield from value

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from rlli_jax.errors import InputError, shown
+from rlli_jax.errors import InputError, shown, why
 from rlli_jax.files import refused, whole, write_text
 
 Config = TypeVar("Config")
@@ -55,7 +55,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         given = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{path} is not valid JSON ({error}); fetch the model again.") from error
+        raise InputError(
+            f"{path} is not valid JSON ({why(error)}); fetch the model again."
+        ) from error
     if not isinstance(given, dict):
         raise InputError(f"{path} is no JSON object; fetch the model again.")
     return {key: value for key, value in given.items() if value is not None}
@@ -92,7 +94,7 @@ def read_tensors(folder: Path) -> dict[str, jax.Array]:
         try:
             shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{index} is damaged ({error}); fetch it again.") from error
+            raise InputError(f"{index} is damaged ({why(error)}); fetch it again.") from error
         files = [folder / shard for shard in sorted(set(shards))]
     tensors: dict[str, jax.Array] = {}
     for file in files:
@@ -104,7 +106,7 @@ def read_tensors(folder: Path) -> dict[str, jax.Array]:
         try:
             tensors |= load_file(file)
         except (SafetensorError, OSError) as error:
-            raise InputError(f"{file} is damaged ({error}); fetch it again.") from error
+            raise InputError(f"{file} is damaged ({why(error)}); fetch it again.") from error
     return tensors
 
 

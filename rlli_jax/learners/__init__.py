@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from pydantic import with_config
 
 from rlli_jax.envs.contract import Env
-from rlli_jax.errors import InputError
+from rlli_jax.errors import InputError, why
 from rlli_jax.learners.bandits import BanditConfig, BanditHyperparams, linucb, thompson
 from rlli_jax.learners.core import Learner
 from rlli_jax.learners.dqn import DQNConfig, DQNHyperparams, dqn
@@ -56,7 +56,7 @@ def learner_kind(name: str) -> Kind:
         kind = getattr(import_module(module), attribute)
     except Exception as error:  # a module may raise anything while it is imported
         raise InputError(
-            f"learner {name!r} cannot be imported ({' '.join(str(error).split())}); write one of "
+            f"learner {name!r} cannot be imported ({why(error)}); write one of "
             f"{', '.join(LEARNERS)}, or package.module:attribute of a package that is installed or "
             "on PYTHONPATH."
         ) from None

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 import sqlalchemy as sa
 
-from rlli_jax.errors import InputError
+from rlli_jax.errors import InputError, why
 from rlli_jax.files import whole
 from rlli_jax.oracle.keys import sha256
 from rlli_jax.oracle.schema import ANSWERS, Row, checked
@@ -194,4 +194,4 @@ def _lines(path: Path) -> Iterator[str]:
     except IsADirectoryError:
         raise InputError(f"{path} is a folder; name a file of answers.") from None
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read ({error}).") from None
+        raise InputError(f"{path}: cannot be read ({why(error)}).") from None

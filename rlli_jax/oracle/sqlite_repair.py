@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from rlli_jax.errors import InputError
+from rlli_jax.errors import InputError, why
 from rlli_jax.oracle.keys import sha256
 from rlli_jax.oracle.schema import ANSWERS, TEXTS, Row, checked
 
@@ -54,7 +54,7 @@ def kind_of(path: Path) -> Literal["none", "store", "damaged", "other"]:
     except FileNotFoundError:
         return "none"
     except OSError as error:
-        raise InputError(f"store {path}: it cannot be read ({error.strerror}).") from error
+        raise InputError(f"store {path}: it cannot be read ({why(error)}).") from error
     if not first:
         return "none"
     if first.startswith(MAGIC):

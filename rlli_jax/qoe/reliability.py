@@ -21,12 +21,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import scipy
 
 from rlli_jax.errors import InputError
+from rlli_jax.qoe.files import ReliabilityFile, ScaleRecord
 from rlli_jax.qoe.table import QoETable, level_and_spread
 
 AXES = ("user", "request", "provider")
@@ -99,24 +100,24 @@ class Reliability:
         known = off_diagonal[~np.isnan(off_diagonal)]
         return float(known.mean()) if known.size else float("nan")
 
-    def summary(self) -> dict[str, Any]:
-        """The measures as plain values for JSON, None where there is nothing to measure."""
+    def file(self) -> ReliabilityFile:
+        """As a run directory holds it."""
 
         def plain(value: float) -> float | None:
             return None if np.isnan(value) else float(value)
 
-        return {
-            "ratings": self.ratings,
-            "missing": self.missing,
-            "imputed": self.imputed,
-            "valid_mass": self.valid_mass,
-            "repeat_sd": plain(self.repeat_sd),
-            "repeats": [plain(icc) for icc in self.repeats],
-            "agreement": plain(self.agreement),
-            "users": [plain(icc) for icc in self.users],
-            "variance": self.components.shares,
-            "scale_use": {name: use._asdict() for name, use in self.scale_use.items()},
-        }
+        return ReliabilityFile(
+            ratings=self.ratings,
+            missing=self.missing,
+            imputed=self.imputed,
+            valid_mass=self.valid_mass,
+            repeat_sd=plain(self.repeat_sd),
+            repeats=(plain(self.repeats.single), plain(self.repeats.average)),
+            agreement=plain(self.agreement),
+            users=(plain(self.users.single), plain(self.users.average)),
+            variance=self.components.shares,
+            scale_use={name: ScaleRecord(**use._asdict()) for name, use in self.scale_use.items()},
+        )
 
     def __str__(self) -> str:
         shares = ", ".join(f"{name} {part:.0%}" for name, part in self.components.shares.items())

@@ -18,7 +18,7 @@ import scipy
 from numpy.typing import ArrayLike
 
 from rlli_jax.catalog import Catalog
-from rlli_jax.errors import InputError
+from rlli_jax.errors import InputError, why
 from rlli_jax.files import whole
 from rlli_jax.judges import Answer, JudgeIdentity, Scale
 from rlli_jax.personas import Population
@@ -405,7 +405,8 @@ class QoETable:
             NotImplementedError,
         ) as error:
             raise InputError(
-                f"{path}: this is not a table of QoE, or it is damaged ({error}); make it again."
+                f"{path}: this is not a table of QoE, or it is damaged ({why(error)}); make it "
+                "again."
             ) from error
 
 

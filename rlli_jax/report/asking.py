@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlli_jax.report.data import Run, read, read_json
+from rlli_jax.qoe.files import AskingFile
 from rlli_jax.report.labels import number, percent
+from rlli_jax.report.run import RunDirectory
+from rlli_jax.report.section import of_file
 
 STRATEGIES = {
     "random": "drawn at random",
@@ -27,36 +29,30 @@ class AskingView:
     measures: list[tuple[str, str]]
 
 
-def load(run: Run) -> AskingView | None:
-    """What the run directory says; None where everything was asked."""
-    path = run.path / "asking.json"
-    return read(path, _view) if path.exists() else None
-
-
-def _view(path: Path) -> AskingView:
-    found = read_json(path)
-    cells, asked, rated = (int(found[key]) for key in ("cells", "asked", "rated"))
-    checks, covered = int(found["checks"]), int(found["covered"])
+def _view(path: Path, run: RunDirectory) -> AskingView:
+    found = AskingFile.read(path)
+    cells, asked = found.cells, found.asked
     coverage = "not checked"
-    if checks:
-        low, high = map(float, found["coverage_interval"])
-        coverage = (
-            f"{covered} of {checks} ({percent(covered / checks)}; 95 % interval "
-            f"{percent(low)} to {percent(high)})"
-        )
+    if found.coverage_interval is not None:
+        low, high = map(percent, found.coverage_interval)
+        share = percent(found.covered / found.checks)
+        coverage = f"{found.covered} of {found.checks} ({share}; 95 % interval {low} to {high})"
     return AskingView(
         asked=f"{asked:,} of {cells:,} ({percent(asked / cells)})",
         predicted=f"{cells - asked:,} ({percent(1 - asked / cells)})",
         measures=[
             ("Cells asked", f"{asked:,} of {cells:,} ({percent(asked / cells)})"),
             ("Cells saved", f"{cells - asked:,} ({percent(1 - asked / cells)})"),
-            ("Asked without a rating", f"{asked - rated:,}"),
-            ("Questions chosen", STRATEGIES[str(found["strategy"])]),
-            ("What they decide", CHOICES[str(found["choice"])]),
-            ("Stopped because", str(found["stopped"])),
-            ("Loss of choices to expect", f"{number(float(found['expected_regret']), 4)} QoE"),
+            ("Asked without a rating", f"{asked - found.rated:,}"),
+            ("Questions chosen", STRATEGIES[found.strategy]),
+            ("What they decide", CHOICES[found.choice]),
+            ("Stopped because", found.stopped),
+            ("Loss of choices to expect", f"{number(found.expected_regret, 4)} QoE"),
             ("Random answers in the model's 90 % intervals", coverage),
-            ("Standard deviation of a cell, mean", number(float(found["mean_sd"]), 3)),
-            ("Standard deviation of the judge's noise", number(float(found["noise_sd"]), 3)),
+            ("Standard deviation of a cell, mean", number(found.mean_sd, 3)),
+            ("Standard deviation of the judge's noise", number(found.noise_sd, 3)),
         ],
     )
+
+
+SECTION = of_file("asking", "asking.json", _view)

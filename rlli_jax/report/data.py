@@ -1,4 +1,4 @@
-"""A run directory, read into small dataclasses. Files only: no JAX, no training code.
+"""A run of provider selection, read into small classes. Files only: no JAX, no training code.
 
 Every missing or damaged file ends in one :class:`~rlli_jax.errors.InputError` that names it.
 """
@@ -9,40 +9,48 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import yaml
 from PIL import Image
 
 from rlli_jax.errors import InputError
 from rlli_jax.personas import Population
 from rlli_jax.qoe import QoETable
+from rlli_jax.report.run import PolicyFolder, RunDirectory, load_policies, opened, require
 from rlli_jax.run_files import (
     Array,
     CalibrationFile,
-    Curve,
     Human,
     PeopleFile,
     References,
     SelectionEvaluation,
     SelectionSummary,
     read,
-    read_json,
 )
+from rlli_jax.statistics import Estimate, t_interval
 
 
-class Policy(SelectionSummary):
-    """One policy: how it was made, and what it does when evaluated; see
-    :class:`rlli_jax.run_files.SelectionEvaluation`."""
+class SelectionPolicy(SelectionSummary, PolicyFolder):
+    """One policy: how it was made, and what it does when it is judged."""
 
-    returns: np.ndarray
-    choices: np.ndarray
-    qoe: np.ndarray
-    objective: np.ndarray
-    curve: Curve | None
+    evaluation: SelectionEvaluation
 
     @property
-    def learned(self) -> bool:
-        return self.curve is not None
+    def choices(self) -> Array:
+        """How often each provider was chosen, [seeds, users, requests, providers]."""
+        return self.evaluation.choices
+
+    @property
+    def qoe(self) -> Array:
+        """Expected, of each user, [seeds, users]."""
+        return self.evaluation.qoe
+
+    @property
+    def objective(self) -> Array:
+        """QoE summed over users, Eq. (2), [seeds]."""
+        return self.evaluation.objective
+
+    def mean(self) -> Estimate:
+        """The mean return with its interval over seeds."""
+        return t_interval(self.returns)
 
 
 @dataclass(frozen=True)
@@ -54,14 +62,10 @@ class Thumbnail:
     height: int
 
 
-@dataclass(frozen=True)
-class Run:
+@dataclass(frozen=True, kw_only=True)
+class SelectionRun(RunDirectory):
     """All that a run directory holds for the report."""
 
-    path: Path
-    config: str  # the resolved YAML, as written
-    description: str
-    versions: dict[str, str]
     traits: Array | None  # [K, 5]; None: unknown
     table: QoETable  # all requests
     train: QoETable  # the requests that learners saw
@@ -69,14 +73,10 @@ class Run:
     # table, if none was held out.
     test: QoETable
     reference: References
-    policies: tuple[Policy, ...]  # learned ones first, then by what they observe
+    policies: tuple[SelectionPolicy, ...]  # learned ones first, then by what they observe
     human: Human | None
     calibration: CalibrationFile | None
     people: PeopleFile | None  # whose ratings correct the judge's
-
-    @property
-    def name(self) -> str:
-        return self.path.resolve().name
 
     @property
     def held_out(self) -> bool:
@@ -89,13 +89,14 @@ class Run:
         return read(path, _thumbnail) if path.exists() else None
 
 
-def load_run(directory: str | Path) -> Run:
+def load_run(directory: str | Path) -> SelectionRun:
     """Read a run directory. InputError where a file is missing, damaged or does not fit."""
     path = Path(directory)
     if not path.is_dir():
         raise InputError(f"{path} is not a run directory: give one that `rlli run` has written.")
     table = read(path / "table.npz", QoETable.load)
-    text, config = read(path / "config.yaml", read_config)
+    files = opened(path)
+    config = files["config"]
     population = read(
         path / "population.csv",
         lambda file: Population.from_csv(file, traits=_knows_traits(config)),
@@ -105,43 +106,29 @@ def load_run(directory: str | Path) -> Run:
             f"{path / 'population.csv'} lists other users than {path / 'table.npz'}: "
             "restore the pair that belongs together."
         )
-    folders = sorted(p for p in (path / "policies").glob("*") if p.is_dir())
-    if not folders:
-        raise InputError(f"{path / 'policies'} holds no policy: finish the run with `rlli run`.")
     train, test = read(path / "config.yaml", lambda _: _split(table, config))
     if (held_out := path / "held_out.npz").exists():
         test = read(held_out, QoETable.load)
-    policies = [_policy(folder, test) for folder in folders]
+    policies = load_policies(path, config, SelectionPolicy)
+    for policy in policies:
+        _require_fits(path, policy, test)
     human, calibrated = path / "human.json", path / "calibration.json"
     people = path / "people.json"
     known = {policy.name for policy in policies}
-    return Run(
-        path=path,
-        config=text,
-        description=str(config.get("description", "")),
-        versions=read(path / "versions.json", read_versions),
+    return SelectionRun(
+        **files,
+        judge=table.judge,
+        stand_in=table.stand_in,
         traits=population.traits,
         table=table,
         train=train,
         test=test,
         reference=References.read(path / "references.json"),
-        policies=tuple(sorted(policies, key=lambda policy: _order(policy, config))),
+        policies=tuple(sorted(policies, key=_order)),
         human=read(human, lambda file: _human(file, known)) if human.exists() else None,
         calibration=CalibrationFile.read(calibrated) if calibrated.exists() else None,
         people=PeopleFile.read(people) if people.exists() else None,
     )
-
-
-def require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
-
-
-def read_config(path: Path) -> tuple[str, dict[str, Any]]:
-    text = path.read_text(encoding="utf-8")
-    content = yaml.safe_load(text)
-    require(isinstance(content, dict), "it is no YAML mapping")
-    return text, content
 
 
 def _knows_traits(config: dict[str, Any]) -> bool:
@@ -160,10 +147,6 @@ def _split(table: QoETable, config: dict[str, Any]) -> tuple[QoETable, QoETable]
     return train, test
 
 
-def read_versions(path: Path) -> dict[str, str]:
-    return {str(key): str(value) for key, value in read_json(path).items()}
-
-
 def _human(path: Path, policies: set[str]) -> Human:
     human = Human.read(path)
     unknown = ", ".join(sorted(set(human.policies) - policies))
@@ -171,29 +154,16 @@ def _human(path: Path, policies: set[str]) -> Human:
     return human
 
 
-def _policy(folder: Path, table: QoETable) -> Policy:
-    summary = SelectionSummary.read(folder / "summary.json")
-
-    def evaluation(path: Path) -> dict[str, Array]:
-        found = SelectionEvaluation.read(path)
-        shape = (len(found.objective), *table.legal.shape)
-        require(
-            found.choices.shape == shape,
-            f"choices has shape {found.choices.shape} where {shape} fits the table",
-        )
-        return found.arrays()
-
-    curve = folder / "curve.npz"
-    learned = {"curve": Curve.read(curve) if curve.exists() else None}
-    found = read(folder / "evaluation.npz", evaluation)
-    return Policy.checked(summary.model_dump() | found | learned)
+def _require_fits(path: Path, policy: SelectionPolicy, table: QoETable) -> None:
+    found, fits = policy.choices.shape, (len(policy.objective), *table.legal.shape)
+    message = f"choices has shape {found} where {fits} fits the table"
+    file = path / "policies" / policy.name / "evaluation.npz"
+    read(file, lambda _: require(found == fits, message))
 
 
-def _order(policy: Policy, config: dict[str, Any]) -> tuple[bool, int, tuple[str, ...], int, str]:
+def _order(policy: SelectionPolicy) -> tuple[bool, int, tuple[str, ...]]:
     """Learned policies first, by what they observe; else as in the config."""
-    names = list(config.get("policies", ()))
-    place = names.index(policy.name) if policy.name in names else len(names)
-    return not policy.learned, len(policy.observation), policy.observation, place, policy.name
+    return not policy.learned, len(policy.observation), policy.observation
 
 
 def _thumbnail(path: Path) -> Thumbnail:

@@ -2,124 +2,104 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import matplotlib
 import numpy as np
 
-from rlli_jax.errors import InputError
-from rlli_jax.report.data import read, read_config, read_versions
 from rlli_jax.report.labels import digits_for, duration, plus_minus, quantity
-from rlli_jax.report.market import interval_words
 from rlli_jax.report.market_figures import convergence, returns_figure
-from rlli_jax.report.page import again, on_page, templates, write_report
-from rlli_jax.report.style import STYLE, plate
-from rlli_jax.run_files import Array, Curve, Evaluation, Summary
+from rlli_jax.report.run import (
+    PolicyFolder,
+    RunDirectory,
+    interval_words,
+    learns,
+    load_policies,
+    opened,
+)
+from rlli_jax.report.section import Header, Report, Section, one
 from rlli_jax.statistics import Estimate, t_interval
 
 
-class EnvironmentPolicy(Summary):
-    """One policy, and the returns of its evaluation."""
+class EnvironmentPolicy(PolicyFolder):
+    """One policy, and the returns of its evaluation; each seed plays its own episodes."""
 
-    episodes: np.ndarray
-    """Returns, [seeds, episodes]; each seed plays its own."""
-    curve: Curve | None
-
-    @property
-    def returns(self) -> Array:
-        """Mean over episodes, [seeds]."""
-        return self.episodes.mean(1)
-
-    def mean(self, key: str = "returns") -> Estimate:
+    def mean(self) -> Estimate:
         """The mean return, with its interval over seeds."""
         return t_interval(self.returns)
 
 
-@dataclass(frozen=True)
-class EnvironmentRun:
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentRun(RunDirectory):
     """All that a run directory holds for the report."""
 
-    path: Path
-    config: str
-    make: str
-    description: str
-    versions: dict[str, str]
     policies: tuple[EnvironmentPolicy, ...]  # in the order of the config
-    optimum: None = None
-
-    @property
-    def name(self) -> str:
-        """Of the folder."""
-        return self.path.resolve().name
 
     @property
     def interval(self) -> str:
         """What the intervals are over, for a caption."""
         return interval_words(len(self.policies[0].returns))
 
+    @property
+    def digits(self) -> int:
+        """Decimals of a return."""
+        return digits_for(max(float(np.abs(policy.returns).max()) for policy in self.policies))
 
-def render_environment(run_dir: str | Path) -> Path:
-    """Write ``figures/*`` and ``report.html`` into a run directory; the path of the page.
-
-    Raises:
-        InputError: the run directory is incomplete or damaged.
-    """
-    run = _load(Path(run_dir))
-    with matplotlib.rc_context(STYLE):
-        plates = [plate("returns", "Return of each policy", returns_figure(run))]
-        if any(policy.curve is not None for policy in run.policies):
-            plates.append(plate("convergence", "Return while training", convergence(run)))
-    digits = digits_for(max(float(np.abs(policy.returns).max()) for policy in run.policies))
-    best = max(run.policies, key=lambda policy: float(policy.returns.mean()))
-    episodes = best.episodes.shape[1]
-    page = (
-        templates()
-        .get_template("environment.html")
-        .render(
-            run=run,
-            summary=f"{run.make}; {best.seeds} seed{'' if best.seeds == 1 else 's'}, each judged "
-            f"on {episodes} episode{'' if episodes == 1 else 's'}.",
-            lead=f"{best.name} returns most: {plus_minus(best.mean(), digits)}.",
-            rows=[_row(policy, digits) for policy in run.policies],
-            figures=on_page(plates),
-            command=again(run.path),
-        )
-    )
-    return write_report(run.path, plates, page)
+    @property
+    def best(self) -> EnvironmentPolicy:
+        """The policy that returns most."""
+        return max(self.policies, key=lambda policy: float(policy.returns.mean()))
 
 
 def _load(path: Path) -> EnvironmentRun:
-    text, config = read(path / "config.yaml", read_config)
-    policies = []
-    for name in config.get("policies", ()):
-        folder = path / "policies" / name
-        if not folder.is_dir():
-            continue
-        curve = folder / "curve.npz"
-        policies.append(
-            EnvironmentPolicy(
-                **Summary.read(folder / "summary.json").model_dump(),
-                episodes=Evaluation.read(folder / "evaluation.npz").returns,
-                curve=Curve.read(curve) if curve.exists() else None,
-            )
-        )
-    if not policies:
-        raise InputError(f"{path / 'policies'} holds no policy: finish the run with `rlli run`.")
-    return EnvironmentRun(
-        path=path,
-        config=text,
-        make=str(config["environment"]["make"]),
-        description=str(config.get("description", "")),
-        versions=read(path / "versions.json", read_versions),
-        policies=tuple(policies),
+    files = opened(path)
+    return EnvironmentRun(**files, policies=load_policies(path, files["config"], EnvironmentPolicy))
+
+
+def _header(run: EnvironmentRun) -> Header:
+    seeds, episodes = run.best.evaluation.returns.shape
+    summary = (
+        f"{run.config['environment']['make']}; {seeds} seed{'' if seeds == 1 else 's'}, each "
+        f"judged on {episodes} episode{'' if episodes == 1 else 's'}."
     )
+    return Header([("", summary)])
 
 
-def _row(policy: EnvironmentPolicy, digits: int) -> dict[str, str]:
+def _finding(run: EnvironmentRun) -> dict[str, str]:
+    return {"lead": f"{run.best.name} returns most: {plus_minus(run.best.mean(), run.digits)}."}
+
+
+def _rows(run: EnvironmentRun) -> dict[str, Any]:
     return {
-        "name": policy.name,
-        "learner": policy.learner,
-        "returns": plus_minus(policy.mean(), digits),
-        "steps": quantity(policy.env_steps) if policy.env_steps else "–",
-        "time": duration(policy.train_seconds),
-        "speed": quantity(policy.steps_per_second) if policy.steps_per_second else "–",
+        "rows": [
+            {
+                "name": policy.name,
+                "learner": policy.learner,
+                "returns": plus_minus(policy.mean(), run.digits),
+                "steps": quantity(policy.env_steps) if policy.env_steps else "–",
+                "time": duration(policy.train_seconds),
+                "speed": quantity(policy.steps_per_second) if policy.steps_per_second else "–",
+            }
+            for policy in run.policies
+        ]
     }
+
+
+REPORT = Report(
+    kicker="rlli_jax report: environment",
+    load=_load,
+    header=_header,
+    sections=(
+        Section("environment/finding", _finding),
+        Section(
+            "environment/policies",
+            _rows,
+            one("returns", "Return of each policy", returns_figure),
+        ),
+        Section(
+            "environment/learning",
+            figures=one("convergence", "Return while training", convergence),
+            when=learns,
+        ),
+    ),
+)
+render = REPORT.render

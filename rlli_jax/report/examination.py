@@ -1,13 +1,14 @@
 """Whether the judge can be believed: ``examination.json`` of a run directory, in words."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from rlli_jax.report.data import read, read_json
 from rlli_jax.report.labels import number
+from rlli_jax.report.run import RunDirectory
+from rlli_jax.report.section import Header, Note, of_file
+from rlli_jax.run_files import read_json
 
 FILE = "examination.json"
 
@@ -60,23 +61,11 @@ class ExaminationView:
     verdicts: list[Verdict]
     claim: str  # what may not be claimed; empty if nothing
     personas: int
-    traits: list[tuple[str, list[str]]]  # trait, its figures in the order of YARDSTICK
+    traits: list[tuple[str, list[str]]]  # trait, its numbers in the order of ``yardstick``
+    yardstick: tuple[str, ...] = YARDSTICK
 
 
-def load(path: Path) -> ExaminationView | None:
-    """What the run directory says; None where it says nothing."""
-    file = path / FILE
-    return read(file, _view) if file.exists() else None
-
-
-def note(path: Path, config: str) -> str:
-    """A sentence where a language model was believed without an examination; else empty."""
-    judge = (yaml.safe_load(config) or {}).get("judge") or {}
-    asked = judge.get("kind") in ("transformers", "openai")
-    return NOT_EXAMINED if asked and not (path / FILE).exists() else ""
-
-
-def _view(file: Path) -> ExaminationView:
+def _view(file: Path, run: RunDirectory) -> ExaminationView:
     found = read_json(file)
     findings = {finding["check"]: finding for finding in found["findings"]}
     persona = findings["persona"]
@@ -109,3 +98,38 @@ def _verdict(finding: dict[str, Any]) -> Verdict:
 
 def _figure(value: float | None) -> str:
     return "–" if value is None else number(value, 3 if abs(value) < 0.1 else 2)
+
+
+SECTION = of_file("examination", FILE, _view)
+
+STAND_IN = (
+    "Scores come from a stand-in for a language model.",
+    "No language model rated these pictures. The judge named above took its place, so the numbers "
+    "below show how the policies behave, not how a language model would rate.",
+)
+
+
+def judged(
+    summary: Callable[[Any], str],
+    *,
+    word: str = "Judge",
+    notes: Callable[[Any], Sequence[Note]] = lambda run: (),
+) -> Callable[[Any], Header]:
+    """The header of a run: who rated the pictures, if anybody, and what of that a reader must know.
+
+    Args:
+        summary: run -> a line of its own.
+        word: what the judge is called.
+        notes: run -> what else must not be missed.
+    """
+
+    def header(run: RunDirectory) -> Header:
+        lines = [("", summary(run)), *([(word, run.judge)] if run.judge else [])]
+        judge = run.config.get("judge") or {}
+        asked = judge.get("kind") in ("transformers", "openai")
+        known = (run.path / FILE).exists() or judge.get("examination")  # sweeps keep no file
+        told = [STAND_IN] if run.stand_in else []
+        told += [*notes(run), *([(NOT_EXAMINED, "")] if asked and not known else [])]
+        return Header(lines, told)
+
+    return header

@@ -5,7 +5,6 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,7 +12,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 
 from rlli_jax.personas import TRAIT_NAMES
-from rlli_jax.report.data import Array, Policy, Run
+from rlli_jax.report.data import SelectionPolicy, SelectionRun
 from rlli_jax.report.labels import (
     Setting,
     number,
@@ -38,14 +37,11 @@ from rlli_jax.report.style import (
     PAGE,
     SLATE,
     SMOOTHING,
-    STYLE,
-    Plate,
+    Drawing,
     legend,
     legend_columns,
     level,
-    plate,
 )
-from rlli_jax.run_files import CalibrationPoint
 from rlli_jax.statistics import smooth, t_interval
 
 MAX_USERS = 12
@@ -53,26 +49,7 @@ OPTIMUM = "User's own optimum"
 LEARNER_COLOURS = {"ppo": BLUE, "dqn": "#d55e00", "random": LIGHT_GREY, "optimal": SLATE}
 
 
-def plates(run: Run) -> Iterator[Plate]:
-    """Every figure of the report, in its order."""
-    with matplotlib.rc_context(STYLE):
-        for name, title, figure in _draw(run):
-            yield plate(name, title, figure)
-
-
-def _draw(run: Run) -> Iterator[tuple[str, str, Figure]]:
-    yield from learning_curves(run)
-    yield "users", "QoE of each user under each policy", user_bars(run)
-    yield "choices", "Share of choices that each user gets from each provider", choice_maps(run)
-    if run.traits is not None:
-        yield "profiles", "Big Five profile of each user", profiles(run, run.traits)
-    if run.human is not None:
-        yield "human", "Human opinion of what each policy chose", human_opinion(run)
-    if (calibrated := run.calibration) is not None:
-        yield "calibration", "What human scores buy", calibration_curve(calibrated.curve)
-
-
-def learning_curves(run: Run) -> Iterator[tuple[str, str, Figure]]:
+def learning_curves(run: SelectionRun) -> Iterator[Drawing]:
     """Average return while training (Fig. 4 of the paper), one figure for each setting.
 
     Each seed's trace is smoothed with a centred window; line and band are the mean over seeds and
@@ -104,11 +81,11 @@ def _setting_parts(group: Setting, groups: Sequence[Setting]) -> list[str]:
     return parts
 
 
-def _members(run: Run, group: Setting) -> list[Policy]:
+def _members(run: SelectionRun, group: Setting) -> list[SelectionPolicy]:
     return [p for p in run.policies if p.learned and setting(p) == group]
 
 
-def _return_limits(run: Run) -> tuple[float, float]:
+def _return_limits(run: SelectionRun) -> tuple[float, float]:
     """Limits of one round's objective that every panel shares."""
     reference = run.train.references()
     values = [reference["random"], reference["optimum"]]
@@ -120,7 +97,7 @@ def _return_limits(run: Run) -> tuple[float, float]:
     return min(values) - margin, max(values) + margin
 
 
-def _curves(axes: Axes, run: Run, group: Setting) -> None:
+def _curves(axes: Axes, run: SelectionRun, group: Setting) -> None:
     looks = policy_looks(run.policies)
     members = _members(run, group)
     steps = {
@@ -152,7 +129,7 @@ def _curves(axes: Axes, run: Run, group: Setting) -> None:
         axes.set_xlabel(f"Iterations of {per_iteration:,.0f} environment steps")
 
 
-def _reference_lines(axes: Axes, run: Run, rounds: int) -> None:
+def _reference_lines(axes: Axes, run: SelectionRun, rounds: int) -> None:
     """Optimum, best single provider and random on the training requests, named at the right."""
     reference = run.train.references()
     lines = {
@@ -183,7 +160,7 @@ class Look:
     hatch: str
 
 
-def policy_looks(policies: Sequence[Policy]) -> dict[str, Look]:
+def policy_looks(policies: Sequence[SelectionPolicy]) -> dict[str, Look]:
     """Colour by learner; lightness and hatch by setting, where a run has several."""
     others = dict.fromkeys(p.learner for p in policies if p.learner not in LEARNER_COLOURS)
     colours = LEARNER_COLOURS | dict(zip(others, itertools.cycle(OTHER_COLOURS), strict=False))
@@ -200,7 +177,7 @@ def policy_looks(policies: Sequence[Policy]) -> dict[str, Look]:
     return looks
 
 
-def user_bars(run: Run) -> Figure:
+def user_bars(run: SelectionRun) -> Figure:
     """Mean QoE of each user under each policy over seeds, with 95 % t intervals (Fig. 5)."""
     looks = policy_looks(run.policies)
     users = run.table.users[:MAX_USERS]
@@ -243,7 +220,7 @@ def user_bars(run: Run) -> Figure:
     return figure
 
 
-def choice_maps(run: Run) -> Figure:
+def choice_maps(run: SelectionRun) -> Figure:
     """Share of each provider among the choices made for each user, one map for each policy."""
     users, providers = run.table.users[:MAX_USERS], run.table.providers
     best = run.test.provider_values.argmax(1)
@@ -334,8 +311,10 @@ def _choice_map(axes: Axes, counts: np.ndarray, best: np.ndarray, numbers: bool)
         spine.set(visible=True, color=GRID)
 
 
-def profiles(run: Run, traits: Array) -> Figure:
+def profiles(run: SelectionRun) -> Figure:
     """Big Five profile of each user: distance of each trait from the middle of the 1-5 scale."""
+    traits = run.traits
+    assert traits is not None
     users = run.table.users[:MAX_USERS]
     columns = min(len(users), 5 if len(users) <= 5 else 6 if len(users) > 8 else 4)
     rows = -(-len(users) // columns)
@@ -372,7 +351,7 @@ def profiles(run: Run, traits: Array) -> Figure:
     return figure
 
 
-def human_opinion(run: Run) -> Figure:
+def human_opinion(run: SelectionRun) -> Figure:
     """Mean human opinion score of the chosen pictures over seeds, with 95 % intervals."""
     human = run.human
     assert human is not None
@@ -408,8 +387,10 @@ def human_opinion(run: Run) -> Figure:
     return figure
 
 
-def calibration_curve(points: Sequence[CalibrationPoint]) -> Figure:
+def calibration_curve(run: SelectionRun) -> Figure:
     """Human QoE of the choices on other requests, by the number of requests with human scores."""
+    assert run.calibration is not None
+    points = run.calibration.curve
     figure = Figure((COLUMN, 2.4))
     axes = figure.subplots()
     with_judges = {point.requests: point.value for point in points}

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
-from rlli_jax.report.data import Policy, Run
+from rlli_jax.report.data import SelectionPolicy, SelectionRun
 from rlli_jax.report.labels import (
     conjunction,
     percent,
@@ -29,12 +29,12 @@ class Findings:
     details: tuple[str, ...]
 
 
-def share(run: Run, policy: Policy) -> Estimate:
+def share(run: SelectionRun, policy: SelectionPolicy) -> Estimate:
     """Interquartile mean over seeds of the objective as a share of the optimum of Eq. (2)."""
     return bootstrap_iqm(policy.objective / run.reference.optimum)
 
 
-def difference(run: Run, first: Policy, second: Policy) -> Estimate:
+def difference(run: SelectionRun, first: SelectionPolicy, second: SelectionPolicy) -> Estimate:
     """Difference of two policies' shares of the optimum."""
     scale = run.reference.optimum
     return bootstrap_difference(first.objective / scale, second.objective / scale)
@@ -45,7 +45,7 @@ def tied(estimate: Estimate) -> bool:
     return bool(estimate.low <= RESOLUTION and estimate.high >= -RESOLUTION)
 
 
-def findings(run: Run) -> Findings:
+def findings(run: SelectionRun) -> Findings:
     """The headline: who reaches what share of the optimum, and which differences are real."""
     learned = sorted((p for p in run.policies if p.learned), key=lambda p: -share(run, p).value)
     baselines = (
@@ -60,7 +60,7 @@ def findings(run: Run) -> Findings:
     return Findings(_lead(run, learned), (f"{few}.", *details) if few else details)
 
 
-def _lead(run: Run, learned: list[Policy]) -> str:
+def _lead(run: SelectionRun, learned: list[SelectionPolicy]) -> str:
     best = learned[0]
     level = [p for p in learned[1:] if tied(difference(run, best, p))]
     if not level:
@@ -72,7 +72,7 @@ def _lead(run: Run, learned: list[Policy]) -> str:
     return f"{names} tie: they reach {reached} of the optimum."
 
 
-def _by_setting(run: Run, learned: list[Policy]) -> list[str]:
+def _by_setting(run: SelectionRun, learned: list[SelectionPolicy]) -> list[str]:
     """One sentence for each setting, best policy first, each compared with the next."""
     groups = settings(run.policies)
     sentences = []
@@ -93,10 +93,10 @@ def _by_setting(run: Run, learned: list[Policy]) -> list[str]:
     return sentences
 
 
-def _gains(run: Run) -> list[str]:
+def _gains(run: SelectionRun) -> list[str]:
     """What each learner gains from a setting over its first one."""
     groups = settings(run.policies)
-    by_learner: dict[str, list[Policy]] = {}
+    by_learner: dict[str, list[SelectionPolicy]] = {}
     for group in groups:
         for policy in run.policies:
             if policy.learned and setting(policy) == group:

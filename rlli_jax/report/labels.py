@@ -1,12 +1,16 @@
 """Words for settings and numbers: one place, so that figures and page say the same."""
 
+from __future__ import annotations
+
 import math
 import re
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from rlli_jax.report.data import Policy
 from rlli_jax.statistics import MIN_RUNS, Estimate
+
+if TYPE_CHECKING:
+    from rlli_jax.report.data import SelectionPolicy
 
 OBSERVED = {"action": "last action"}
 PAPER_OBSERVATION = {"action", "reward"}
@@ -27,11 +31,11 @@ class Setting(NamedTuple):
     rounds: int
 
 
-def setting(policy: Policy) -> Setting:
+def setting(policy: SelectionPolicy) -> Setting:
     return Setting(policy.assignment, policy.observation, policy.rounds)
 
 
-def settings(policies: Iterable[Policy]) -> list[Setting]:
+def settings(policies: Iterable[SelectionPolicy]) -> list[Setting]:
     """Settings of the learned policies, those that observe least first."""
     found = {setting(p) for p in policies if p.learned}
     return sorted(found, key=lambda s: (len(s.observation), s))

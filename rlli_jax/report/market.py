@@ -4,46 +4,45 @@ Reads files only, like the rest of this room; what the files hold is told in
 ``rlli_jax/experiments/market/study.py``.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 
-from rlli_jax.errors import InputError
 from rlli_jax.experiments.two_way import interval_over, two_way_bootstrap, two_way_difference
 from rlli_jax.qoe import QoETable
-from rlli_jax.report.data import read, read_config, read_versions
-from rlli_jax.report.labels import duration, number, plus_minus, quantity, too_few
+from rlli_jax.report import asking, examination, reliability
+from rlli_jax.report.examination import judged
+from rlli_jax.report.labels import duration, number, plus_minus, quantity
 from rlli_jax.report.market_figures import BASELINE, convergence, load, qoe, returns_figure
-from rlli_jax.report.page import again, on_page, templates, write_report
-from rlli_jax.report.style import SMOOTHING, STYLE, Plate, plate
+from rlli_jax.report.run import PolicyFolder, RunDirectory, learns, load_policies, opened
+from rlli_jax.report.section import Report, Section, one
+from rlli_jax.report.style import SMOOTHING
 from rlli_jax.run_files import (
     Array,
-    Curve,
     MarketEvaluation,
     MarketReferences,
     MarketSummary,
+    read,
     read_json,
 )
 from rlli_jax.statistics import Estimate, jain_index, smooth
 
 
-class MarketPolicy(MarketSummary):
+class MarketPolicy(MarketSummary, PolicyFolder):
     """One policy, and its sums over each of E episodes of evaluation."""
 
-    sums: dict[str, Any]
-    """``returns`` [seeds, E], and those of EdgeMarket.statistics."""
-    curve: Curve | None
+    evaluation: MarketEvaluation
 
-    @property
-    def returns(self) -> Array:
-        """Mean over episodes, [seeds]."""
-        return self.sums["returns"].mean(1)
+    @cached_property
+    def sums(self) -> dict[str, Array]:
+        """``returns`` [seeds, E], and those of EdgeMarket.statistics."""
+        return self.evaluation.arrays()
 
-    def mean(self, key: str) -> Estimate:
+    def mean(self, key: str = "returns") -> Estimate:
         """Of one of the sums, over seeds and episodes."""
         return two_way_bootstrap(np.asarray, self.sums[key])
 
@@ -68,26 +67,15 @@ class MarketPolicy(MarketSummary):
             return np.asarray(self.sums["qoe_of_user"].sum(1) / assigned)
 
 
-@dataclass(frozen=True)
-class MarketRun:
+@dataclass(frozen=True, kw_only=True)
+class MarketRun(RunDirectory):
     """All that a run directory holds for the report."""
 
-    path: Path
-    config: str
-    description: str
-    versions: dict[str, str]
     capacity: Array  # [L]
     split: str  # of the episodes: "test", or "tuning", on which settings are chosen
     optimum: Array | None  # [E]
     tasks: Array  # [E]
-    judge: str | None  # with personal QoE
-    stand_in: bool
     policies: tuple[MarketPolicy, ...]  # in the order of the config
-
-    @property
-    def name(self) -> str:
-        """Of the folder."""
-        return self.path.resolve().name
 
     @property
     def baseline(self) -> MarketPolicy | None:
@@ -97,7 +85,7 @@ class MarketRun:
     @property
     def personal(self) -> bool:
         """Whether users have personal QoE."""
-        return self.judge is not None
+        return bool(self.judge)
 
     @property
     def interval(self) -> str:
@@ -114,34 +102,19 @@ class MarketRun:
 def load_market_run(directory: str | Path) -> MarketRun:
     """Read a run directory. InputError where a file is missing, damaged or does not fit."""
     path = Path(directory)
-    text, config = read(path / "config.yaml", read_config)
+    files = opened(path)
     references = MarketReferences.read(path / "references.json")
-    table = read(path / "table.npz", QoETable.load) if (path / "table.npz").exists() else None
-    folders = {p.name: p for p in (path / "policies").glob("*") if p.is_dir()}
-    names = [name for name in config.get("policies", ()) if name in folders]
-    if not names:
-        raise InputError(f"{path / 'policies'} holds no policy: finish the run with `rlli run`.")
+    policies = load_policies(path, files["config"], MarketPolicy)
+    if (path / "table.npz").exists():
+        table = read(path / "table.npz", QoETable.load)
+        files |= {"judge": table.judge, "stand_in": table.stand_in}
     return MarketRun(
-        path=path,
-        config=text,
-        description=str(config.get("description", "")),
-        versions=read(path / "versions.json", read_versions),
+        **files,
         capacity=read(path / "fleet.json", lambda p: np.asarray(read_json(p)["capacity"])),
         split=references.split,
         optimum=None if references.optimum is None else np.asarray(references.optimum),
         tasks=np.asarray(references.tasks),
-        judge=None if table is None else table.judge,
-        stand_in=table is not None and table.stand_in,
-        policies=tuple(_policy(folders[name]) for name in names),
-    )
-
-
-def _policy(folder: Path) -> MarketPolicy:
-    curve = folder / "curve.npz"
-    return MarketPolicy(
-        **MarketSummary.read(folder / "summary.json").model_dump(),
-        sums=MarketEvaluation.read(folder / "evaluation.npz").arrays(),
-        curve=Curve.read(curve) if curve.exists() else None,
+        policies=policies,
     )
 
 
@@ -149,12 +122,6 @@ def ratio(run: MarketRun, policy: MarketPolicy) -> Estimate:
     """Return over the offline optimum, mean over seeds and episodes. NaN without an optimum."""
     optimum = np.nan if run.optimum is None else run.optimum
     return two_way_bootstrap(np.asarray, policy.sums["returns"] / optimum)
-
-
-def interval_words(seeds: int) -> str:
-    """What intervals over seeds alone are, for a caption."""
-    few = too_few(seeds)
-    return f"{few}." if few else "±: half the 95 % Student-t interval over seeds."
 
 
 def steps_to(policy: MarketPolicy, goal: float) -> Array:
@@ -169,30 +136,6 @@ def steps_to(policy: MarketPolicy, goal: float) -> Array:
     reached = smoothed >= goal
     first = policy.curve.env_steps[reached.argmax(1)].astype(float)
     return np.where(reached.any(1), first, np.inf)
-
-
-def render_market(run_dir: str | Path) -> Path:
-    """Write ``figures/*`` and ``report.html`` into a run directory; the path of the page.
-
-    InputError where the run directory is incomplete or damaged.
-    """
-    run = load_market_run(run_dir)
-    plates = list(_plates(run))
-    page = (
-        templates()
-        .get_template("market.html")
-        .render(
-            run=run,
-            summary=_summary(run),
-            lead=_lead(run),
-            details=_details(run),
-            rows=[_row(run, policy) for policy in run.policies],
-            users=[_user_row(policy) for policy in run.policies] if run.personal else [],
-            figures=on_page(plates),
-            command=again(run.path),
-        )
-    )
-    return write_report(run.path, plates, page)
 
 
 def _summary(run: MarketRun) -> str:
@@ -215,8 +158,8 @@ def _lead(run: MarketRun) -> str:
 
 def _details(run: MarketRun) -> list[str]:
     """Learned policies against the best that does not learn; persona-aware against blind."""
-    rules = [p for p in run.policies if p.curve is None]
-    learned = [p for p in run.policies if p.curve is not None]
+    rules = [p for p in run.policies if not p.learned]
+    learned = [p for p in run.policies if p.learned]
     sentences = []
     if rules and learned:
         rule = max(rules, key=lambda policy: float(policy.returns.mean()))
@@ -278,8 +221,8 @@ def _row(run: MarketRun, policy: MarketPolicy) -> dict[str, Any]:
         "train": duration(seconds),
         "speed": quantity(policy.steps_per_second),
         "sees": ", ".join(policy.observation) + (", mask" if policy.mask else ""),
-        "reward": policy.reward if policy.curve is not None else "–",
-        "reference": policy.curve is None,
+        "reward": policy.reward if policy.learned else "–",
+        "reference": not policy.learned,
     }
 
 
@@ -315,11 +258,37 @@ def _user_row(policy: MarketPolicy) -> dict[str, str]:
     }
 
 
-def _plates(run: MarketRun) -> Iterator[Plate]:
-    with matplotlib.rc_context(STYLE):
-        if any(policy.curve is not None for policy in run.policies):
-            yield plate("convergence", "Return while training", convergence(run))
-        yield plate("returns", "Return of each policy", returns_figure(run))
-        yield plate("load", "Load of each provider", load(run))
-        if run.personal:
-            yield plate("qoe", "QoE over users", qoe(run))
+def _rows(run: MarketRun) -> dict[str, Any]:
+    return {"rows": [_row(run, policy) for policy in run.policies]}
+
+
+REPORT = Report(
+    kicker="rlli_jax report: edge market",
+    load=load_market_run,
+    header=judged(_summary),
+    sections=(
+        examination.SECTION,
+        Section("market/finding", lambda run: {"lead": _lead(run), "details": _details(run)}),
+        Section("market/policies", _rows),
+        Section("market/learning", _rows, when=learns),
+        Section(
+            "market/convergence",
+            figures=one("convergence", "Return while training", convergence),
+            when=learns,
+        ),
+        Section(
+            "market/returns",
+            figures=one("returns", "Return of each policy", returns_figure),
+        ),
+        Section("market/load", figures=one("load", "Load of each provider", load)),
+        Section(
+            "market/qoe",
+            lambda run: {"users": [_user_row(policy) for policy in run.policies]},
+            one("qoe", "QoE over users", qoe),
+            lambda run: run.personal,
+        ),
+        asking.SECTION,
+        reliability.SECTION,
+    ),
+)
+render = REPORT.render

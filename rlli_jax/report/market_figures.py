@@ -44,7 +44,7 @@ def _looks(policies: Sequence[MarketPolicy]) -> dict[str, dict[str, Any]]:
 def convergence(run: Any) -> Figure:
     """Smoothed return over environment steps, with its band over seeds and the raw mean.
 
-    ``run``: that of a market, or of an environment.
+    ``run``: of a market, of an environment or of sessions.
     """
     learned = [p for p in run.policies if p.curve is not None]
     looks = _looks(learned)
@@ -64,8 +64,9 @@ def convergence(run: Any) -> Figure:
         for p in run.policies
         if p.learner in ("random", "greedy", BASELINE)
     ]
-    if run.optimum is not None:
-        levels.append(("offline optimum", float(run.optimum.mean())))
+    optimum = getattr(run, "optimum", None)  # only markets know one
+    if optimum is not None:
+        levels.append(("offline optimum", float(optimum.mean())))
     top = max([value for _, value in levels] + [float(p.returns.mean()) for p in learned])
     lowest = min([value for _, value in levels if value > 0], default=0.0)
     axes.set_ylim(min(0.0, lowest - 0.2 * abs(top)), top + 0.06 * abs(top))
@@ -87,7 +88,7 @@ def returns_figure(run: Any) -> Figure:
     """Mean return with its interval, and the offline optimum as a line."""
     figure = Figure((PAGE, 0.7 + 0.2 * len(run.policies)))
     axes = figure.subplots()
-    estimates = [policy.mean("returns") for policy in run.policies]
+    estimates = [policy.mean() for policy in run.policies]
     # A policy that mostly crashes would push all others into a corner: it becomes an arrow.
     least = -abs(max(float(estimate.value) for estimate in estimates))
     for y, (policy, estimate) in enumerate(zip(run.policies, estimates, strict=True)):
@@ -99,8 +100,9 @@ def returns_figure(run: Any) -> Figure:
             max(mean, least), y, "<" if mean < least else "o",
             color=COLOURS[0], markerfacecolor=filled, markersize=4,
         )  # fmt: skip
-    if run.optimum is not None:
-        axes.axvline(float(run.optimum.mean()), color=INK, linewidth=0.9)
+    optimum = getattr(run, "optimum", None)  # only markets know one
+    if optimum is not None:
+        axes.axvline(float(optimum.mean()), color=INK, linewidth=0.9)
     axes.set_yticks(range(len(run.policies)), [p.name for p in run.policies])
     axes.set_ylim(len(run.policies) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)

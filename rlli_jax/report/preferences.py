@@ -4,18 +4,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
 from rlli_jax.errors import InputError
 from rlli_jax.qoe import QoETable
-from rlli_jax.report.data import read, read_config, read_versions
+from rlli_jax.report import asking, examination, reliability
 from rlli_jax.report.labels import duration, number, percent, plus_minus, too_few
 from rlli_jax.report.market_figures import COLOURS
-from rlli_jax.report.page import again, on_page, templates, write_report
-from rlli_jax.report.style import DASHES, INK, PAGE, STYLE, legend, legend_columns, plate
-from rlli_jax.run_files import Array
+from rlli_jax.report.run import RunDirectory, opened
+from rlli_jax.report.section import Report, Section, one
+from rlli_jax.report.style import DASHES, INK, PAGE, Drawing, legend, legend_columns
+from rlli_jax.run_files import Array, read
 from rlli_jax.run_files.preferences import PreferenceReferences, PreferenceRuns
 from rlli_jax.statistics import Estimate, t_interval
 
@@ -54,27 +54,16 @@ class Turn(NamedTuple):
         return bool(self.lost.low > 0 and self.promised.low > 0)
 
 
-@dataclass(frozen=True)
-class PreferencesRun:
+@dataclass(frozen=True, kw_only=True)
+class PreferencesRun(RunDirectory):
     """All that a run directory holds for the report."""
 
-    path: Path
-    config: str
-    description: str
-    versions: dict[str, str]
-    judge: str
-    stand_in: bool
     counts: tuple[int, ...]
     noises: tuple[float, ...]
     sizes: tuple[str, ...]
     file: str | None
     references: PreferenceReferences
     runs: PreferenceRuns
-
-    @property
-    def name(self) -> str:
-        """Of the folder."""
-        return self.path.resolve().name
 
     @property
     def seeds(self) -> int:
@@ -116,59 +105,29 @@ def turn_of(curve: Curve) -> Turn:
     )
 
 
-def render_preferences(run_dir: str | Path) -> Path:
-    """Write ``figures/*`` and ``report.html`` into a run directory; the path of the page.
-
-    Raises:
-        InputError: the run directory is incomplete or damaged.
-    """
-    run = _load(Path(run_dir))
-    with matplotlib.rc_context(STYLE):
-        plates = [
-            plate("overoptimisation", "Gold and proxy against divergence", _curves(run)),
-            plate("pairs", "What pairs are worth", _pairs(run)),
-            plate("methods", "Three ways to a policy", _methods(run)),
-        ]
+def _summary(run: PreferencesRun) -> str:
     known, runs = run.references, run.runs
     raters = (
         f"{known.comparisons:,} comparisons of a file"
         if run.file
         else "a simulated rater, in both orders, with ties"
     )
-    page = (
-        templates()
-        .get_template("preferences.html")
-        .render(
-            run=run,
-            summary=f"{len(runs.count):,} runs in {duration(float(runs.seconds.sum()))}: {raters}; "
-            f"{known.users} users, {known.requests} requests, {known.providers} providers. "
-            f"{percent(float(runs.ties.mean()))} of the comparisons are ties.",
-            lead=_lead(run),
-            details=_details(run),
-            rows=[
-                _row(run, *setting)
-                for setting in _settings(run)
-            ],
-            references=_reference_rows(run),
-            figures=on_page(plates),
-            command=again(run.path),
-        )
-    )  # fmt: skip
-    return write_report(run.path, plates, page)
+    return (
+        f"{len(runs.count):,} runs in {duration(float(runs.seconds.sum()))}: {raters}; "
+        f"{known.users} users, {known.requests} requests, {known.providers} providers. "
+        f"{percent(float(runs.ties.mean()))} of the comparisons are ties."
+    )
 
 
 def _load(path: Path) -> PreferencesRun:
-    text, config = read(path / "config.yaml", read_config)
-    table = read(path / "table.npz", QoETable.load)
+    files = opened(path)
+    config, table = files["config"], read(path / "table.npz", QoETable.load)
     pairs = config["pairs"]
     runs = PreferenceRuns.read(path / "runs.npz")
     if not len(runs.count):
         raise InputError(f"{path / 'runs.npz'} holds no run: repeat the study.")
     return PreferencesRun(
-        path=path,
-        config=text,
-        description=str(config.get("description", "")),
-        versions=read(path / "versions.json", read_versions),
+        **files,
         judge=table.judge,
         stand_in=table.stand_in,
         counts=tuple(sorted(pairs["counts"])),
@@ -348,3 +307,35 @@ def _methods(run: PreferencesRun) -> Figure:
             axes.set_xlabel("Square root of KL, nats")
     legend(figure, legend_columns(list(METHODS.values()), PAGE))
     return figure
+
+
+def _settings_and_references(run: PreferencesRun) -> dict[str, Any]:
+    rows = [_row(run, *setting) for setting in _settings(run)]
+    return {"rows": rows, "references": _reference_rows(run)}
+
+
+def _overoptimisation(run: PreferencesRun) -> list[Drawing]:
+    return [
+        ("overoptimisation", "Gold and proxy against divergence", _curves(run)),
+        ("pairs", "What pairs are worth", _pairs(run)),
+    ]
+
+
+REPORT = Report(
+    kicker="rlli_jax report: preferences",
+    load=_load,
+    header=examination.judged(_summary, word="Gold"),
+    sections=(
+        examination.SECTION,
+        Section("preferences/finding", lambda run: {"lead": _lead(run), "details": _details(run)}),
+        Section("preferences/overoptimisation", figures=_overoptimisation),
+        Section("preferences/settings", _settings_and_references),
+        Section(
+            "preferences/methods",
+            figures=one("methods", "Three ways to a policy", _methods),
+        ),
+        asking.SECTION,
+        reliability.SECTION,
+    ),
+)
+render = REPORT.render

@@ -4,26 +4,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from rlli_jax.errors import InputError
 from rlli_jax.experiments.two_way import interval_over, two_way_bootstrap
 from rlli_jax.qoe import QoETable
-from rlli_jax.report.data import read, read_config, read_versions
+from rlli_jax.report import asking, examination, reliability
+from rlli_jax.report.examination import judged
 from rlli_jax.report.labels import duration, number, plus_minus, quantity
 from rlli_jax.report.market_figures import COLOURS, convergence
-from rlli_jax.report.page import again, on_page, templates, write_report
-from rlli_jax.report.style import DASHES, INK, PAGE, STYLE, legend, legend_columns, plate
-from rlli_jax.run_files import (
-    Array,
-    Curve,
-    SessionEvaluation,
-    SessionReferences,
-    SessionSummary,
-)
+from rlli_jax.report.run import PolicyFolder, RunDirectory, learns, load_policies, opened
+from rlli_jax.report.section import Report, Section, one
+from rlli_jax.report.style import DASHES, INK, PAGE, legend, legend_columns
+from rlli_jax.run_files import SessionEvaluation, SessionReferences, SessionSummary, read
 from rlli_jax.statistics import Estimate, t_interval
 
 DIGITS = 2
@@ -31,54 +25,33 @@ FELT, BELIEVED = "what was felt", "what was felt, by the belief"
 ADAPTS = {"reward", "history", "belief"}  # parts of an observation that tell what was felt
 
 
-class SessionPolicy(SessionSummary):
-    """One policy, and its sessions of evaluation."""
+class SessionPolicy(SessionSummary, PolicyFolder):
+    """One policy, and its sessions of evaluation; returns are the sum of what was felt."""
 
-    sessions: np.ndarray
-    """Sum of what was felt, [seeds, episodes]."""
-    felt: np.ndarray
-    """Expected QoE in each turn, [seeds, turns]."""
-    curve: Curve | None
+    evaluation: SessionEvaluation
 
-    @property
-    def returns(self) -> Array:
-        """Mean over sessions, [seeds]."""
-        return self.sessions.mean(1)
-
-    def mean(self, key: str = "returns") -> Estimate:
+    def mean(self) -> Estimate:
         """A session's sum, with its interval over seeds and sessions."""
-        return two_way_bootstrap(np.asarray, self.sessions)
+        return two_way_bootstrap(np.asarray, self.evaluation.returns)
 
     @property
     def kind(self) -> str:
         """What of the person it uses."""
         if self.learner in ("random", "round_robin", "best_fixed"):
             return "nothing"
-        if self.curve is None:
+        if not self.learned:
             return BELIEVED
         used = [FELT] if ADAPTS & set(self.observation) else []
         used += ["the persona"] if "persona" in self.observation else []
         return " and ".join(used) or "nothing"
 
 
-@dataclass(frozen=True)
-class SessionRun:
+@dataclass(frozen=True, kw_only=True)
+class SessionRun(RunDirectory):
     """All that a run directory holds for the report."""
 
-    path: Path
-    config: str
-    description: str
-    versions: dict[str, str]
-    judge: str
-    stand_in: bool
     references: SessionReferences
     policies: tuple[SessionPolicy, ...]  # in the order of the config
-    optimum: None = None
-
-    @property
-    def name(self) -> str:
-        """Of the folder."""
-        return self.path.resolve().name
 
     @property
     def hindsight(self) -> Estimate:
@@ -88,83 +61,34 @@ class SessionRun:
     @property
     def interval(self) -> str:
         """What the intervals are over, for a caption."""
-        over = interval_over(*self.policies[0].sessions.shape)
+        over = interval_over(*self.policies[0].evaluation.returns.shape)
         if over is None:
             return "Too few sessions for intervals."
         return f"±: half the 95 % interval over {over}, by a bootstrap; the people are these."
 
 
-def render_session(run_dir: str | Path) -> Path:
-    """Write ``figures/*`` and ``report.html`` into a run directory; the path of the page.
-
-    Raises:
-        InputError: the run directory is incomplete or damaged.
-    """
-    run = _load(Path(run_dir))
-    with matplotlib.rc_context(STYLE):
-        plates = [
-            plate("sessions", "What a session is worth", _sessions(run)),
-            plate("turns", "QoE by turn", _turns(run)),
-        ]
-        if any(policy.curve is not None for policy in run.policies):
-            plates.append(plate("convergence", "Return while training", convergence(run)))
-    page = (
-        templates()
-        .get_template("session.html")
-        .render(
-            run=run,
-            summary=_summary(run),
-            lead=_lead(run),
-            details=_details(run),
-            rows=[_row(run, policy) for policy in run.policies],
-            references=_reference_rows(run),
-            figures=on_page(plates),
-            command=again(run.path),
-        )
-    )
-    return write_report(run.path, plates, page)
-
-
 def _load(path: Path) -> SessionRun:
-    text, config = read(path / "config.yaml", read_config)
+    files = opened(path)
     table = read(path / "table.npz", QoETable.load)
-    policies = []
-    for name in config.get("policies", ()):
-        folder = path / "policies" / name
-        if not folder.is_dir():
-            continue
-        found = SessionEvaluation.read(folder / "evaluation.npz")
-        curve = folder / "curve.npz"
-        policies.append(
-            SessionPolicy(
-                **SessionSummary.read(folder / "summary.json").model_dump(),
-                sessions=found.returns,
-                felt=found.felt,
-                curve=Curve.read(curve) if curve.exists() else None,
-            )
-        )
-    if not policies:
-        raise InputError(f"{path / 'policies'} holds no policy: finish the run with `rlli run`.")
     return SessionRun(
-        path=path,
-        config=text,
-        description=str(config.get("description", "")),
-        versions=read(path / "versions.json", read_versions),
+        **files,
         judge=table.judge,
         stand_in=table.stand_in,
         references=SessionReferences.read(path / "references.json"),
-        policies=tuple(policies),
+        policies=load_policies(path, files["config"], SessionPolicy),
     )
 
 
 def gain(run: SessionRun, policy: SessionPolicy) -> Estimate:
     """What a session is worth above the exact value of the best that does not adapt."""
-    return two_way_bootstrap(np.asarray, policy.sessions - run.references.best_without_adapting)
+    return two_way_bootstrap(
+        np.asarray, policy.evaluation.returns - run.references.best_without_adapting
+    )
 
 
 def _summary(run: SessionRun) -> str:
     known, met = run.references.people
-    seeds, episodes = run.policies[0].sessions.shape
+    seeds, episodes = run.policies[0].evaluation.returns.shape
     return (
         f"{run.references.turns} turns a session; learned with {known} people, judged with "
         f"{met} others; {seeds} seed{'' if seeds == 1 else 's'}, {episodes:,} sessions each."
@@ -234,7 +158,7 @@ def _reference_rows(run: SessionRun) -> list[tuple[str, str, str]]:
 def _row(run: SessionRun, policy: SessionPolicy) -> dict[str, Any]:
     return {
         "name": policy.name,
-        "reference": policy.curve is None,
+        "reference": not policy.learned,
         "kind": policy.kind,
         "returns": plus_minus(policy.mean(), DIGITS),
         "gain": plus_minus(gain(run, policy), DIGITS),
@@ -253,7 +177,7 @@ def _sessions(run: SessionRun) -> Figure:
         mean, low, high = (float(x) for x in policy.mean())
         if np.isfinite(low):
             axes.hlines(y, low, high, color=COLOURS[0], linewidth=1.6)
-        filled = "white" if policy.curve is None else COLOURS[0]
+        filled = "white" if not policy.learned else COLOURS[0]
         axes.plot(mean, y, "o", color=COLOURS[0], markerfacecolor=filled, markersize=4)
     for name, value, dash in (
         ("best without\nadapting", run.references.best_without_adapting, "solid"),
@@ -278,7 +202,7 @@ def _turns(run: SessionRun) -> Figure:
     axes = figure.subplots()
     turns = np.arange(1, run.references.turns + 1)
     for i, policy in enumerate(run.policies):
-        mean, low, high = t_interval(policy.felt)
+        mean, low, high = t_interval(policy.evaluation.felt)
         colour, dash = COLOURS[i % len(COLOURS)], DASHES[(i // len(COLOURS) + i) % len(DASHES)]
         axes.fill_between(turns, low, high, color=colour, alpha=0.15, linewidth=0)
         axes.plot(turns, mean, color=colour, linestyle=dash, label=policy.name)
@@ -288,3 +212,33 @@ def _turns(run: SessionRun) -> Figure:
     axes.set_ylabel("Expected QoE")
     legend(figure, legend_columns([p.name for p in run.policies], PAGE))
     return figure
+
+
+def _rows(run: SessionRun) -> dict[str, Any]:
+    return {"rows": [_row(run, policy) for policy in run.policies]}
+
+
+REPORT = Report(
+    kicker="rlli_jax report: sessions",
+    load=_load,
+    header=judged(_summary),
+    sections=(
+        examination.SECTION,
+        Section("session/finding", lambda run: {"lead": _lead(run), "details": _details(run)}),
+        Section(
+            "session/sessions",
+            lambda run: _rows(run) | {"references": _reference_rows(run)},
+            one("sessions", "What a session is worth", _sessions),
+        ),
+        Section("session/turns", figures=one("turns", "QoE by turn", _turns)),
+        Section(
+            "session/learning",
+            _rows,
+            one("convergence", "Return while training", convergence),
+            learns,
+        ),
+        asking.SECTION,
+        reliability.SECTION,
+    ),
+)
+render = REPORT.render

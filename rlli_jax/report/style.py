@@ -77,8 +77,12 @@ STYLE: dict[Any, Any] = {
 }
 
 
+Drawing = tuple[str, str, Figure]
+"""A figure's file name without ending, its title, and what was drawn in ``STYLE``."""
+
+
 @dataclass(frozen=True)
-class Plate:
+class SavedFigure:
     """One finished figure."""
 
     name: str  # file name without ending
@@ -101,14 +105,14 @@ class Plate:
         return f'<svg {box[0]} role="img" aria-label="{label}">{body}'
 
 
-def plate(name: str, title: str, figure: Figure) -> Plate:
-    """Save a figure that was drawn in ``STYLE``."""
+def saved(name: str, title: str, figure: Figure) -> SavedFigure:
+    """A figure that was drawn in ``STYLE``, as it is kept and shown."""
     svg, pdf = io.StringIO(), io.BytesIO()
     figure.savefig(svg, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     figure.set_layout_engine("none")  # the layout is settled; do not solve it again
     figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
     text = svg.getvalue().replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
-    return Plate(name, title, text, pdf.getvalue(), figure.get_figwidth())
+    return SavedFigure(name, title, text, pdf.getvalue(), figure.get_figwidth())
 
 
 def level(axes: Axes, name: str, value: float, dash: Any, height: float) -> None:

@@ -1,58 +1,18 @@
 """The report of a sweep: how far the share of the optimum depends on each swept key."""
 
-import shlex
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rlli_jax.errors import listed
+from rlli_jax.report.examination import judged
 from rlli_jax.report.labels import conjunction, number, too_few
-from rlli_jax.report.page import on_page, templates, write_report
+from rlli_jax.report.section import Report, Section
 from rlli_jax.report.sweep_data import Key, Level, SweepRun, load_sweep_run, value_text
-from rlli_jax.report.sweep_figures import figure_name, sweep_plates
+from rlli_jax.report.sweep_figures import figure_name, profiles, sensitivities
 from rlli_jax.statistics import MIN_RUNS, Estimate, probability_of_improvement
 
 MAX_POINTS = 10  # in the table of the best points
-
-
-def render_sweep(path: str | Path) -> Path:
-    """Write ``figures/*`` and ``report.html`` into a sweep's directory; the path of the page.
-
-    Raises:
-        InputError: the directory is incomplete or damaged.
-    """
-    run = load_sweep_run(path)
-    plates = list(sweep_plates(run))
-    page = (
-        templates()
-        .get_template("sweep.html")
-        .render(
-            run=run,
-            summary=_summary(run),
-            lead=_lead(run),
-            details=_details(run),
-            figures=on_page(plates),
-            keys=[
-                {"path": key.path, "figure": figure_name(key), "rows": _level_rows(run, key),
-                 "binned": key.binned, "first": key.first.label}
-                for key in run.keys
-                if len(key.levels) > 1
-            ],
-            best=_best_rows(run),
-            command=_command(run),
-        )
-    )  # fmt: skip
-    return write_report(run.path, plates, page)
-
-
-def _command(run: SweepRun) -> str:
-    folder, other = shlex.quote(run.path.name), shlex.quote(f"{run.path.name}-again")
-    return (
-        f"(cat {folder}/config.yaml; echo sweep:; sed 's/^/  /' {folder}/sweep.yaml) > again.yaml\n"
-        f"rlli sweep again.yaml --output {other}"
-    )
 
 
 def _summary(run: SweepRun) -> str:
@@ -135,17 +95,8 @@ def _details(run: SweepRun) -> list[str]:
     return sentences
 
 
-@dataclass(frozen=True)
-class LevelRow:
-    """One value of a key for one policy, ready to print."""
-
-    policy: str
-    label: str
-    iqm: str
-    better: str
-
-
-def _level_rows(run: SweepRun, key: Key) -> list[LevelRow]:
+def _level_rows(run: SweepRun, key: Key) -> list[dict[str, str]]:
+    """The values of a key for each policy, ready to print."""
     rows = []
     for policy in run.policies:
         if key not in run.concerns(policy):
@@ -154,7 +105,7 @@ def _level_rows(run: SweepRun, key: Key) -> list[LevelRow]:
             first = key.first
             better = "–" if level is first else _interval(_improvement(run, policy, level, first))
             iqm = run.shown(run.estimate(policy, level.points))
-            rows.append(LevelRow(policy, level.label, iqm, better))
+            rows.append({"policy": policy, "label": level.label, "iqm": iqm, "better": better})
     return rows
 
 
@@ -183,7 +134,7 @@ def _interval(estimate: Estimate) -> str:
     return f"{value} ({low}–{high})" if np.isfinite(estimate.low) else value
 
 
-def _best_rows(run: SweepRun) -> list[dict[str, Any]]:
+def _best_rows(run: SweepRun) -> dict[str, Any]:
     rows = []
     for policy in run.policies:
         for point in _order(run, policy)[:MAX_POINTS]:
@@ -193,4 +144,28 @@ def _best_rows(run: SweepRun) -> list[dict[str, Any]]:
                 value_text(key.values[point]) if key in concerned else "–" for key in run.keys
             ]
             rows.append({"policy": policy, "iqm": reached, "values": values})
-    return rows
+    return {"best": rows}
+
+
+def _keys(run: SweepRun) -> dict[str, Any]:
+    return {
+        "keys": [
+            {"path": key.path, "figure": figure_name(key), "rows": _level_rows(run, key),
+             "binned": key.binned, "first": key.first.label}
+            for key in run.varied
+        ]
+    }  # fmt: skip
+
+
+REPORT = Report(
+    kicker="rlli_jax report: sweep",
+    load=load_sweep_run,
+    header=judged(_summary),
+    sections=(
+        Section("sweep/finding", lambda run: {"lead": _lead(run), "details": _details(run)}),
+        Section("sweep/best", _best_rows),
+        Section("sweep/sensitivity", _keys, sensitivities),
+        Section("sweep/profile", figures=profiles),
+    ),
+)
+render = REPORT.render

@@ -4,6 +4,7 @@
 """
 
 import json
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +15,9 @@ import xarray as xr
 
 from rlli_jax.checking import owner
 from rlli_jax.errors import InputError
-from rlli_jax.report.data import read, read_config, read_versions, require
 from rlli_jax.report.labels import digits_for, number, percent_interval
-from rlli_jax.run_files import Array
+from rlli_jax.report.run import RunDirectory, opened, read_config, require
+from rlli_jax.run_files import Array, read
 from rlli_jax.statistics import Estimate, bootstrap_iqm
 
 MAX_LEVELS = 12  # values of a key that are shown one by one; more numbers are put into bins
@@ -57,20 +58,37 @@ class Key:
         return next(level for level in self.levels if self.binned or 0 in level.points)
 
 
-@dataclass(frozen=True)
-class SweepRun:
+@dataclass(frozen=True, kw_only=True)
+class SweepRun(RunDirectory):
     """A finished sweep, as its directory holds it."""
 
-    path: Path
-    config: str
-    versions: dict[str, str]
     data: xr.Dataset
     keys: tuple[Key, ...]
     _known: dict[Any, Estimate] = field(default_factory=dict, repr=False, compare=False)
 
     @property
-    def name(self) -> str:
+    def title(self) -> str:
+        """That of the study."""
         return str(self.data.attrs["title"])
+
+    @property
+    def kind(self) -> str:
+        """Of the study that was swept."""
+        return str(self.data.attrs.get("kind", "selection"))
+
+    @property
+    def command(self) -> str:
+        """What repeats the sweep, from the folder that holds its directory."""
+        folder, other = shlex.quote(self.name), shlex.quote(f"{self.name}-again")
+        return (
+            f"(cat {folder}/config.yaml; echo sweep:; sed 's/^/  /' {folder}/sweep.yaml) > "
+            f"again.yaml\nrlli sweep again.yaml --output {other}"
+        )
+
+    @property
+    def varied(self) -> list[Key]:
+        """The keys that have several values."""
+        return [key for key in self.keys if len(key.levels) > 1]
 
     @property
     def compared(self) -> str:
@@ -165,8 +183,8 @@ def load_sweep_run(path: str | Path) -> SweepRun:
                 "earlier version wrote it; go on with the sweep (--resume), which repeats no run "
                 "and writes the file anew."
             )
-    study, content = read(path / "config.yaml", read_config)
-    policies = content.get("policies") or data["policy"].values.tolist()
+    files = opened(path)
+    policies = files["config"].get("policies") or data["policy"].values.tolist()
     keys = tuple(
         Key(
             key,
@@ -178,8 +196,14 @@ def load_sweep_run(path: str | Path) -> SweepRun:
         for key in paths
     )
     block = read(path / "sweep.yaml", read_config)[0]
-    config = study + "sweep:\n" + "".join(f"  {line}\n" for line in block.splitlines())
-    return SweepRun(path, config, read(path / "versions.json", read_versions), data, keys)
+    text = files["text"] + "sweep:\n" + "".join(f"  {line}\n" for line in block.splitlines())
+    return SweepRun(
+        **files | {"text": text},
+        judge=str(data.attrs.get("judge", "")),
+        stand_in=bool(data.attrs.get("stand_in", False)),
+        data=data,
+        keys=keys,
+    )
 
 
 def _shortest(path: str, others: Sequence[str]) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,11 +14,9 @@ from rlli_jax.report.style import (
     INK,
     MUTED,
     OTHER_COLOURS,
-    STYLE,
-    Plate,
+    Drawing,
     legend,
     legend_columns,
-    plate,
 )
 from rlli_jax.report.sweep_data import Key, SweepRun
 from rlli_jax.run_files import Array
@@ -34,15 +31,15 @@ def figure_name(key: Key) -> str:
     return slug(f"sensitivity-{key.path}")
 
 
-def sweep_plates(run: SweepRun) -> Iterator[Plate]:
-    """Every figure of the report, in its order."""
-    with matplotlib.rc_context(STYLE):
-        for key in run.keys:
-            if len(key.levels) > 1:
-                title = f"{run.measure} against {key.path}"
-                yield plate(figure_name(key), title, sensitivity(run, key))
-        title = f"Share of runs above each {run.measure.lower()}"
-        yield plate("profile", title, profile(run))
+def sensitivities(run: SweepRun) -> Iterator[Drawing]:
+    """What is compared, against each key."""
+    for key in run.varied:
+        yield figure_name(key), f"{run.measure} against {key.path}", sensitivity(run, key)
+
+
+def profiles(run: SweepRun) -> Iterator[Drawing]:
+    """The performance profile."""
+    yield "profile", f"Share of runs above each {run.measure.lower()}", profile(run)
 
 
 def sensitivity(run: SweepRun, key: Key) -> Figure:

@@ -5,16 +5,14 @@ Reads files only, like the rest of this room; what the files hold is told in
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
 from rlli_jax.report import style
 from rlli_jax.report.labels import conjunction, number, plus_minus, quantity
-from rlli_jax.report.page import again, on_page, templates, write_report
+from rlli_jax.report.section import Header, Report, Section, one
 from rlli_jax.report.teaching_run import (
     TeachingRun,
     best_reading,
@@ -27,30 +25,6 @@ from rlli_jax.statistics import Estimate, t_interval
 
 EXAMPLES = 8
 COLOURS = ("#5d6976", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5c2e")
-
-
-def render_teaching(run_dir: str | Path) -> Path:
-    """Write ``figures/*`` and ``report.html`` into a run directory; the path of the page.
-
-    InputError where the run directory is incomplete or damaged.
-    """
-    run = load_teaching_run(run_dir)
-    with matplotlib.rc_context(style.STYLE):
-        plates = [style.plate(name, title, figure) for name, title, figure in _draw(run)]
-    page = (
-        templates()
-        .get_template("teaching.html")
-        .render(
-            run=run,
-            findings=findings(run),
-            figures=on_page(plates),
-            rows={case: _rows(run, case) for case in run.cases},
-            captions={case: case_words(run, case) for case in run.cases},
-            examples=_examples(run),
-            command=again(run.path),
-        )
-    )
-    return write_report(run.path, plates, page)
 
 
 def findings(run: TeachingRun) -> list[str]:
@@ -249,7 +223,7 @@ def _examples(run: TeachingRun) -> dict[str, Any]:
                 **said,
             }
         )
-    return {"case": case, "method": name, "rows": rows}
+    return {"examples": {"case": case, "method": name, "rows": rows}}
 
 
 def _shown(run: TeachingRun, case: str) -> list[str]:
@@ -264,17 +238,13 @@ def _shown(run: TeachingRun, case: str) -> list[str]:
     return list(dict.fromkeys([*controls, *paper[:1], tested, best_reading(run, case)]))
 
 
-def _draw(run: TeachingRun) -> Iterator[tuple[str, str, Figure]]:
+def _figure_2(run: TeachingRun) -> Iterator[style.Drawing]:
     metrics = {"return": "Exact mean return"}
     if run.task.metric == "success":
         metrics["success"] = "Exact success"
     for metric, label in metrics.items():
         title = f"{label} while training, as in the paper's Fig. 2"
         yield f"fig2-{metric}", title, _curves(run, metric, label)
-    yield "gains", "Difference in area under the learning curve", _gains(run)
-    yield "followed", "How often the student does what it is advised", _followed(run)
-    if run.language_policy is not None:
-        yield "language-policy", "The language model as the policy", _policy(run)
 
 
 def _looks(run: TeachingRun) -> dict[str, tuple[str, Any]]:
@@ -369,3 +339,55 @@ def _policy(run: TeachingRun) -> Figure:
     axes.xaxis.set_major_formatter(lambda value, _: quantity(value))
     axes.set_ylabel(f"Exact {metric}")
     return figure
+
+
+STAND_IN = (
+    "The teacher is a tiny stand-in.",
+    "It is a real language model (a T5 with its own words and a few thousand weights), but all "
+    "that it knows is the expert's advice for a random part of the texts; each seed has its own. "
+    "The numbers show how the methods behave with a teacher that knows part of the task, not what "
+    "flan-t5-small or a larger model would do.",
+)
+
+
+def _header(run: TeachingRun) -> Header:
+    task, config = run.task, run.config
+    summary = (
+        f"{task.name}: {len(task.texts)} texts, {len(task.advice)} pieces of advice; "
+        f"{len(config['methods'])} methods, {config['seeds']} seeds each."
+    )
+    return Header([("", summary), ("Teacher", task.teacher)], [STAND_IN] * task.stand_in)
+
+
+def _tables(run: TeachingRun) -> dict[str, Any]:
+    return {
+        "rows": {case: _rows(run, case) for case in run.cases},
+        "captions": {case: case_words(run, case) for case in run.cases},
+    }
+
+
+REPORT = Report(
+    kicker="rlli_jax report: teaching",
+    load=load_teaching_run,
+    header=_header,
+    sections=(
+        Section("teaching/finding", lambda run: {"findings": findings(run)}),
+        Section("teaching/figure_2", figures=_figure_2),
+        Section(
+            "teaching/gains",
+            _tables,
+            one("gains", "Difference in area under the learning curve", _gains),
+        ),
+        Section(
+            "teaching/followed",
+            figures=one("followed", "How often the student does what it is advised", _followed),
+        ),
+        Section("teaching/examples", _examples),
+        Section(
+            "teaching/language_policy",
+            figures=one("language-policy", "The language model as the policy", _policy),
+            when=lambda run: run.language_policy is not None,
+        ),
+    ),
+)
+render = REPORT.render

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from rlli_jax.report.data import read, read_config, read_versions, require
 from rlli_jax.report.labels import quantity
-from rlli_jax.run_files import TeachingTask
+from rlli_jax.report.run import RunDirectory, opened, require
+from rlli_jax.run_files import TeachingTask, read
 from rlli_jax.statistics import Estimate, t_interval
 
 
@@ -36,28 +36,27 @@ class Result:
         )
 
 
-@dataclass(frozen=True)
-class TeachingRun:
+@dataclass(frozen=True, kw_only=True)
+class TeachingRun(RunDirectory):
     """A finished run directory."""
 
-    path: Path
-    text: str  # the resolved YAML, as written
-    config: dict[str, Any]
-    versions: dict[str, str]
     task: TeachingTask
     cases: dict[str, dict[str, Result]]
     language_policy: dict[str, np.ndarray] | None
+
+    @property
+    def title(self) -> str:
+        """That of the study."""
+        return str(self.config["name"])
 
 
 def load_teaching_run(directory: str | Path) -> TeachingRun:
     """Read a run directory. InputError where a file is missing, damaged or does not fit."""
     path = Path(directory)
-    text, config = read(path / "config.yaml", read_config)
+    files = opened(path)
+    config = files["config"]
     return TeachingRun(
-        path=path,
-        text=text,
-        config=config,
-        versions=read(path / "versions.json", read_versions),
+        **files,
         task=TeachingTask.read(path / "task.json"),
         cases={
             case: {

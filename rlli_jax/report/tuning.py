@@ -4,13 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from rlli_jax.errors import InputError
 from rlli_jax.qoe import QoETable
-from rlli_jax.report.data import read, read_config, read_versions
+from rlli_jax.report import asking, examination, reliability
 from rlli_jax.report.labels import (
     duration,
     percent,
@@ -20,18 +18,18 @@ from rlli_jax.report.labels import (
     too_few,
 )
 from rlli_jax.report.market_figures import COLOURS
-from rlli_jax.report.page import again, on_page, templates, write_report
+from rlli_jax.report.run import PolicyFolder, RunDirectory, load_policies, opened
+from rlli_jax.report.section import Note, Report, Section
 from rlli_jax.report.style import (
     DASHES,
     MAX_POINTS,
     PAGE,
-    STYLE,
+    Drawing,
     legend,
     legend_columns,
     level,
-    plate,
 )
-from rlli_jax.run_files import Array, Curve
+from rlli_jax.run_files import Array, Curve, read
 from rlli_jax.run_files.tuning import TunedEvaluation, TunedSummary, TuningReferences
 from rlli_jax.statistics import Estimate, t_interval
 
@@ -43,11 +41,11 @@ METHODS = {
 TRAINED = {"lora": "a LoRA", "full": "all weights", None: "a network on numbers"}
 
 
-class TunedPolicy(TunedSummary):
-    """One policy, its choices and its training."""
+class TunedPolicy(TunedSummary, PolicyFolder):
+    """One policy, its choices and its training; returns are what its likeliest choices are worth,
+    exact."""
 
-    returns: np.ndarray
-    """What its likeliest choices are worth, exact, [seeds]."""
+    evaluation: TunedEvaluation
     curve: Curve
 
     @property
@@ -60,24 +58,12 @@ class TunedPolicy(TunedSummary):
         return np.asarray(getattr(self.curve, name))
 
 
-@dataclass(frozen=True)
-class TuningRun:
+@dataclass(frozen=True, kw_only=True)
+class TuningRun(RunDirectory):
     """All that a run directory holds for the report."""
 
-    path: Path
-    config: str
-    description: str
-    versions: dict[str, str]
-    judge: str
-    stand_in: bool
-    tiny: bool
     references: TuningReferences
     policies: tuple[TunedPolicy, ...]  # in the order of the config
-
-    @property
-    def name(self) -> str:
-        """Of the folder."""
-        return self.path.resolve().name
 
     @property
     def interval(self) -> str:
@@ -92,62 +78,23 @@ class TuningRun:
         return t_interval(value / self.references.optimum_per_request)
 
 
-def render_tuning(run_dir: str | Path) -> Path:
-    """Write ``figures/*`` and ``report.html`` into a run directory; the path of the page.
-
-    Raises:
-        InputError: the run directory is incomplete or damaged.
-    """
-    run = _load(Path(run_dir))
-    tuned = [policy for policy in run.policies if policy.tuned]
-    with matplotlib.rc_context(STYLE):
-        plates = [plate("return", "Expected return while tuning", _returns(run))]
-        if tuned:
-            plates.append(plate("kl", "Expected return against divergence", _divergence(run)))
-    known = run.references
-    page = (
-        templates()
-        .get_template("tuning.html")
-        .render(
-            run=run,
-            summary=f"{known.model}, {quantity(known.parameters)} parameters; {known.prompts} "
-            f"prompts, one for each user and request; {run.policies[0].seeds} seeds.",
-            lead=_lead(run),
-            rows=[_row(run, policy) for policy in run.policies],
-            references=_reference_rows(run),
-            figures=on_page(plates),
-            command=again(run.path),
-        )
-    )
-    return write_report(run.path, plates, page)
-
-
 def _load(path: Path) -> TuningRun:
-    text, config = read(path / "config.yaml", read_config)
+    files = opened(path)
     table = read(path / "table.npz", QoETable.load)
-    policies = []
-    for name in config.get("policies", ()):
-        folder = path / "policies" / name
-        if folder.is_dir():
-            policies.append(
-                TunedPolicy(
-                    **TunedSummary.read(folder / "summary.json").model_dump(),
-                    returns=TunedEvaluation.read(folder / "evaluation.npz").returns.mean(1),
-                    curve=Curve.read(folder / "curve.npz"),
-                )
-            )
-    if not policies:
-        raise InputError(f"{path / 'policies'} holds no policy: finish the run with `rlli run`.")
     return TuningRun(
-        path=path,
-        config=text,
-        description=str(config.get("description", "")),
-        versions=read(path / "versions.json", read_versions),
+        **files,
         judge=table.judge,
         stand_in=table.stand_in,
-        tiny=config["model"]["kind"] == "stand_in",
         references=TuningReferences.read(path / "references.json"),
-        policies=tuple(policies),
+        policies=load_policies(path, files["config"], TunedPolicy),
+    )
+
+
+def _summary(run: TuningRun) -> str:
+    known = run.references
+    return (
+        f"{known.model}, {quantity(known.parameters)} parameters; {known.prompts} "
+        f"prompts, one for each user and request; {run.policies[0].seeds} seeds."
     )
 
 
@@ -246,3 +193,41 @@ def _divergence(run: TuningRun) -> Figure:
     axes.set_ylabel("QoE, summed over users")
     legend(figure, legend_columns([p.name for p in tuned], PAGE))
     return figure
+
+
+TINY = (
+    "The tuned model is a tiny stand-in.",
+    "Its weights are random: it has read nothing, and what it knows of users and providers it "
+    "learned here. A trained model begins elsewhere.",
+)
+
+
+def _notes(run: TuningRun) -> list[Note]:
+    return [TINY] if run.config["model"]["kind"] == "stand_in" else []
+
+
+def _rows(run: TuningRun) -> dict[str, Any]:
+    return {"rows": [_row(run, policy) for policy in run.policies]}
+
+
+def _tuning(run: TuningRun) -> list[Drawing]:
+    drawn = [("return", "Expected return while tuning", _returns(run))]
+    if any(policy.tuned for policy in run.policies):
+        drawn.append(("kl", "Expected return against divergence", _divergence(run)))
+    return drawn
+
+
+REPORT = Report(
+    kicker="rlli_jax report: tuned language model",
+    load=_load,
+    header=examination.judged(_summary, notes=_notes),
+    sections=(
+        examination.SECTION,
+        Section("tuning/finding", lambda run: {"lead": _lead(run)}),
+        Section("tuning/policies", lambda run: _rows(run) | {"references": _reference_rows(run)}),
+        Section("tuning/tuning", _rows, _tuning),
+        asking.SECTION,
+        reliability.SECTION,
+    ),
+)
+render = REPORT.render

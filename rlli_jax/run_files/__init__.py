@@ -17,7 +17,7 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from rlli_jax.errors import InputError
+from rlli_jax.errors import InputError, why
 from rlli_jax.files import whole, write_text
 
 T = TypeVar("T")
@@ -51,9 +51,8 @@ def read(path: Path, parse: Callable[[Path], T]) -> T:
         yaml.YAMLError,
         zipfile.BadZipFile,
     ) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
-            f"{path} cannot be read ({reason}): restore it or repeat the run."
+            f"{path} cannot be read ({why(error)}): restore it or repeat the run."
         ) from None
 
 

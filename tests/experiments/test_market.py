@@ -16,6 +16,8 @@ from rlli_jax.experiments import checkpoints
 from rlli_jax.experiments.market import study
 from rlli_jax.experiments.market.config import MarketConfig
 from rlli_jax.experiments.yaml_blocks import parse_as
+from rlli_jax.qoe import QoETable
+from rlli_jax.qoe.reliability import reliability
 from rlli_jax.report.market import load_market_run, steps_to
 from rlli_jax.studies import carry_out, load_study, render
 
@@ -267,6 +269,10 @@ def test_with_users_the_report_compares_aware_with_blind_and_names_the_stand_in(
     page = render(path).read_text()
     assert "stand-in for a language model" in page
     assert "more than blind" in page
+    # What is known of the judge stands there as in a study of provider selection.
+    assert page.index("Can this judge be believed?") < page.index("<h2>Policies</h2>")
+    measured = reliability(QoETable.load(path / "table.npz"))
+    assert f"<td>{measured.ratings:,}</td>" in page[page.index("How reliable the scores are") :]
     aware = load_market_run(path).policies[1]
     assert aware.qoe.shape == (2, 3)
     found = arrays(path)["aware", "evaluation.npz", "assigned_of_user"]

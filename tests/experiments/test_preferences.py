@@ -62,7 +62,7 @@ def test_the_report_says_what_many_pairs_reach_and_where_gold_turns(finished):
     page = render(finished).read_text()
     assert "With 4,000 pairs PPO on the reward model ends" in page
     assert re.search("gold falls? while the proxy rises", page)
-    assert "QoE comes from a stand-in" in page
+    assert "Scores come from a stand-in" in page
     assert "where both end, DPO is worth" in page
 
 

@@ -66,6 +66,8 @@ def test_the_report_says_what_adapting_is_worth_and_over_what(finished):
     assert re.search(words + r" \(95 % interval 0.[0-9]+ to 0.[0-9]+\), which excludes zero", page)
     assert "over seeds and episodes" in page
     assert "stand-in for a language model" in page
+    assert "Can this judge be believed?" in page
+    assert "How reliable the scores are" in page
 
 
 @pytest.mark.parametrize(

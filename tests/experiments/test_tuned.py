@@ -61,7 +61,7 @@ def test_the_report_names_the_stand_ins_and_the_optimum(finished):
     assert "GRPO reaches" in page
     assert "of the optimum by its likeliest answers" in page
     assert "The tuned model is a tiny stand-in" in page
-    assert "QoE comes from a stand-in" in page
+    assert "Scores come from a stand-in" in page
 
 
 @pytest.mark.parametrize(

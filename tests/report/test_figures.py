@@ -66,7 +66,7 @@ def test_choice_maps_show_shares_and_outline_the_best(run):
 
 
 def test_profiles_show_every_trait(run):
-    drawn = figures.profiles(run, run.traits).axes
+    drawn = figures.profiles(run).axes
     for axes, traits in zip(drawn, run.traits, strict=True):
         np.testing.assert_allclose(axes.lines[1].get_xdata(), traits)
 

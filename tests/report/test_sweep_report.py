@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from rlli_jax.errors import InputError
-from rlli_jax.report.sweep import render_sweep
+from rlli_jax.report.sweep import render as render_sweep
 from rlli_jax.report.sweep_data import load_sweep_run
 
 RATES = [1e-4, 1e-3, 1e-2]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rlli_jax.errors import InputError
+from rlli_jax.errors import InputError, why
 from rlli_jax.files import whole, write_text
 
 # Ranges of the AGOD simulator (Du et al., IEEE TMC 23(9), 2024; env/config.py of its public code).
@@ -122,7 +122,7 @@ def load_fleet(path: str | Path) -> Fleet:
         raise
     except Exception as error:  # each format has its own errors for a damaged file
         raise InputError(
-            f"{path}: the file cannot be read as a fleet ({error}), save it again"
+            f"{path}: the file cannot be read as a fleet ({why(error)}), save it again"
         ) from error
     for key in ("capacity", "utility_coefs"):
         if key not in loaded:

@@ -11,11 +11,11 @@ from jax.tree_util import Partial
 
 from rlli_jax.envs.edge_market.market import EdgeMarket, EnvState
 from rlli_jax.envs.edge_market.params import EnvParams
-from rlli_jax.envs.edge_market.replay import Policy, play
+from rlli_jax.envs.edge_market.replay import StateRule, play
 from rlli_jax.envs.edge_market.tasks import Task
 
 
-def random(env: EdgeMarket) -> Policy:
+def random(env: EdgeMarket) -> StateRule:
     """Any legal provider, each equally likely."""
 
     def act(key: jax.Array, state: EnvState, params: EnvParams) -> jax.Array:
@@ -25,7 +25,7 @@ def random(env: EdgeMarket) -> Policy:
     return act
 
 
-def round_robin(env: EdgeMarket) -> Policy:
+def round_robin(env: EdgeMarket) -> StateRule:
     """The provider whose turn it is, or the next legal one; the turn moves on by one a task."""
 
     def act(key: jax.Array, state: EnvState, params: EnvParams) -> jax.Array:
@@ -37,7 +37,7 @@ def round_robin(env: EdgeMarket) -> Policy:
     return act
 
 
-def least_loaded(env: EdgeMarket) -> Policy:
+def least_loaded(env: EdgeMarket) -> StateRule:
     """The provider with the most denoising steps left ("Crash Avoid")."""
 
     def act(key: jax.Array, state: EnvState, params: EnvParams) -> jax.Array:
@@ -46,7 +46,7 @@ def least_loaded(env: EdgeMarket) -> Policy:
     return act
 
 
-def greedy(env: EdgeMarket) -> Policy:
+def greedy(env: EdgeMarket) -> StateRule:
     """The provider with room that pays most for this task ("Prophet"); it knows every utility.
 
     It looks at one task at a time, so it is no upper bound: see ``optimum.offline_optimum``.
@@ -59,7 +59,9 @@ def greedy(env: EdgeMarket) -> Policy:
     return act
 
 
-def rollout(env: EdgeMarket, *, futures: int = 64, length: int = 60, candidates: int = 8) -> Policy:
+def rollout(
+    env: EdgeMarket, *, futures: int = 64, length: int = 60, candidates: int = 8
+) -> StateRule:
     """Greedy, improved once by sampled futures (Tesauro & Galperin, NeurIPS 1996).
 
     Each of the ``candidates`` that pay most for the waiting task is tried in the same ``futures``
@@ -93,7 +95,7 @@ def rollout(env: EdgeMarket, *, futures: int = 64, length: int = 60, candidates:
     return act
 
 
-def single(provider: int | jax.Array) -> Policy:
+def single(provider: int | jax.Array) -> StateRule:
     """Always the same provider."""
     return Partial(_constant, jnp.asarray(provider, jnp.int32))
 

@@ -14,7 +14,7 @@ from rlli_jax.envs.edge_market.params import EnvParams
 from rlli_jax.envs.edge_market.tasks import Task
 from rlli_jax.errors import InputError
 
-Policy = Callable[[jax.Array, EnvState, EnvParams], jax.Array]  # key, state, params -> action
+StateRule = Callable[[jax.Array, EnvState, EnvParams], jax.Array]  # key, state, params -> action
 
 
 class Played(struct.PyTreeNode):
@@ -27,7 +27,7 @@ class Played(struct.PyTreeNode):
     statistics: dict[str, jax.Array]  # EdgeMarket.statistics summed over the decisions
 
 
-def follow(actions: np.ndarray | jax.Array) -> Policy:
+def follow(actions: np.ndarray | jax.Array) -> StateRule:
     """The policy that takes ``actions`` [T] one after the other."""
     return Partial(_next_of, jnp.asarray(actions, jnp.int32))
 
@@ -40,7 +40,7 @@ def play(
     env: EdgeMarket,
     params: EnvParams,
     tasks: Task,
-    policy: Policy,
+    policy: StateRule,
     key: jax.Array | None = None,
 ) -> Played:
     """Plays ``policy`` on ``tasks`` [T + 1], of which the last one only ends the episode.

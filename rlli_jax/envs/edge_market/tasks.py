@@ -15,7 +15,7 @@ import numpy as np
 from flax import struct
 
 from rlli_jax.envs.edge_market.fleet import Fleet
-from rlli_jax.errors import InputError
+from rlli_jax.errors import InputError, why
 
 if TYPE_CHECKING:
     from rlli_jax.envs.edge_market.params import EnvParams
@@ -139,7 +139,7 @@ def load_recording(path: str | Path) -> Recording:
         raise InputError(f"{path}: {error}") from error
     except Exception as error:  # a zip file can be damaged in many ways
         raise InputError(
-            f"{path}: no recorded episode can be read here ({error}), check the path"
+            f"{path}: no recorded episode can be read here ({why(error)}), check the path"
         ) from error
 
 

@@ -4,12 +4,12 @@ import dataclasses
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from rlli_jax.envs.contract import Env, PyTree, require_environment
-from rlli_jax.errors import InputError
+from rlli_jax.errors import InputError, why
 from rlli_jax.experiments.policies import Learned, by_learner
-from rlli_jax.experiments.yaml_blocks import Block, Positive, StudyBlock, require_file_name
+from rlli_jax.experiments.yaml_blocks import Block, Positive, TrainedBlock
 
 
 class MakeBlock(Block):
@@ -40,7 +40,7 @@ class MakeBlock(Block):
                 raise InputError(f"environment.arguments: {error}") from None
             raise InputError(
                 f"environment.make: {self.make!r} cannot be imported "
-                f"({' '.join(str(error).split())}); write package.module:name of a package that is "
+                f"({why(error)}); write package.module:name of a package that is "
                 "installed or on PYTHONPATH."
             ) from None
         require_environment(env)
@@ -74,24 +74,14 @@ class EpisodesBlock(Block):
     """Played with each policy."""
 
 
-class EnvironmentStudy(StudyBlock):
+class EnvironmentStudy(TrainedBlock):
     """A whole study of an environment of one's own."""
 
     kind: Literal["environment"] = "environment"
     """Of the study."""
-    seeds: Positive = 10
-    """Runs of every policy, side by side."""
-    checkpoint_every: Positive = 25
-    """Iterations between checkpoints: at most these are lost."""
     environment: MakeBlock
     """In which policies learn."""
     policies: Annotated[dict[str, AnyPolicy], Field(min_length=1)]
     """Every policy by a name of your own; each is trained (if it learns) and evaluated."""
     evaluation: EpisodesBlock = EpisodesBlock()
     """How trained policies are judged."""
-
-    @model_validator(mode="after")
-    def _file_names(self) -> "EnvironmentStudy":
-        for name in self.policies:
-            require_file_name("policies", name, "folder")
-        return self

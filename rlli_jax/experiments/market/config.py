@@ -18,11 +18,10 @@ from rlli_jax.experiments.yaml_blocks import (
     NumpySeed,
     Positive,
     Seed,
-    StudyBlock,
+    TrainedBlock,
     Whole,
     beside_file,
     exactly_one,
-    require_file_name,
 )
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -138,7 +137,7 @@ class MarketBlock(Block):
         return dict(self.model_dump(exclude=others, exclude_none=True))
 
 
-class Rule(Block):
+class MarketBaseline(Block):
     """A policy that does not learn; ``mask`` keeps it to the providers that have room."""
 
     learner: Literal["random", "round_robin", "least_loaded", "greedy", "best_single"]
@@ -162,9 +161,9 @@ class MarketLearned(Learned):
 
 
 if TYPE_CHECKING:
-    AnyMarketPolicy = MarketLearned | Rule
+    AnyMarketPolicy = MarketLearned | MarketBaseline
 else:
-    AnyMarketPolicy = by_learner(MarketLearned, Rule)
+    AnyMarketPolicy = by_learner(MarketLearned, MarketBaseline)
 
 
 def as_learner(block: Any, knows_traits: bool) -> Any:
@@ -206,7 +205,7 @@ class MarketEvaluation(Block):
     """Whether the offline optimum of each episode is found (seconds each)."""
 
 
-class MarketConfig(StudyBlock):
+class MarketConfig(TrainedBlock):
     """A whole study of the edge market."""
 
     kind: Literal["market"] = "market"
@@ -279,7 +278,6 @@ class MarketConfig(StudyBlock):
                 "false"
             )
         for name, policy in self.policies.items():
-            require_file_name("policies", name, "folder")
             if isinstance(policy, MarketLearned):
                 for part in {"persona", "request"} & set(policy.observation):
                     if not self.personal:

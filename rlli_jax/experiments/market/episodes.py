@@ -9,8 +9,7 @@ import numpy as np
 from flax import struct
 
 from rlli_jax.envs.edge_market import EdgeMarket, EnvParams, Task
-from rlli_jax.envs.edge_market.replay import Policy as Rule
-from rlli_jax.envs.edge_market.replay import check_tasks
+from rlli_jax.envs.edge_market.replay import StateRule, check_tasks
 from rlli_jax.envs.policy import Policy, PolicyInput, policy_input
 
 
@@ -36,7 +35,7 @@ def gather(env: EdgeMarket, params: EnvParams, tasks: Sequence[Task]) -> Episode
     return Episodes(stacked, jnp.asarray(decisions, jnp.int32))
 
 
-def play_all(
+def play_episodes(
     env: EdgeMarket, params: EnvParams, episodes: Episodes, policy: Policy, key: jax.Array
 ) -> dict[str, Any]:
     """``returns`` [E] and the sums over each episode of ``EdgeMarket.statistics`` [E, ...]."""
@@ -67,7 +66,7 @@ def play_all(
     return jax.vmap(one)(episodes.tasks, episodes.decisions, keys)
 
 
-def as_policy(rule: Rule) -> Policy:
+def policy_of(rule: StateRule) -> Policy:
     """A function of the market's state, as the learners' policies are."""
 
     def act(key: jax.Array, seen: PolicyInput, carry: tuple) -> tuple[jax.Array, tuple]:

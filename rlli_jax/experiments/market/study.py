@@ -33,11 +33,10 @@ from rlli_jax.envs.edge_market.optimum import offline_optimum
 from rlli_jax.envs.edge_market.regret import RegretMarket
 from rlli_jax.envs.policy import Policy
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.market.config import MarketConfig, Rule
-from rlli_jax.experiments.market.episodes import Episodes, as_policy, gather, play_all
-from rlli_jax.experiments.sources import judged
+from rlli_jax.experiments.kept_table import kept_table
+from rlli_jax.experiments.market.config import MarketBaseline, MarketConfig
+from rlli_jax.experiments.market.episodes import Episodes, gather, play_episodes, policy_of
 from rlli_jax.experiments.study import Job, Told, TrainedStudy
-from rlli_jax.personas import Population
 from rlli_jax.qoe import QoETable
 from rlli_jax.run_files import MarketReferences, MarketSummary
 
@@ -131,20 +130,9 @@ def _users(
     config: MarketConfig, path: Path | None, fleet: Fleet, console: Console
 ) -> tuple[Any, QoETable]:
     """The users on the device, and the oracle's table that they come from."""
-    if path is not None and (path / "table.npz").exists():
-        table = QoETable.load(path / "table.npz")
-        people = Population.from_csv(path / "population.csv", traits=config.knows_traits)
-    else:
-        assert config.catalog is not None
-        assert config.judge is not None
-        found = judged(config.population, config.catalog, config.judge, console, path=path)
-        table = found.table
-        if config.judge.on_missing == "impute" and found.asked is None:
-            table = table.imputed()
-        people = found.inquiry.population.select(table.users)
-        if path is not None:
-            people.to_csv(path / "population.csv")
-            table.save(path / "table.npz")
+    assert config.catalog is not None
+    assert config.judge is not None
+    table, people = kept_table(config.population, config.catalog, config.judge, path, console)
     if len(table.providers) != len(fleet):
         raise InputError(
             f"market.fleet has {len(fleet)} providers, but the judge rated pictures of "
@@ -174,14 +162,14 @@ class EdgeMarketStudy(TrainedStudy):
         """All policies are judged on the same episodes of tasks, by what was paid."""
         block, params = config.policies[name], problem.params
         given: dict[str, Any] = {"mask": block.mask, "queue": problem.queue}
-        if not isinstance(block, Rule):
+        if not isinstance(block, MarketBaseline):
             given["observation"] = block.observation
         env = EdgeMarket(params, **given)
         about = {"mask": block.mask, "observation": (), "reward": "paid"}
         shape = block.mask, problem.queue, env.observation, env.slots
         tests, judge = (params, problem.episodes), partial(_judge, env)
-        if isinstance(block, Rule):
-            policy = as_policy(_rule(block, env, problem))
+        if isinstance(block, MarketBaseline):
+            policy = policy_of(_baseline(block, env, problem))
             return Job(params, tests, judge, policy=policy, about=about)
         training, shift = env, 0.0
         if block.reward == "regret":
@@ -214,10 +202,10 @@ STUDY = EdgeMarketStudy()
 def _judge(
     env: EdgeMarket, policy: Policy, key: Key, played: tuple[EnvParams, Episodes]
 ) -> dict[str, jax.Array]:
-    return play_all(env, *played, policy, key)
+    return play_episodes(env, *played, policy, key)
 
 
-def _rule(block: Rule, env: EdgeMarket, market: Market) -> Any:
+def _baseline(block: MarketBaseline, env: EdgeMarket, market: Market) -> Any:
     if block.learner == "best_single":
         best, *_ = references.best_single(env, market.params, market.train_tasks)
         return references.single(best)

@@ -14,10 +14,10 @@ from rlli_jax.experiments.yaml_blocks import (
     Block,
     NumpySeed,
     Positive,
-    StudyBlock,
+    TrainedBlock,
     Whole,
     beside_file,
-    require_file_name,
+    require_users,
 )
 from rlli_jax.learners import LEARNERS, learner_kind
 
@@ -82,7 +82,7 @@ class EnvironmentBlock(Block):
     """How often every user is served in an episode."""
 
 
-class Reference(Block):
+class Baseline(Block):
     """A policy that does not learn."""
 
     observation: Observation = ("action", "reward")
@@ -113,9 +113,9 @@ class SelectionLearned(Learned):
 
 
 if TYPE_CHECKING:
-    AnyPolicy = SelectionLearned | Reference
+    AnyPolicy = SelectionLearned | Baseline
 else:
-    AnyPolicy = by_learner(SelectionLearned, Reference)
+    AnyPolicy = by_learner(SelectionLearned, Baseline)
 
 
 class EvaluationBlock(Block):
@@ -131,15 +131,11 @@ class EvaluationBlock(Block):
     """A second table of scores, in which the choices are looked up afterwards: human opinion."""
 
 
-class StudyConfig(StudyBlock):
+class StudyConfig(TrainedBlock):
     """A whole study of provider selection."""
 
     kind: Literal["selection"] = "selection"
     """Of the study."""
-    seeds: Positive = 10
-    """Runs of every policy, side by side."""
-    checkpoint_every: Positive = 25
-    """Iterations between checkpoints: at most these are lost."""
     population: PopulationBlock | None = None
     """Who the users are."""
     catalog: CatalogBlock
@@ -171,10 +167,7 @@ class StudyConfig(StudyBlock):
 
     @model_validator(mode="after")
     def _consistent(self) -> "StudyConfig":
-        if self.judge.kind != "recorded" and self.population is None:
-            raise ValueError(
-                f"population: this key is missing; a {self.judge.kind} judge needs users"
-            )
+        require_users(self.judge, self.population)
         if self.judge.kind == "recorded" and self.population and self.population.sample:
             raise ValueError(
                 "population.sample: people who are drawn have recorded no scores; give the "
@@ -208,7 +201,6 @@ class StudyConfig(StudyBlock):
                 )
         for name, policy in self.policies.items():
             key = f"policies.{name}"
-            require_file_name("policies", name, "folder")
             if (
                 self.environment.assignment == "joint"
                 and isinstance(policy, Learned)

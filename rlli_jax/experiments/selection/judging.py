@@ -9,8 +9,9 @@ from rich.console import Console
 
 from rlli_jax.catalog import Catalog
 from rlli_jax.catalog.pictures import shrink
-from rlli_jax.experiments.asking import ANSWERS, load_answers, save_answers, summary
+from rlli_jax.experiments.asking import ANSWERS, load_answers, save_answers
 from rlli_jax.experiments.judge_blocks import LanguageModel
+from rlli_jax.experiments.kept_table import keep_measures
 from rlli_jax.experiments.selection.config import StudyConfig
 from rlli_jax.experiments.selection.tables import Others, Problem, build_problem, split
 from rlli_jax.files import whole
@@ -35,17 +36,13 @@ def judge(config: StudyConfig, path: Path, console: Console) -> Problem:
     problem.population.to_csv(path / "population.csv")
     _write_thumbnails(problem.catalog, path / "pictures")
     write_json(path / "references.json", problem.worth.references())
-    if problem.reliability is not None:
-        write_json(path / "reliability.json", problem.reliability.summary())
+    keep_measures(path, problem.reliability, problem.asked, config.judge.ask)
     if problem.calibration is not None:
         problem.calibration.file().write(path / "calibration.json")
     if problem.people is not None:
         problem.people.file.write(path / "people.json")
         problem.people.ratings.write(path / PEOPLE_RATINGS)
-    if problem.asked is not None:
-        assert config.judge.ask is not None
-        assert problem.answers is not None
-        write_json(path / "asking.json", summary(problem.asked, config.judge.ask))
+    if problem.answers is not None:
         save_answers(path / ANSWERS, problem.answers)
     if problem.others is not None:
         problem.others.population.to_csv(path / OTHERS.with_suffix(".csv"))

@@ -15,7 +15,7 @@ from rlli_jax.envs.provider_selection import EnvParams, ProviderSelection, make_
 from rlli_jax.envs.provider_selection.fresh_people import fresh_people
 from rlli_jax.experiments.policies import Learned
 from rlli_jax.experiments.selection import judging
-from rlli_jax.experiments.selection.config import Reference, SelectionLearned, StudyConfig
+from rlli_jax.experiments.selection.config import Baseline, SelectionLearned, StudyConfig
 from rlli_jax.experiments.selection.held_out_users import held_out_users
 from rlli_jax.experiments.selection.tables import Problem, build_problem, split_table
 from rlli_jax.experiments.study import Arrays, Job, Told, TrainedStudy
@@ -69,10 +69,10 @@ class Selection(TrainedStudy):
             "about": {"assignment": assignment, "observation": env.observation, "rounds": rounds}
             | about,
         }
-        if isinstance(block, Reference):
+        if isinstance(block, Baseline):
             given = jax.tree.map(jnp.asarray, played)
-            others = None if given.others is None else _reference(block, env, given.others, True)
-            policy = _reference(block, env, given.users)
+            others = None if given.others is None else _baseline(block, env, given.others, True)
+            policy = _baseline(block, env, given.users)
             return Job(policy=policy, judge=partial(_judge, env, episodes, others), **shared)
         return Job(
             judge=partial(_judge, env, episodes, None),
@@ -227,8 +227,8 @@ def _measure(found: Arrays, played: Played) -> Arrays:
     return measured
 
 
-def _reference(
-    block: Reference, env: ProviderSelection, played: EnvParams, others: bool = False
+def _baseline(
+    block: Baseline, env: ProviderSelection, played: EnvParams, others: bool = False
 ) -> Policy:
     """``optimal`` and ``best_single`` choose by the table of training, ``greedy`` by that of the
     requests at hand. Of ``others`` that table says nothing, so ``optimal`` knows their answers."""

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from rlli_jax.catalog import Catalog
 from rlli_jax.errors import InputError
+from rlli_jax.experiments.kept_table import noise_of
 from rlli_jax.experiments.selection.config import CalibrateBlock, StudyConfig, TableBlock
 from rlli_jax.experiments.sources import SetAside, judged, recorded
 from rlli_jax.oracle import ask
@@ -18,7 +19,7 @@ from rlli_jax.oracle.asking_less import Asked
 from rlli_jax.personas import Population
 from rlli_jax.qoe import QoETable
 from rlli_jax.qoe.model import QoEModel, fit_model
-from rlli_jax.qoe.reliability import Reliability, reliability, shrink
+from rlli_jax.qoe.reliability import Reliability, shrink
 from rlli_jax.run_files import CalibrationFile, CalibrationPoint
 
 if TYPE_CHECKING:  # it brings optimisers and data frames, which few studies need
@@ -125,8 +126,7 @@ def build_problem(
     problem = split(
         config, population, inquiry.catalog, table, worth, answers=answers, others=others
     )
-    # What a model predicts is not the judge's noise.
-    noise = reliability(given) if asked is None else None
+    noise = noise_of(given, asked)
     return replace(problem, reliability=noise, calibration=calibrated, asked=asked, people=people)
 
 

@@ -13,8 +13,8 @@ from rlli_jax.experiments.yaml_blocks import (
     Block,
     NumpySeed,
     Positive,
-    StudyBlock,
-    require_file_name,
+    TrainedBlock,
+    require_users,
 )
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -68,7 +68,7 @@ class SessionBlock(Block):
         }
 
 
-class Rule(Block):
+class SessionBaseline(Block):
     """A policy that does not learn."""
 
     learner: Literal["random", "round_robin", "best_fixed", "belief_greedy", "belief_sampling"]
@@ -85,9 +85,9 @@ class SessionLearned(Learned):
 
 
 if TYPE_CHECKING:
-    AnySessionPolicy = SessionLearned | Rule
+    AnySessionPolicy = SessionLearned | SessionBaseline
 else:
-    AnySessionPolicy = by_learner(SessionLearned, Rule)
+    AnySessionPolicy = by_learner(SessionLearned, SessionBaseline)
 
 
 class EpisodesBlock(Block):
@@ -97,15 +97,11 @@ class EpisodesBlock(Block):
     """Sessions played with each policy, and from which hindsight is worked out."""
 
 
-class SessionStudy(StudyBlock):
+class SessionStudy(TrainedBlock):
     """A whole study of sessions."""
 
     kind: Literal["session"] = "session"
     """Of the study."""
-    seeds: Positive = 10
-    """Runs of every policy, side by side."""
-    checkpoint_every: Positive = 25
-    """Iterations between checkpoints: at most these are lost."""
     population: PopulationBlock | None = None
     """Who the people are."""
     catalog: CatalogBlock
@@ -121,12 +117,8 @@ class SessionStudy(StudyBlock):
 
     @model_validator(mode="after")
     def _consistent(self) -> "SessionStudy":
-        if self.judge.kind != "recorded" and self.population is None:
-            raise ValueError(
-                f"population: this key is missing; a {self.judge.kind} judge needs users"
-            )
+        require_users(self.judge, self.population)
         for name, policy in self.policies.items():
-            require_file_name("policies", name, "folder")
             seen: Any = getattr(policy, "observation", ())
             if "persona" in seen and self.population is None:
                 raise ValueError(f"policies.{name}.observation: {UNKNOWN_TRAITS}")

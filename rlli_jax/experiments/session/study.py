@@ -20,7 +20,7 @@ from rlli_jax.envs.session import EnvParams, Session, make_params
 from rlli_jax.envs.session import references as known
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.kept_table import kept_table
-from rlli_jax.experiments.session.config import Rule, SessionStudy
+from rlli_jax.experiments.session.config import SessionBaseline, SessionStudy
 from rlli_jax.experiments.study import Arrays, Job, Told, TrainedStudy
 from rlli_jax.qoe import QoETable
 from rlli_jax.run_files import SessionReferences, SessionSummary
@@ -104,7 +104,7 @@ class SessionsStudy(TrainedStudy):
     def job(self, config: SessionStudy, problem: Problem, name: str) -> Job:
         """Learned with some people, judged with others."""
         block, episodes = config.policies[name], config.evaluation.episodes
-        seen: Any = ("belief",) if isinstance(block, Rule) else block.observation
+        seen: Any = ("belief",) if isinstance(block, SessionBaseline) else block.observation
         env = _env(config, problem.train, seen)
         shared: dict[str, Any] = {
             "train": problem.train,
@@ -112,8 +112,10 @@ class SessionsStudy(TrainedStudy):
             "judge": partial(_judge, env, episodes),
             "measure": partial(_measure, episodes),
         }
-        if isinstance(block, Rule):
-            return Job(policy=_rule(block, env, problem.train), about={"observation": ()}, **shared)
+        if isinstance(block, SessionBaseline):
+            return Job(
+                policy=_baseline(block, env, problem.train), about={"observation": ()}, **shared
+            )
         return Job(
             learner=partial(block.make, env),
             iterations=block.iterations,
@@ -154,7 +156,7 @@ def _measure(episodes: int, found: Arrays, params: EnvParams) -> Arrays:
     return {"felt": felt, "objective": felt.sum(-1)}
 
 
-def _rule(block: Rule, env: Session, train: EnvParams) -> Policy:
+def _baseline(block: SessionBaseline, env: Session, train: EnvParams) -> Policy:
     if block.learner == "random":
         return random()
     if block.learner == "round_robin":

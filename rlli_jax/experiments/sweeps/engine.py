@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from rlli_jax.errors import InputError
+from rlli_jax.errors import InputError, why
 from rlli_jax.experiments.checkpoints import Checkpoints
 from rlli_jax.experiments.memory import free_bytes, tree_bytes
 from rlli_jax.experiments.sweeps.plan import Group, shared_leaves, stack
@@ -287,5 +287,5 @@ def read_chunk(path: Path, index: int, chunk: int) -> Results:
             return dict(content)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(
-            f"{file} cannot be read ({error}); remove it and go on with --resume."
+            f"{file} cannot be read ({why(error)}); remove it and go on with --resume."
         ) from None

@@ -23,7 +23,7 @@ from rlli_jax.learners.core import Learner
 
 
 @dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """One training: a policy of the study at a point, with one seed."""
 
     point: int
@@ -40,7 +40,7 @@ class Group:
     judge: Judge
     measure: Callable[[Arrays, PyTree], Arrays]
     iterations: int
-    runs: list[Run] = field(default_factory=list)
+    runs: list[PlannedRun] = field(default_factory=list)
     hyperparams: list[PyTree] = field(default_factory=list)  # of Python numbers, one a run
     train: list[PyTree] = field(default_factory=list)  # NumPy; equal ones are one object
     test: list[PyTree] = field(default_factory=list)
@@ -111,7 +111,7 @@ def make_plan(sweep: Sweep, console: Console | None = None) -> Plan:
             if identity not in known:
                 group = _group(config, policy, study.job(config, of_point[-1], policy), groups)
                 known[identity] = list(groups.values()).index(group), len(group)
-                group.runs += [Run(point, policy, seed) for seed in range(seeds)]
+                group.runs += [PlannedRun(point, policy, seed) for seed in range(seeds)]
             g, first = known[identity]
             place[p, point, :, 0] = g
             place[p, point, :, 1] = np.arange(first, first + seeds)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rlli_jax.errors import InputError
+from rlli_jax.errors import InputError, why
 from rlli_jax.language.files import make_config, read_tokenizer
 from rlli_jax.language.llama.language_model import LlamaModel, llama_from_tensors
 from rlli_jax.language.llama.model import LlamaConfig
@@ -50,7 +50,7 @@ def load_gguf(path: Path, *, name: str, compute_dtype: ComputeDtype = "float32")
     try:
         reader = gguf.GGUFReader(path)
     except (OSError, ValueError, KeyError, IndexError) as error:
-        raise InputError(f"{path} is damaged ({error}); fetch it again.") from error
+        raise InputError(f"{path} is damaged ({why(error)}); fetch it again.") from error
     facts = {key: field.contents() for key, field in reader.fields.items()}
     config = _config(facts, path)
     tensors = {}
