@@ -80,6 +80,12 @@ def percent_interval(estimate: Estimate, name: str = "") -> str:
     return percent(float(estimate.value)) + interval
 
 
+def interval(estimate: Estimate, digits: int) -> str:
+    """``0.61 (0.58–0.64)``; no brackets where there is no interval."""
+    value, low, high = (number(float(x), digits) for x in estimate)
+    return f"{value} ({low}–{high})" if math.isfinite(float(estimate.low)) else value
+
+
 def too_few(seeds: int) -> str:
     """Why runs over so few seeds have no intervals; empty where they have."""
     if seeds >= MIN_RUNS:

@@ -1,6 +1,7 @@
 """The report of a study of provider selection: its sections."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from rlli_jax.report.labels import (
     conjunction,
     digits_for,
     duration,
+    interval,
     number,
     percent,
     percent_interval,
@@ -22,8 +24,8 @@ from rlli_jax.report.labels import (
 )
 from rlli_jax.report.run import learns
 from rlli_jax.report.section import Note, Report, Section, of_file, one
-from rlli_jax.run_files import Human, read_json
-from rlli_jax.statistics import jain_index, t_interval
+from rlli_jax.run_files import HeldOutUsers, Human, read_json
+from rlli_jax.statistics import Estimate, jain_index, t_interval
 
 MAX_REQUESTS = 12  # in the gallery
 
@@ -157,6 +159,24 @@ def _policies(run: SelectionRun) -> dict[str, Any]:
     return {"rows": _policy_rows(run), "encoders": encoders}
 
 
+def _held_out_users(path: Path, run: SelectionRun) -> dict[str, Any]:
+    """What policies and references are worth to held-out people, best first."""
+    found = HeldOutUsers.read(path)
+    told = {"optimum": "Optimum", "best_single": "Best single provider", "random": "Random choice"}
+    served = [(name, worth, False) for name, worth in found.policies.items()]
+    served += [(told[name], worth, True) for name, worth in found.references.items()]
+    rows = [
+        {
+            "name": name,
+            "reference": reference,
+            "qoe": interval(Estimate(*map(np.asarray, worth.qoe)), 3),
+            "share": percent_interval(Estimate(*map(np.asarray, worth.of_optimum))),
+        }
+        for name, worth, reference in sorted(served, key=lambda row: -row[1].qoe[0])
+    ]
+    return {"found": found, "rows": rows}
+
+
 REPORT = Report(
     kicker="rlli_jax report",
     load=load_run,
@@ -195,6 +215,7 @@ REPORT = Report(
             lambda run: run.human is not None,
         ),
         Section("selection/means", _means),
+        of_file("held_out_users", "held_out_users.json", _held_out_users),
         of_file("personalising", "personalising.json", lambda path, run: read_json(path)),
         asking.SECTION,
         reliability.SECTION,

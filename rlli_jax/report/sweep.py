@@ -6,7 +6,7 @@ import numpy as np
 
 from rlli_jax.errors import listed
 from rlli_jax.report.examination import judged
-from rlli_jax.report.labels import conjunction, number, too_few
+from rlli_jax.report.labels import conjunction, interval, too_few
 from rlli_jax.report.section import Report, Section
 from rlli_jax.report.sweep_data import Key, Level, SweepRun, load_sweep_run, value_text
 from rlli_jax.report.sweep_figures import figure_name, profiles, sensitivities
@@ -103,7 +103,7 @@ def _level_rows(run: SweepRun, key: Key) -> list[dict[str, str]]:
             continue
         for level in key.levels:
             first = key.first
-            better = "–" if level is first else _interval(_improvement(run, policy, level, first))
+            better = "–" if level is first else interval(_improvement(run, policy, level, first), 2)
             iqm = run.shown(run.estimate(policy, level.points))
             rows.append({"policy": policy, "label": level.label, "iqm": iqm, "better": better})
     return rows
@@ -127,11 +127,6 @@ def _paired(run: SweepRun, policy: str, level: Level, first: Level) -> bool:
         return False
     keys = run.concerns(policy)
     return sum(bool((key.values[here] != key.values[there]).any()) for key in keys) == 1
-
-
-def _interval(estimate: Estimate) -> str:
-    value, low, high = (number(float(x), 2) for x in estimate)
-    return f"{value} ({low}–{high})" if np.isfinite(estimate.low) else value
 
 
 def _best_rows(run: SweepRun) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from rlli_jax.errors import InputError
 from rlli_jax.experiments.selection import judging
 from rlli_jax.experiments.selection.tables import build_problem
 from rlli_jax.personas import Population
-from rlli_jax.studies import load_study
+from rlli_jax.studies import load_study, render
 
 LEARNED = tiny_study.LEARNED["PPO"] | {"iterations": 2, "observation": ["action", "persona"]}
 POLICIES = {
@@ -131,6 +131,9 @@ def test_a_run_tells_what_policies_are_worth_to_them(run):
     with np.load(path / "policies" / "PPO" / "evaluation.npz") as evaluation:
         assert evaluation["others_choices"].shape == (2, 5, 4, 3)
         assert evaluation["choices"].shape == (2, 12, 4, 3)
+    page = render(path).read_text()
+    page = page[page.index("People whom nobody had met") :]
+    assert page.index(f"<td class=\"num\">{best:.3f} (") < page.index("Random choice")
 
 
 def test_what_a_run_kept_gives_the_same_people_and_the_same_model(run, study, rlli):
