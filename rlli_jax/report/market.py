@@ -13,12 +13,18 @@ from typing import Any
 import numpy as np
 
 from rlli_jax.experiments.two_way import interval_over, two_way_bootstrap, two_way_difference
-from rlli_jax.qoe import QoETable
 from rlli_jax.report import asking, examination, reliability
 from rlli_jax.report.examination import judged
 from rlli_jax.report.labels import duration, number, plus_minus, quantity
 from rlli_jax.report.market_figures import BASELINE, convergence, load, qoe, returns_figure
-from rlli_jax.report.run import PolicyFolder, RunDirectory, learns, load_policies, opened
+from rlli_jax.report.run import (
+    PolicyFolder,
+    RunDirectory,
+    learns,
+    load_policies,
+    opened,
+    opened_with_table,
+)
 from rlli_jax.report.section import Report, Section, one
 from rlli_jax.report.style import SMOOTHING
 from rlli_jax.run_files import (
@@ -102,12 +108,10 @@ class MarketRun(RunDirectory):
 def load_market_run(directory: str | Path) -> MarketRun:
     """Read a run directory. InputError where a file is missing, damaged or does not fit."""
     path = Path(directory)
-    files = opened(path)
+    personal = (path / "table.npz").exists()
+    files = opened_with_table(path) if personal else opened(path)
     references = MarketReferences.read(path / "references.json")
     policies = load_policies(path, files["config"], MarketPolicy)
-    if (path / "table.npz").exists():
-        table = read(path / "table.npz", QoETable.load)
-        files |= {"judge": table.judge, "stand_in": table.stand_in}
     return MarketRun(
         **files,
         capacity=read(path / "fleet.json", lambda p: np.asarray(read_json(p)["capacity"])),

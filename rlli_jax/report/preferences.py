@@ -8,14 +8,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from rlli_jax.errors import InputError
-from rlli_jax.qoe import QoETable
 from rlli_jax.report import asking, examination, reliability
 from rlli_jax.report.labels import duration, number, percent, plus_minus, too_few
 from rlli_jax.report.market_figures import COLOURS
-from rlli_jax.report.run import RunDirectory, opened
+from rlli_jax.report.run import RunDirectory, opened_with_table
 from rlli_jax.report.section import Report, Section, one
 from rlli_jax.report.style import DASHES, INK, PAGE, Drawing, legend, legend_columns
-from rlli_jax.run_files import Array, read
+from rlli_jax.run_files import Array
 from rlli_jax.run_files.preferences import PreferenceReferences, PreferenceRuns
 from rlli_jax.statistics import Estimate, t_interval
 
@@ -120,16 +119,14 @@ def _summary(run: PreferencesRun) -> str:
 
 
 def _load(path: Path) -> PreferencesRun:
-    files = opened(path)
-    config, table = files["config"], read(path / "table.npz", QoETable.load)
+    files = opened_with_table(path)
+    config = files["config"]
     pairs = config["pairs"]
     runs = PreferenceRuns.read(path / "runs.npz")
     if not len(runs.count):
         raise InputError(f"{path / 'runs.npz'} holds no run: repeat the study.")
     return PreferencesRun(
         **files,
-        judge=table.judge,
-        stand_in=table.stand_in,
         counts=tuple(sorted(pairs["counts"])),
         noises=tuple(sorted(pairs["noise"])),
         sizes=tuple(config["reward_model"]["sizes"]),

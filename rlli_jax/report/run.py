@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 import yaml
 
 from rlli_jax.errors import InputError
+from rlli_jax.qoe import QoETable
 from rlli_jax.report.labels import too_few
 from rlli_jax.run_files import Array, Curve, Evaluation, Summary, read, read_json
 from rlli_jax.statistics import Estimate
@@ -64,6 +65,12 @@ def opened(path: Path) -> dict[str, Any]:
     text, config = read(path / "config.yaml", read_config)
     versions = read(path / "versions.json", read_versions)
     return {"path": path, "text": text, "config": config, "versions": versions}
+
+
+def opened_with_table(path: Path) -> dict[str, Any]:
+    """The same, and who filled its ``table.npz``. Raises InputError."""
+    table = read(path / "table.npz", QoETable.load)
+    return opened(path) | {"judge": table.judge, "stand_in": table.stand_in}
 
 
 def read_config(path: Path) -> tuple[str, dict[str, Any]]:

@@ -9,15 +9,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from rlli_jax.experiments.two_way import interval_over, two_way_bootstrap
-from rlli_jax.qoe import QoETable
 from rlli_jax.report import asking, examination, reliability
 from rlli_jax.report.examination import judged
 from rlli_jax.report.labels import duration, number, plus_minus, quantity
 from rlli_jax.report.market_figures import COLOURS, convergence
-from rlli_jax.report.run import PolicyFolder, RunDirectory, learns, load_policies, opened
+from rlli_jax.report.run import PolicyFolder, RunDirectory, learns, load_policies, opened_with_table
 from rlli_jax.report.section import Report, Section, one
 from rlli_jax.report.style import DASHES, INK, PAGE, legend, legend_columns
-from rlli_jax.run_files import SessionEvaluation, SessionReferences, SessionSummary, read
+from rlli_jax.run_files import SessionEvaluation, SessionReferences, SessionSummary
 from rlli_jax.statistics import Estimate, t_interval
 
 DIGITS = 2
@@ -68,12 +67,9 @@ class SessionRun(RunDirectory):
 
 
 def _load(path: Path) -> SessionRun:
-    files = opened(path)
-    table = read(path / "table.npz", QoETable.load)
+    files = opened_with_table(path)
     return SessionRun(
         **files,
-        judge=table.judge,
-        stand_in=table.stand_in,
         references=SessionReferences.read(path / "references.json"),
         policies=load_policies(path, files["config"], SessionPolicy),
     )

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from rlli_jax.qoe import QoETable
 from rlli_jax.report import asking, examination, reliability
 from rlli_jax.report.labels import (
     duration,
@@ -18,7 +17,7 @@ from rlli_jax.report.labels import (
     too_few,
 )
 from rlli_jax.report.market_figures import COLOURS
-from rlli_jax.report.run import PolicyFolder, RunDirectory, load_policies, opened
+from rlli_jax.report.run import PolicyFolder, RunDirectory, load_policies, opened_with_table
 from rlli_jax.report.section import Note, Report, Section
 from rlli_jax.report.style import (
     DASHES,
@@ -29,7 +28,7 @@ from rlli_jax.report.style import (
     legend_columns,
     level,
 )
-from rlli_jax.run_files import Array, Curve, read
+from rlli_jax.run_files import Array, Curve
 from rlli_jax.run_files.tuning import TunedEvaluation, TunedSummary, TuningReferences
 from rlli_jax.statistics import Estimate, t_interval
 
@@ -79,12 +78,9 @@ class TuningRun(RunDirectory):
 
 
 def _load(path: Path) -> TuningRun:
-    files = opened(path)
-    table = read(path / "table.npz", QoETable.load)
+    files = opened_with_table(path)
     return TuningRun(
         **files,
-        judge=table.judge,
-        stand_in=table.stand_in,
         references=TuningReferences.read(path / "references.json"),
         policies=load_policies(path, files["config"], TunedPolicy),
     )

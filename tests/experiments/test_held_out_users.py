@@ -133,7 +133,7 @@ def test_a_run_tells_what_policies_are_worth_to_them(run):
         assert evaluation["choices"].shape == (2, 12, 4, 3)
     page = render(path).read_text()
     page = page[page.index("People whom nobody had met") :]
-    assert page.index(f"<td class=\"num\">{best:.3f} (") < page.index("Random choice")
+    assert page.index(f'<td class="num">{best:.3f} (') < page.index("Random choice")
 
 
 def test_what_a_run_kept_gives_the_same_people_and_the_same_model(run, study, rlli):
