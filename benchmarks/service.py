@@ -21,6 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
+from rlli_jax.service.batching import GATHER
+
 SCRIPT = """
 wrk.method = "POST"
 wrk.path = "/v1/select"
@@ -43,6 +45,14 @@ end
 """
 
 
+START = """
+from rlli_jax import cli
+from rlli_jax.service import batching
+batching.GATHER = {gather}
+cli.main()
+"""
+
+
 def durable_write(folder: Path) -> str:
     """Milliseconds of fdatasync behind 12 kB: median and 99 %."""
     took = []
@@ -61,14 +71,16 @@ def cpu_seconds(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def main(run: Path, explore: str, connections: list[int], seconds: int, folder: Path) -> None:
+def main(
+    run: Path, explore: str, gather: float, connections: list[int], seconds: int, folder: Path
+) -> None:
     """Start the service and print a line for each number of connections."""
     log = folder / "decisions.sqlite"
     script = folder / "select.lua"
     script.write_text(SCRIPT)
     command = [
-        sys.executable, "-m", "rlli_jax.cli", "serve", str(run), "--explore", explore, "--port",
-        "0", "--rate", "1000000", "--log", f"sqlite:///{log}",
+        sys.executable, "-c", START.format(gather=gather), "serve", str(run), "--explore", explore,
+        "--port", "0", "--rate", "1000000", "--log", f"sqlite:///{log}",
     ]  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as service:
         assert service.stdout is not None
@@ -113,9 +125,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--explore", default="epsilon=0.1")
+    parser.add_argument("--gather", type=float, default=GATHER, help="seconds to wait for others")
     parser.add_argument("--connections", type=int, nargs="+", default=[8, 14, 16, 24, 32])
     parser.add_argument("--seconds", type=int, default=10)
     parser.add_argument("--folder", type=Path, help="for the log; a new one if not given")
     a = parser.parse_args()
     with tempfile.TemporaryDirectory() as new:
-        main(a.run, a.explore, a.connections, a.seconds, a.folder or Path(new))
+        main(a.run, a.explore, a.gather, a.connections, a.seconds, a.folder or Path(new))
