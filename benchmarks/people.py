@@ -1,17 +1,14 @@
 """What real ratings, a model's ratings, and both are worth: on two logs of real people.
 
-    python benchmarks/people.py personality FOLDER   910 people, ten kinds of lists of films
-    python benchmarks/people.py bandit               10,000 visits of a shop, 34 items
-    python benchmarks/people.py both_ways            either policy of the shop by the other's log
+    python benchmarks/people.py personality   910 people, ten kinds of lists of films
+    python benchmarks/people.py bandit        10,000 visits of a shop, 34 items
+    python benchmarks/people.py both_ways     either policy of the shop by the other's log
 
-``personality`` asks a trained language model of 135 million parameters (the extra ``smollm``) as
-personas what they think of the ten kinds of lists, told in words; PPO learns on its ratings. By the
-people's log, that policy stands beside the one learned from the log (doubly robust, on other people
-than it is valued on), the best single provider and chance, and the model's ratings are the prior of
-people's. FOLDER keeps the model's answers and the run.
-
-``bandit`` has no judge; the log of another policy takes its place: clicks by item and position
-there, drawn toward the mean of all.
+No language model rated what was served there, so that something else is in the place of one. Of
+``personality`` it is what other people answered to another question about the list, as a regression
+of the reward on traits and providers predicts it; of ``bandit`` the log of another policy: clicks
+by item and position there, drawn toward the mean of all. Policies by it, and policies learned from
+the log (doubly robust), are valued on other people than either was made on.
 """
 
 import argparse
@@ -19,93 +16,63 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import yaml
-from PIL import Image
-from rich.console import Console
 
-from rlli_jax.errors import InputError
-from rlli_jax.experiments import feedback, logs
-from rlli_jax.feedback import Log, baselines, cross_fitted, value_policies
+from rlli_jax.experiments import logs
+from rlli_jax.feedback import (
+    Log,
+    baselines,
+    cross_fitted,
+    gain_of_personalising,
+    interaction_test,
+    value_policies,
+)
 from rlli_jax.feedback.evaluation import greedy
+from rlli_jax.feedback.posterior import curve, does_the_prior_help
 from rlli_jax.feedback.prediction_powered import provider_values
 from rlli_jax.learners.from_log import learned_policy
 from rlli_jax.statistics import Estimate
-from rlli_jax.studies import carry_out, load_study
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
-HOW = {"low": "hardly any", "medium": "a medium amount of", "high": "a great deal of"}
-WHAT = {
-    "serendipity": "surprise: films that one would not have thought of",
-    "popularity": "fame: films that very many people have seen",
-    "diversity": "variety: films that are unlike one another",
-}
-PERSONAS = 12  # a small model takes a second a question
+QUESTIONS = ("enjoy_watching", "is_personalized")
+SIZES = (0, 20, 50, 100, 200, 400)  # people who are asked
 DOUBT = 300  # visits: so many of the mean of all are added to each item's own
 
 
-def config_of(folder: Path, providers: tuple[str, ...]) -> Path:
-    """The study of a language model that is told of the lists in words."""
-    folder.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (32, 32), "white").save(folder / "list.png")
-    rows = []
-    for name in providers:
-        kind, _, level = name.partition(" ")
-        told = f", with {HOW[level]} {WHAT[kind]}" if kind in WHAT else ", made as is usual"
-        caption = f"a list of films recommended to you by a film website{told}"
-        rows.append({"provider": name, "request": "a list of films", "image": "list.png",
-                     "caption": caption})  # fmt: skip
-    pd.DataFrame(rows).to_csv(folder / "images.csv", index=False)
-    content = {
-        "name": "lists",
-        "seeds": 5,
-        "population": {"sample": {"size": PERSONAS, "seed": 3}, "wording": "brief"},
-        "catalog": {"manifest": "images.csv"},
-        "judge": {
-            "kind": "transformers", "model": "smollm2", "sees": "description", "scale": "1-5",
-            "prefill": "Rating: ", "examination": None, "require": [],
-        },
-        "policies": {
-            "PPO on the model's ratings": {
-                "learner": "ppo", "observation": ["persona"], "iterations": 100,
-                "config": {"num_envs": 16, "num_steps": 40},
-                "hyperparams": {"learning_rate": 2.5e-3, "entropy_coefficient": 0.01},
-            },
-        },
-    }  # fmt: skip
-    path = folder / "lists.yaml"
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
-    return path
-
-
-def personality(folder: Path) -> None:
-    """Print what `rlli evaluate` finds, for both ratings of the log."""
-    for qoe in ("enjoy_watching", "is_personalized"):
-        log = logs.read_log(
+def personality() -> None:
+    """For each of the two questions, with the other one in the place of a model."""
+    read = {
+        qoe: logs.read_log(
             DATA / "personality2018" / "logged.csv", qoe=qoe, scale="1-5", trait_scale="1-7",
             propensities="shares",
-        )  # fmt: skip
-        config, run = config_of(folder, log.providers), folder / "run"
-        if not (run / "policies").exists():
-            carry_out(load_study(config), run, "resume" if run.exists() else "refuse", Console())
-        found = feedback.evaluate(log, run)
+        )
+        for qoe in QUESTIONS
+    }  # fmt: skip
+    for qoe, other in (QUESTIONS, QUESTIONS[::-1]):
+        log, judge = read[qoe], cross_fitted(read[other])
+        q, traits = cross_fitted(log), logs.traits_of(log)
+        policies = {
+            **baselines(log, q),
+            f"learned from these {log.users} people": learned_policy(log),
+            "best by the other question": greedy(judge, log.offered),
+        }
         print(f"\n{qoe}: {len(log)} people; the log's own mean {points(log.reward.mean())}")
-        for valued in sorted(found.policies, key=lambda valued: -valued.best.value):
+        for valued in value_policies(log, policies, q=q):
             print(f"  {valued.name:32} {interval(valued.best)}  {valued.warning}")
-        print(f"  {found.gain.advice if found.gain else ''}")
-        judge = found.judge
-        assert judge is not None
-        print(f"  {judge.name}")
-        worth = [x.worth for x in judge.providers.values()]
-        print(f"  prediction-powered: worth {np.min(worth):.2f} to {np.max(worth):.2f} times the "
-              f"ratings (median {np.median(worth):.2f}), lambda "
-              f"{next(iter(judge.providers.values())).trust:.2f}")  # fmt: skip
-        for name, x in judge.providers.items():
+        test = interaction_test(log)
+        print(f"  {gain_of_personalising(log, q).advice} Interaction: F = {test.f:.2f}, p = "
+              f"{test.p:.2f}")  # fmt: skip
+        powered = provider_values(log, judge)
+        worth = [x.worth for x in powered.values()]
+        print(f"  prediction-powered, lambda {next(iter(powered.values())).trust:.2f}: worth "
+              f"{np.min(worth):.3f} to {np.max(worth):.3f} times the ratings")  # fmt: skip
+        for name, x in powered.items():
             print(f"    {name:20} with the judge {interval(x.estimate)}, people alone "
                   f"{interval(x.classical)}")  # fmt: skip
-        gain = [f"{16 * x:+.4f}" for x in judge.prior.gain]
+        prior = does_the_prior_help(log, judge, traits)
+        gain = [f"{16 * x:+.4f}" for x in prior.gain]
         print(f"  squared error that the judge as prior saves: {gain[0]} points squared ({gain[1]} "
-              f"to {gain[2]}); trust {judge.prior.trust:.2f}. {judge.prior.warning}")  # fmt: skip
-        for bought in judge.curve:
+              f"to {gain[2]}); trust {prior.trust:.2f}. {prior.warning}")  # fmt: skip
+        for bought in curve(log, judge, traits, SIZES):
             print(f"    {bought.people:4} people: with the judge {interval(bought.with_judge)}, "
                   f"without {interval(bought.without)}")  # fmt: skip
 
@@ -191,12 +158,6 @@ def both_ways() -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("personality", "bandit", "both_ways"))
-    parser.add_argument("folder", type=Path, nargs="?")
-    arguments = parser.parse_args()
-    if arguments.what in ("bandit", "both_ways"):
-        {"bandit": bandit, "both_ways": both_ways}[arguments.what]()
-    elif arguments.folder is None:
-        raise InputError("personality needs a FOLDER for the model's answers.")
-    else:
-        personality(arguments.folder)
+    known = {"personality": personality, "bandit": bandit, "both_ways": both_ways}
+    parser.add_argument("what", choices=tuple(known))
+    known[parser.parse_args().what]()
