@@ -35,6 +35,7 @@ from rlli_jax.statistics import Estimate
 DATA = Path(__file__).parents[2] / "shared" / "data"
 QUESTIONS = ("enjoy_watching", "is_personalized")
 SIZES = (0, 20, 50, 100, 200, 400)  # people who are asked
+ITEMS = 34
 DOUBT = 300  # visits: so many of the mean of all are added to each item's own
 
 
@@ -88,36 +89,40 @@ def interval(estimate: Estimate) -> str:
     return f"{value} ({low} to {high})"
 
 
-def bandit() -> None:
-    """Value what was learned from n visits of the random log beside what the other log says."""
-    frames = {
-        name: pd.read_csv(DATA / "open_bandit" / f"{name}_men.csv") for name in ("random", "bts")
-    }
-    frame, theirs = frames["random"], frames["bts"]
-    place, n, items = frame.position.to_numpy() - 1, len(frame), 34
-    features = [c for c in frame.columns if c.startswith("user_feature")]
-    kinds = pd.get_dummies(frame[features].astype(str)).to_numpy(float)
-    common = kinds[:, (kinds.mean(0) > 0.2) & (kinds.mean(0) < 0.8)]  # kinds of users of some size
+def shop(name: str) -> tuple[pd.DataFrame, Log, np.ndarray]:
+    """The log of one policy of the shop, as it is, as a log, and its shares of items [3, 34].
+
+    What a policy shows depends on the place on the page, which is the context.
+    """
+    frame = pd.read_csv(DATA / "open_bandit" / f"{name}_men.csv")
+    place, n = frame.position.to_numpy() - 1, len(frame)
     log = Log(
-        providers=tuple(map(str, range(items))), action=frame.item_id.to_numpy(),
+        providers=tuple(map(str, range(ITEMS))), action=frame.item_id.to_numpy(),
         reward=frame.click.to_numpy(float), propensity=frame.propensity_score.to_numpy(),
-        context=np.hstack([np.eye(3)[place], common]),
-        context_names=tuple(map(str, range(3 + common.shape[1]))), user=np.arange(n),
-        offered=np.ones((n, items), bool),
+        context=np.eye(3)[place], context_names=("1", "2", "3"), user=np.arange(n),
+        offered=np.ones((n, ITEMS), bool),
     )  # fmt: skip
-    clicks, shown = np.zeros((2, 3, items))
+    shown = np.zeros((3, ITEMS))
+    np.add.at(shown, (place, log.action), 1)
+    return frame, log, shown / shown.sum(1, keepdims=True)
+
+
+def bandit() -> None:
+    """Value what was learned from the visits of the random log beside what the other log says."""
+    (frame, log, _), (theirs, _, share) = shop("random"), shop("bts")
+    place = frame.position.to_numpy() - 1
+    clicks, shown = np.zeros((2, 3, ITEMS))
     np.add.at(clicks, (theirs.position - 1, theirs.item_id), theirs.click)
     np.add.at(shown, (theirs.position - 1, theirs.item_id), 1)
-    rate = (clicks + DOUBT * theirs.click.mean()) / (shown + DOUBT)
-    judge = rate[place]
+    judge = ((clicks + DOUBT * theirs.click.mean()) / (shown + DOUBT))[place]
     q = cross_fitted(log)
     policies = {
         **baselines(log, q),
         "learned from this log": learned_policy(log),
         "best by the other log": greedy(judge, log.offered),
-        "Thompson sampling": (shown / shown.sum(1, keepdims=True))[place],
+        "Thompson sampling": share[place],
     }
-    print(f"{n} visits, {items} items, {log.context.shape[1]} numbers of context; clicks in "
+    print(f"{len(log)} visits, {ITEMS} items, three places on the page; clicks in "
           f"{log.reward.mean():.4f} of it, {theirs.click.mean():.4f} of the other")  # fmt: skip
     for valued in value_policies(log, policies, q=q):
         value, low, high = valued.best
@@ -130,20 +135,10 @@ def bandit() -> None:
 
 def both_ways() -> None:
     """Every estimator of either policy from the log of the other, beside its own log."""
-    frames, logs_of, shares = {}, {}, {}
+    logs_of, frames, shares = {}, {}, {}
     for name in ("random", "bts"):
-        frame = frames[name] = pd.read_csv(DATA / "open_bandit" / f"{name}_men.csv")
-        place, n = frame.position.to_numpy() - 1, len(frame)
-        logs_of[name] = Log(
-            providers=tuple(map(str, range(34))), action=frame.item_id.to_numpy(),
-            reward=frame.click.to_numpy(float), propensity=frame.propensity_score.to_numpy(),
-            context=np.eye(3)[place], context_names=("1", "2", "3"), user=np.arange(n),
-            offered=np.ones((n, 34), bool),
-        )  # fmt: skip
-        share = np.zeros((3, 34))
-        np.add.at(share, (place, frame.item_id), 1)
-        shares[name] = share / share.sum(1, keepdims=True)
-    shares["random"] = np.full((3, 34), 1 / 34)
+        frames[name], logs_of[name], shares[name] = shop(name)
+    shares["random"] = np.full((3, ITEMS), 1 / ITEMS)
     for valued, other in (("bts", "random"), ("random", "bts")):
         log, own = logs_of[other], frames[valued].click
         policy = shares[valued][frames[other].position.to_numpy() - 1]
