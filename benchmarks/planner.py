@@ -47,13 +47,7 @@ def main() -> None:
     walker = GoTo(objects=options.objects, instructions="all")
     walked = ppo(walker, config)
     walks, _ = train(walked, hyper, walker.default_params, keys, options.iterations)
-    tell = ("blocked", "likeness", "part")
-    flat_env = GoTo(**common, observation=tell)
-    flat = ppo(flat_env, config)
     q = SMDPConfig(num_envs=64, num_steps=64)
-    flats, _ = train(
-        flat, hyper, flat_env.default_params, keys, options.iterations + options.planning
-    )
     rows: list[dict[str, Any]] = []
 
     def add(planner: str, returns: Any, right: Any = "") -> None:
@@ -66,16 +60,19 @@ def main() -> None:
             "env steps": walked.env_steps * (options.iterations + options.planning),
         })  # fmt: skip
         print(measure.table(rows[-1:]), flush=True)
+        path = options.output / "planner.csv"
+        measure.keep(measure.merged(rows, path, ("policy", "objects")), path)
+
+    @jax.jit
+    @jax.vmap
+    def carried_out(walk: Any, plan: Any) -> Any:
+        own = planning(env, walker, walked.policy(walk))
+        key = jax.random.key(1)
+        policy = follow(own.hierarchy, plan)
+        return evaluate(env, policy, key, other.default_params, options.episodes).returns
 
     def judged(plan: Any) -> Any:
-        def one(walk: Any, plan: Any) -> Any:
-            todo = planning(env, walker, walked.policy(walk))
-            policy = follow(todo.hierarchy, plan)
-            key = jax.random.key(1)
-            return evaluate(env, policy, key, other.default_params, options.episodes).returns
-
-        plan = jax.numpy.broadcast_to(plan, (options.seeds, *plan.shape[-2:]))
-        return jax.jit(jax.vmap(one))(walks, plan)
+        return carried_out(walks, jax.numpy.broadcast_to(plan, (options.seeds, *plan.shape[-2:])))
 
     todo = planning(env, walker, walked.policy(jax.tree.map(lambda x: x[0], walks)))
     add("oracle planner", judged(todo.oracle()), 1.0)
@@ -92,7 +89,22 @@ def main() -> None:
     plans = jax.jit(jax.vmap(learn))(walks, keys)
     right = float((np.asarray(plans).argmax(-1) == todo.right).mean())
     add("Q-learning over options", judged(plans), round(right, 3))
-    for name in [*options.model, "tiny"]:
+    add("random planner", judged(todo.chance()), round(1 / len(todo.options), 3))
+
+    tell = ("blocked", "likeness", "part")
+    flat_env = GoTo(**common, observation=tell)
+    flat = ppo(flat_env, config)
+    flats, _ = train(
+        flat, hyper, flat_env.default_params, keys, options.iterations + options.planning
+    )
+
+    def play(state: Any) -> Any:
+        key = jax.random.key(1)
+        policy = flat.policy(state)
+        return evaluate(flat_env, policy, key, other.default_params, options.episodes).returns
+
+    add("flat PPO", jax.jit(jax.vmap(play))(flats))
+    for name in ["tiny", *options.model]:
         start = time.perf_counter()
         if name == "tiny":
             words = [*todo.prompts, *todo.options]
@@ -105,18 +117,8 @@ def main() -> None:
             f"{model.name}: asked {len(todo.prompts)} times in {time.perf_counter() - start:.0f} s"
         )
         add(f"{model.name} as planner", judged(plan), round(right, 3))
-    add("random planner", judged(todo.chance()), round(1 / len(todo.options), 3))
-
-    def play(state: Any) -> Any:
-        key = jax.random.key(1)
-        policy = flat.policy(state)
-        return evaluate(flat_env, policy, key, other.default_params, options.episodes).returns
-
-    add("flat PPO", jax.jit(jax.vmap(play))(flats))
     print(measure.table(rows))
     print(f"{measure.versions('rlli_jax', 'jax', 'gymnax')}, {measure.device()}")
-    path = options.output / "planner.csv"
-    measure.keep(measure.merged(rows, path, ("policy", "objects")), path)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ that it returns keep every part of a step from being optimised away.
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,18 @@ def session() -> Any:
     return Session(make_params(table))
 
 
-def go_to() -> Any:
+def go_to(*observation: str) -> Any:
     """GoTo with eight things in a room, the hashing stand-in as encoder."""
     from rlli_jax.envs.go_to import GoTo
 
-    return GoTo()
+    return GoTo(observation=observation)
 
 
-ENVIRONMENTS = {"Session": session, "GoTo": go_to}
+ENVIRONMENTS = {
+    "Session": session,
+    "GoTo, view": partial(go_to, "blocked", "likeness"),
+    "GoTo, list": partial(go_to, "room", "things"),
+}
 
 
 def speed(name: str, envs: int, repeats: int, work: int = 8_000_000) -> dict[str, Any]:

@@ -76,8 +76,12 @@ def main() -> None:
     for encoder in options.encoders:
         found = encode(requests, encoder).vectors
         for count in options.components:
+            kept = [components(found, half, count) for half in halves]
             for shrink in SHRINK:
-                added = [gain(table, components(found, h, count), h, shrink) for h in halves]
+                added = [
+                    gain(table, vectors, half, shrink)
+                    for vectors, half in zip(kept, halves, strict=True)
+                ]
                 rows.append({
                     "encoder": encoder, "components": count, "shrink": shrink,
                     "gain": round(float(np.mean(added)), 4),

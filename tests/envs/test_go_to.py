@@ -222,9 +222,12 @@ def test_a_view_does_not_show_what_is_behind():
         cell=jnp.array([8, 20]), kind=jnp.array([0, 1]), carried=jnp.int32(-1),
         part=jnp.int32(0),
     )  # fmt: skip
-    things = env.things(state)
-    assert things.sum(1).tolist() == [1, 0]
-    assert things[0].argmax() == VIEW + VIEW // 2  # one step forward
+    assert [x.tolist() for x in env.things(state)] == [[1, -1], [0, 0], [True, False]]
+    assert env.free(state).tolist() == [2, 3, 2]
     observation = env.observe(state, env.default_params)
     assert observation[CELLS + VIEW + VIEW // 2] == env.default_params.likeness[0, 0]
+    like = env.default_params.likeness[0, 0]
+    listed = GoTo(objects=2, instructions=["go to the red key"], observation=("things",))
+    expected = [1, 0, 1 / 7, 0, 0, 0, like, 0]
+    np.testing.assert_allclose(listed.observe(state, env.default_params), expected, rtol=1e-6)
     assert env.reached(state, env.wanted(state, env.default_params))

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from gymnax.environments import environment, spaces
 
@@ -140,27 +141,33 @@ class GoTo(environment.Environment[EnvState, EnvParams]):
 
     # ---- what is seen
 
-    def things(self, state: EnvState) -> jax.Array:
-        """Which thing is seen in which cell of the view, bool [N, 49]."""
+    def things(self, state: EnvState) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Of each thing [N], steps forward and to the right of the agent, and whether it is seen.
+
+        What is carried is seen where the agent stands, as in minigrid.
+        """
         x, y = state.cell % SIDE - state.agent % SIDE, state.cell // SIDE - state.agent // SIDE
         dx, dy = _toward(state.direction)
-        forward, right = x * dx + y * dy, y * dx - x * dy
-        seen = (state.cell >= 0) & (forward >= 0) & (forward < VIEW) & (abs(right) <= VIEW // 2)
-        place = jnp.where(seen, VIEW * forward + right + VIEW // 2, CELLS)
-        # What is carried is seen where the agent stands, as in minigrid.
         held = jnp.arange(state.cell.shape[0]) == state.carried
-        place = jnp.where(held, VIEW // 2, place)
-        return place[:, None] == jnp.arange(CELLS)
+        forward = jnp.where(held, 0, x * dx + y * dy)
+        right = jnp.where(held, 0, y * dx - x * dy)
+        seen = (forward >= 0) & (forward < VIEW) & (abs(right) <= VIEW // 2)
+        return forward, right, held | (seen & (state.cell >= 0))
+
+    def free(self, state: EnvState) -> jax.Array:
+        """How many cells there are to the wall ahead, to the right and to the left, int32 [3]."""
+        x, y = state.agent % SIDE, state.agent // SIDE
+        direction = (state.direction + jnp.array([0, 1, 3])) % 4
+        own = jnp.where(direction % 2 == 0, x, y)
+        return jnp.where(direction < 2, SIDE - 1 - own, own)
 
     def walls(self, state: EnvState) -> jax.Array:
         """Where a wall is seen, bool [49]."""
-        free = _free(state)
-        forward, right = jnp.arange(VIEW), jnp.arange(VIEW) - VIEW // 2
-        end = free[0] + 1
-        side = jnp.where(right < 0, free[2], free[1]) + 1
-        across, along = forward[:, None] == end, abs(right) == side
-        wall = (across | along) & (forward[:, None] <= end) & (abs(right) <= side)
-        return wall.reshape(-1)
+        ahead, right, left = self.free(state)
+        forward, aside = np.arange(CELLS) // VIEW, np.arange(CELLS) % VIEW - VIEW // 2
+        side = jnp.where(aside < 0, left, right) + 1
+        wall = (forward == ahead + 1) | (abs(aside) == side)
+        return wall & (forward <= ahead + 1) & (abs(aside) <= side)
 
     def observe(self, state: EnvState, params: EnvParams) -> jax.Array:
         """The observation vector, [sum of the parts] float32."""
@@ -281,18 +288,6 @@ class GoTo(environment.Environment[EnvState, EnvParams]):
     def observation_space(self, params: EnvParams) -> spaces.Box:
         """A box of float32 that holds every part."""
         return spaces.Box(*parts.bounds(PARTS, self.observation, self, params))
-
-
-def _free(state: EnvState) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """How many cells there are to the wall ahead, to the right and to the left."""
-    x, y = state.agent % SIDE, state.agent // SIDE
-
-    def toward(direction: jax.Array) -> jax.Array:
-        own = jnp.where(direction % 2 == 0, x, y)
-        return jnp.where(direction < 2, SIDE - 1 - own, own)
-
-    turn = state.direction
-    return toward(turn), toward((turn + 1) % 4), toward((turn + 3) % 4)
 
 
 def _toward(direction: jax.Array) -> tuple[jax.Array, jax.Array]:
