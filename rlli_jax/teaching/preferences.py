@@ -97,16 +97,17 @@ def compare(key: Key, world: World, rater: Rater, count: jax.Array, most: int) -
     return tallied(place, won, jnp.arange(most) < count, shape)
 
 
-def subset(
+def resampled(
     key: Key, place: jax.Array, won: jax.Array, count: jax.Array, shape: tuple[int, int]
 ) -> Comparisons:
-    """``count`` of the given comparisons, drawn without replacement.
+    """``count`` of the given comparisons, drawn with replacement: as a bootstrap, so that draws
+    differ as other comparisons of the same raters would.
 
     place: int32 [P], number of the context and pair (context x Q + pair); won: [P], 1 if the first
     of the pair was preferred, 0.5 for a tie.
     """
-    order = jax.random.permutation(key, place.size)
-    return tallied(place[order], won[order], jnp.arange(place.size) < count, shape)
+    drawn = jax.random.randint(key, place.shape, 0, place.size)
+    return tallied(place[drawn], won[drawn], jnp.arange(place.size) < count, shape)
 
 
 def tallied(

@@ -107,3 +107,18 @@ def test_ppo_climbs_the_proxy_and_gold_turns_where_the_proxy_is_wrong(world):
     assert path.gold[-1] < path.gold[peak] - 0.05
     assert path.proxy[-1] > path.proxy[peak]
     assert 0 < path.kl[peak] < path.kl[-1]
+
+
+def test_given_comparisons_are_drawn_with_replacement():
+    place, won = jnp.array([0, 5, 5, 35]), jnp.array([1.0, 0.5, 0.5, 0.0])
+    shape = (CONTEXTS, 6)
+    found = prefs.resampled(jax.random.key(0), place, won, jnp.int32(3), shape)
+    assert float(found.total.sum()) == 3
+    assert set(np.flatnonzero(found.total)) <= {0, 5, 35}
+    np.testing.assert_allclose(found.wins.ravel()[5], 0.5 * found.total.ravel()[5])
+    draws = jax.vmap(lambda key: prefs.resampled(key, place, won, jnp.int32(4), shape).total)(
+        jax.random.split(jax.random.key(1), 400)
+    )
+    mean = np.asarray(draws.mean(0)).ravel()
+    np.testing.assert_allclose(mean[[0, 5, 35]], [1, 2, 1], atol=0.2)
+    assert float(draws.std(0).max()) > 0.5

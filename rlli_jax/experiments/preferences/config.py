@@ -37,7 +37,7 @@ class PairsBlock(Block):
     file: Path | None = None
     """A table of comparisons in place of the rater, in the layout of Pick-a-Pic: user_id, caption
     (the request), model_0, model_1 (the providers), label_0 (1, 0, or 0.5 for a tie). Runs draw
-    counts of its rows; noise and bias have no effect."""
+    counts of its rows, with replacement; noise and bias have no effect."""
 
     _paths = field_validator("file")(beside_file)
 

@@ -11,7 +11,7 @@ from rlli_jax.teaching.preferences import pairs_of
 
 def read_pairs(path: Path, table: QoETable) -> tuple[np.ndarray, np.ndarray]:
     """Place of each comparison (context x Q + pair, int32 [P]) and how much of it the first of the
-    pair won (float32 [P], 0.5 for a tie), as :func:`rlli_jax.teaching.preferences.subset` takes.
+    pair won (float32 [P], 0.5 for a tie), as :func:`rlli_jax.teaching.preferences.resampled` takes.
 
     Raises:
         InputError: the file cannot be read, or lacks a column; a row names a user, a request or a

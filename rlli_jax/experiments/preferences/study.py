@@ -37,8 +37,8 @@ from rlli_jax.teaching.preferences import (
     compare,
     pairs_of,
     reference_policy,
+    resampled,
     run,
-    subset,
 )
 
 CHUNK = 64  # runs of one call, which are kept together
@@ -158,7 +158,7 @@ def _asker(config: PreferencesStudy, world: World, pairs: Any) -> Ask:
     shape = world.gold.shape[0], len(pairs_of(world.gold.shape[1]))
 
     def ask(key: jax.Array, s: Setting) -> Comparisons:
-        return subset(key, place, won, s.pairs, shape)
+        return resampled(key, place, won, s.pairs, shape)
 
     return ask
 
@@ -179,8 +179,10 @@ def _carry_out(
         rater = Rater(x["noise"], jnp.float32(config.pairs.bias))
         return run(key, Setting(x["count"], rater, masks[x["size"]]), world, ask, methods)
 
+    size = min(CHUNK, runs)
+
     def chunk_of(start: int) -> dict[str, np.ndarray]:
-        places = np.minimum(np.arange(start, start + CHUNK), runs - 1)
+        places = np.minimum(np.arange(start, start + size), runs - 1)
         return {name: x[places] for name, x in every.items()}
 
     console.print(f"{runs:,} runs", highlight=False)
@@ -191,7 +193,7 @@ def _carry_out(
     chunks = []
     with training_progress(console) as progress:
         task = progress.add_task("runs", total=runs, note="")
-        for first in range(0, runs, CHUNK):
+        for first in range(0, runs, size):
             file = path / "chunks" / f"{first}.npz"
             if not file.exists():
                 start = time.perf_counter()
@@ -204,12 +206,12 @@ def _carry_out(
                 write_npz(file, kept)
             with np.load(file) as archive:
                 chunks.append(dict(archive))
-            progress.update(task, advance=min(CHUNK, runs - first))
+            progress.update(task, advance=min(size, runs - first))
     arrays: dict[str, Any] = {
         name: np.concatenate([chunk[name] for chunk in chunks])[:runs] for name in chunks[0]
     }
     PreferenceRuns(**every, **arrays).write(path / "runs.npz")
-    for first in range(0, runs, CHUNK):
+    for first in range(0, runs, size):
         (path / "chunks" / f"{first}.npz").unlink()
 
 
