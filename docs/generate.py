@@ -12,8 +12,8 @@ from rlli_jax.experiments.schema import schema as schema_of
 from rlli_jax.studies import STUDIES
 
 COMMANDS = (
-    "run", "judge", "train", "report", "table", "personas", "sweep", "select", "evaluate", "export",
-    "teach",
+    "run", "judge", "generate", "measure-providers", "train", "report", "table", "personas",
+    "sweep", "select", "evaluate", "export", "teach",
     "cache", "schema",
 )  # fmt: skip
 

@@ -121,8 +121,12 @@ def _block_at(kind: Any, content: Any, path: Sequence[str]) -> tuple[Any, Any]:
 
 def _inner(kind: Any, content: Any, key: str) -> Any:
     """The type of a key of ``content``."""
-    mappings = [member for member in _members(kind) if get_origin(member) is dict]
-    return get_args(mappings[0])[1] if mappings else _keys(kind, content).get(key)
+    for member in _members(kind):
+        if get_origin(member) is dict:
+            return get_args(member)[1]
+        if get_origin(member) in (list, tuple) and isinstance(content, list | tuple):
+            return get_args(member)[0]
+    return _keys(kind, content).get(key)
 
 
 def _keys(kind: Any, content: Any) -> dict[str, Any]:
@@ -163,6 +167,8 @@ def _members(kind: Any) -> list[Any]:
 
 
 def _at(content: Any, key: str) -> Any:
+    if isinstance(content, list | tuple):
+        return content[int(key)]
     return content.get(key) if isinstance(content, dict) else None
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 from rlli_jax.catalog import studio
 from rlli_jax.catalog.descriptions import LONGEST_CAPTION, describe
@@ -40,6 +41,8 @@ class Catalog:
     """How names of files spell a request (city_night, city_night.png) -> the request."""
     captions: Mapping[tuple[str, str], str] = field(default_factory=dict, repr=False)
     """By (request, provider): the picture in words, for judges that only read."""
+    made: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict, repr=False)
+    """By (request, provider): how a generated picture was made, or why there is none."""
 
     def __repr__(self) -> str:
         return (

@@ -71,8 +71,10 @@ class Picture:
         return f"Picture({self.name!r})"
 
 
-def decode(path: Path) -> Pixels:
+def decode(path: Path, content: bytes | None = None) -> Pixels:
     """Read a PNG, JPEG or WebP file as upright RGB: uint8 [H, W, 3].
+
+    ``content``: of the file, if it is at hand; ``path`` is then only its name in messages.
 
     EXIF orientation is applied, transparency is flattened on white, 16-bit grey keeps its high
     byte, colour profiles are ignored, and of an animation the first frame counts. Other metadata
@@ -83,7 +85,7 @@ def decode(path: Path) -> Pixels:
     """
     try:
         try:
-            return _decode(path, path)
+            return _decode(path if content is None else io.BytesIO(content), path)
         except OSError as error:
             if error.errno is not None:  # of the file system
                 raise
@@ -94,7 +96,8 @@ def decode(path: Path) -> Pixels:
             first = error
         # Metadata that Pillow cannot or will not read may be all that is wrong.
         try:
-            return _decode(io.BytesIO(_without_metadata(path.read_bytes())), path)
+            content = path.read_bytes() if content is None else content
+            return _decode(io.BytesIO(_without_metadata(content)), path)
         except InputError:
             raise
         except Exception:

@@ -7,16 +7,18 @@ from collections.abc import Callable, Sequence
 
 import tyro
 
-from rlli_jax.cli import data, people, studies
+from rlli_jax.cli import data, people, pictures, studies
 from rlli_jax.cli.carrying_out import wanted_memory
 from rlli_jax.cli.terminal import fit_terminal, warning_text
 from rlli_jax.errors import InputError
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    command.__name__: command
+    command.__name__.replace("_", "-"): command
     for command in (
         studies.run,
         studies.judge,
+        pictures.generate,
+        pictures.measure_providers,
         studies.examine,
         studies.train,
         studies.report,

@@ -14,7 +14,14 @@ if TYPE_CHECKING:
 
 # What a command takes, of the kinds of studies and of sweeps; what is not named takes all.
 JUDGED = ("selection", "market")
-TAKES = {"judge": JUDGED, "examine": JUDGED, "train": JUDGED, "teach": ("teaching",)}
+TAKES = {
+    "judge": JUDGED,
+    "generate": (*JUDGED, "session"),
+    "measure-providers": (*JUDGED, "session"),
+    "examine": JUDGED,
+    "train": JUDGED,
+    "teach": ("teaching",),
+}
 
 
 def carry_out(

@@ -5,12 +5,15 @@ from pathlib import Path
 from rich.console import Console
 
 from rlli_jax.experiments.asking import AskBlock, summary
+from rlli_jax.experiments.catalog_block import CatalogBlock
+from rlli_jax.experiments.generated import generated, read_generated, write_generated
 from rlli_jax.experiments.judge_blocks import AnyJudge
-from rlli_jax.experiments.sources import CatalogBlock, PopulationBlock, judged
+from rlli_jax.experiments.sources import PopulationBlock, judged
 from rlli_jax.oracle.asking_less import Asked
 from rlli_jax.personas import Population
 from rlli_jax.qoe import QoETable
 from rlli_jax.qoe.reliability import Reliability, reliability
+from rlli_jax.run_files.generated import GeneratedPictures
 
 
 def kept_table(
@@ -19,8 +22,9 @@ def kept_table(
     judge: AnyJudge,
     path: Path | None,
     console: Console,
-) -> tuple[QoETable, Population]:
-    """QoE of all people about all requests, and who they are; ``table.npz`` and ``population.csv``.
+) -> tuple[QoETable, Population, GeneratedPictures | None]:
+    """QoE of all people about all requests, who they are, and how pictures were made if they were
+    generated; ``table.npz``, ``population.csv`` and ``generated.json``.
 
     ``path``: the run directory; None keeps nothing.
 
@@ -29,18 +33,19 @@ def kept_table(
     """
     if path is not None and (path / "table.npz").exists():
         people = Population.from_csv(path / "population.csv", traits=population is not None)
-        return QoETable.load(path / "table.npz"), people
+        return QoETable.load(path / "table.npz"), people, read_generated(path)
     found = judged(population, catalog, judge, console, path=path)
     table = found.table
     if judge.on_missing == "impute" and found.asked is None:
         table = table.imputed()
-    people = found.inquiry.population.select(table.users)
+    people, made = found.inquiry.population.select(table.users), generated(found.inquiry.catalog)
     if path is not None:
         people.to_csv(path / "population.csv")
+        write_generated(found.inquiry.catalog, path)
         keep_measures(path, noise_of(table, found.asked), found.asked, judge.ask)
         # Last, because its presence says that all of this is done.
         table.save(path / "table.npz")
-    return table, people
+    return table, people, made
 
 
 def noise_of(table: QoETable, asked: Asked | None) -> Reliability | None:

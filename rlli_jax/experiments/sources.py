@@ -15,6 +15,7 @@ from rich.console import Console
 from rlli_jax.catalog import Catalog
 from rlli_jax.errors import InputError, listed
 from rlli_jax.experiments.asking import AskBlock, Rate, ask_some
+from rlli_jax.experiments.catalog_block import CatalogBlock
 from rlli_jax.experiments.examination import examine_judge
 from rlli_jax.experiments.judge_blocks import (
     AnyJudge,
@@ -119,38 +120,6 @@ class PopulationBlock(Block):
         return people.worded(self.wording)
 
 
-class CatalogBlock(Block):
-    """Where the pictures are."""
-
-    studio: bool = False
-    """Six photographs in four styles, rendered without any file."""
-    folder: Path | None = None
-    """Of pictures, provider/request.png."""
-    manifest: Path | None = None
-    """A table of provider, request and image."""
-    pictures: bool = True
-    """False: the manifest only names images that are not there."""
-
-    _paths = field_validator("folder", "manifest")(beside_file)
-
-    @model_validator(mode="after")
-    def _one_source(self) -> "CatalogBlock":
-        exactly_one(self, ("studio", "folder", "manifest"))
-        return self
-
-    def load(self) -> Catalog:
-        """Open the catalog and check that every picture can be read. Raises InputError."""
-        if self.studio:
-            return Catalog.studio()
-        if self.folder is not None:
-            catalog = Catalog.from_folder(self.folder)
-        else:
-            assert self.manifest is not None  # one of the three is given
-            catalog = Catalog.from_manifest(self.manifest, pictures=self.pictures)
-        catalog.check()
-        return catalog
-
-
 @dataclass(frozen=True)
 class Inquiry:
     """Who is to be asked what, before anybody is asked."""
@@ -234,14 +203,19 @@ def join(judged: Population, known: Population) -> Population:
 
 
 def inquire(
-    population: PopulationBlock | None, catalog: CatalogBlock, judge: AnyJudge, more: int = 0
+    population: PopulationBlock | None,
+    catalog: CatalogBlock,
+    judge: AnyJudge,
+    more: int = 0,
+    console: Console | None = None,
 ) -> Inquiry:
-    """Who is to be asked what; ``more`` people are drawn behind those of a sample.
+    """Who is to be asked what; ``more`` people are drawn behind those of a sample, and
+    ``console`` is told how far the generating of pictures is.
 
     Raises:
         InputError: anything that is wrong with the files that the blocks name.
     """
-    pictures = catalog.load()
+    pictures = catalog.load(console)
     if isinstance(judge, Recorded):
         inquiry = recorded(judge, pictures)
         if population is None:
@@ -300,7 +274,11 @@ class Parts(NamedTuple):
 
 
 def set_aside(
-    population: PopulationBlock | None, catalog: CatalogBlock, judge: AnyJudge, aside: SetAside
+    population: PopulationBlock | None,
+    catalog: CatalogBlock,
+    judge: AnyJudge,
+    aside: SetAside,
+    console: Console | None = None,
 ) -> Parts:
     """Who is to be asked what, and who and what of it is set aside.
 
@@ -309,7 +287,7 @@ def set_aside(
     Raises:
         InputError: as :func:`inquire`; or nobody would be left.
     """
-    whole = inquire(population, catalog, judge, aside.users)
+    whole = inquire(population, catalog, judge, aside.users, console)
     names, requests = whole.population.names, whole.catalog.requests
     if aside.users >= len(names):
         raise InputError(
@@ -370,10 +348,10 @@ def judged(
         InputError: anything that is wrong with the files that the blocks name; or the judge fails
             what ``judge.require`` names.
     """
-    parts = set_aside(population, catalog, judge, aside)
+    console = console or Console(stderr=True)
+    parts = set_aside(population, catalog, judge, aside, console)
     inquiry = parts.users
     on_missing: OnMissing = "mask" if judge.on_missing == "impute" else judge.on_missing
-    console = console or Console(stderr=True)
     tell = partial(console.print, highlight=False, markup=False)
     if judge.ask is not None:  # before an examination is paid for
         judge.ask.plan(inquiry.judge, parts.seen.questions(), parts.seen.offered())

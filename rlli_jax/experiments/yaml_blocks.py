@@ -239,11 +239,13 @@ def apply_override(content: dict[str, Any], override: str) -> None:
 
 
 def set_key(content: dict[str, Any], path: str, value: Any, source: str) -> None:
-    """Set the key ``a.b.c`` in place; missing blocks on the way are made.
+    """Set the key ``a.b.c`` in place; missing blocks on the way are made. An element of a list is
+    named by its ``name``, or by its place from 0.
 
     Raises:
-        InputError: the path leads through a value, through a key that is there in another
-            spelling (capitals), or into a policy (a method, a case) that is not there.
+        InputError: the path leads through a value, to no element of a list, through a key that is
+            there in another spelling (capitals), or into a policy (a method, a case) that is not
+            there.
     """
     parts, outer = path.split("."), ""
     while True:
@@ -258,9 +260,27 @@ def set_key(content: dict[str, Any], path: str, value: Any, source: str) -> None
             content[key] = value
             return
         inner = content.setdefault(key, {})
+        if isinstance(inner, list):
+            inner, parts, where = _element(inner, parts, where, source)
         if not isinstance(inner, dict):
             raise InputError(f"{source}: {where} is a value, not a block of keys.")
         content, outer = inner, where
+
+
+def _element(
+    content: list[Any], parts: list[str], outer: str, source: str
+) -> tuple[Any, list[str], str]:
+    """What ``parts`` begin with in a list, what is left of them, and where that is."""
+    names = [item.get("name") if isinstance(item, dict) else None for item in content]
+    for length in range(len(parts) - 1, 0, -1):  # something is left to name a key inside
+        name = ".".join(parts[:length])
+        place = names.index(name) if name in names else int(name) if name.isdecimal() else -1
+        if 0 <= place < len(content):
+            return content[place], parts[length:], f"{outer}.{name}"
+    known = ", ".join(str(n) if n is not None else str(i) for i, n in enumerate(names))
+    raise InputError(
+        f"{source}: {outer} is a list; write {outer}.NAME.key, with a name or a place: {known}."
+    )
 
 
 def _refuse_misspelt(

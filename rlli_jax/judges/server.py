@@ -21,7 +21,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import proxy_bypass
 
@@ -35,7 +35,6 @@ RETRIED = (408, 409, 425, 429)  # and all from 500
 HOPELESS = (401, 402, 403, 404)  # every other question would meet the same
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds of backoff, doubled from try to try
 LONGEST_RETRY_AFTER = 300.0  # seconds; a server that asks for more has run out of quota
-LARGEST_REPLY = 4 * 2**20  # bytes; a rating needs a few thousand
 PROXY_STATUS = (403, 407, 502, 503, 504)  # what proxies answer in place of a server
 LEAST_SECRET = 12  # characters; shorter keys ("EMPTY", "ollama") are words like others
 
@@ -59,6 +58,18 @@ class Limits:
             raise InputError(f"openai judge: retries is {self.retries}; give a number from 0.")
 
 
+class Endpoint(NamedTuple):
+    """What of a server is asked."""
+
+    path: str
+    asker: str  # for messages
+    reply: str  # what it replies
+    largest: int  # bytes of a reply
+
+
+CHAT = Endpoint("/chat/completions", "openai judge", "a chat completion", 4 * 2**20)
+
+
 class Server:
     """One server, its key and its limits; safe between threads.
 
@@ -67,27 +78,31 @@ class Server:
         key_variable: the environment variable that holds the key. A server at ``base_url`` may
             need none.
         limits: how it may be asked.
+        endpoint: what of it is asked.
 
     Raises:
         InputError: ``base_url`` is no address, the key is none, or there is no key for OpenAI's
             own server.
     """
 
-    def __init__(self, base_url: str | None, key_variable: str, limits: Limits) -> None:
+    def __init__(
+        self, base_url: str | None, key_variable: str, limits: Limits, endpoint: Endpoint = CHAT
+    ) -> None:
         if base_url is None:
             base_url = os.environ.get("OPENAI_BASE_URL")  # as the client does
-        self._base_url = None if base_url is None else _address(base_url)
+        self._base_url = None if base_url is None else _address(base_url, endpoint)
+        self._endpoint = endpoint
         self._limits = limits
         self._key = os.environ.get(key_variable, "").strip()
         if not re.fullmatch(r"[ -~]*", self._key):
             raise InputError(
-                f"openai judge: the key in the environment variable {key_variable} has line "
+                f"{endpoint.asker}: the key in the environment variable {key_variable} has line "
                 "breaks or letters beyond ASCII inside, as no key has; set it anew."
             )
         if not self._key and self._base_url is None:
             raise InputError(
-                f"openai judge: the environment variable {key_variable} holds no key; set it, or "
-                "give the base_url of a server that needs none."
+                f"{endpoint.asker}: the environment variable {key_variable} holds no key; set "
+                "it, or give the base_url of a server that needs none."
             )
         self._pace = Pace(limits)
 
@@ -152,13 +167,14 @@ class Server:
         # As client.chat.completions.with_streaming_response does, for a body that is JSON already.
         headers = {"Content-Type": "application/json", "X-Stainless-Raw-Response": "stream"}
         response: Any = client.post(
-            "/chat/completions", cast_to=object, content=body, options={"headers": headers}
+            self._endpoint.path, cast_to=object, content=body, options={"headers": headers}
         )
         with closing(response):
             for chunk in response.iter_bytes():
                 reply += chunk
-                if len(reply) > LARGEST_REPLY:
-                    raise _UnusableError(f"the answer is larger than {LARGEST_REPLY:,} bytes")
+                if len(reply) > self._endpoint.largest:
+                    largest = f"{self._endpoint.largest:,}"
+                    raise _UnusableError(f"the answer is larger than {largest} bytes")
                 if time.monotonic() > deadline:
                     raise _UnusableError(f"no whole answer in {self._limits.timeout:g} s")
         start = reply[:1000].decode(errors="replace").lstrip("\ufeff \r\n\t")
@@ -169,7 +185,8 @@ class Server:
             )
         if page := web_page(start):
             raise HopelessError(
-                f"the server at {self.where} answers with {page}, not with a chat completion; "
+                f"the server at {self.where} answers with {page}, not with "
+                f"{self._endpoint.reply}; "
                 f"correct the base_url, or log in where it asks for it{self._without_version}"
             )
         return bytes(reply)
@@ -263,18 +280,19 @@ class HopelessError(GaveUpError):
     """Every other question would meet the same."""
 
 
-def _address(base_url: str) -> str:
+def _address(base_url: str, endpoint: Endpoint) -> str:
     """The base URL of a server; InputError if it cannot be one."""
     url = base_url.strip()
     if not re.match(r"https?://[^/]", url, re.I):
         raise InputError(
-            f"openai judge: the base_url {base_url!r} is no address of a server; it begins with "
-            "http:// or https://, as in http://127.0.0.1:8000/v1."
+            f"{endpoint.asker}: the base_url {base_url!r} is no address of a server; it begins "
+            "with http:// or https://, as in http://127.0.0.1:8000/v1."
         )
     url = url.rstrip("/")
-    if url.endswith("/chat/completions"):
+    if url.endswith(endpoint.path):
         raise InputError(
-            f"openai judge: leave /chat/completions out of the base_url {base_url!r}; it is added."
+            f"{endpoint.asker}: leave {endpoint.path} out of the base_url {base_url!r}; it is "
+            "added."
         )
     return url
 

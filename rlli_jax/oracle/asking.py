@@ -13,16 +13,13 @@ from __future__ import annotations
 
 import gc
 import math
-import os
 import shlex
-import socket
 import tempfile
-import threading
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,13 +38,13 @@ from rlli_jax.oracle.budget import (
 )
 from rlli_jax.oracle.housekeeping import write_answers
 from rlli_jax.oracle.keys import Keys
-from rlli_jax.oracle.store import Row, Store, Waiting
+from rlli_jax.oracle.leases import LEASE_SECONDS, waiting, worker
+from rlli_jax.oracle.store import Row, Store
 from rlli_jax.qoe.answers import Answers
 
 FIRST_BATCH = 32
 LARGEST_GROUP = 64  # questions about one picture that a batch does not divide
 BATCH_SECONDS = 2.0  # what a batch should take: little is lost with it, little time goes to commits
-LEASE_SECONDS = 60.0  # renewed four times as often; a dead process's questions come back after it
 POLL_SECONDS = 0.25  # how often to look for what other processes have asked
 GUESSES = 1000  # questions of which a judge is asked what they may cost
 
@@ -300,7 +297,7 @@ def _ask_missing(
     size = FIRST_BATCH
     elsewhere = 0  # questions in a row that other processes were asking
     told = -math.inf  # when it was last said what is waited for
-    with _leases(store) as owner:
+    with worker(store, LEASE_SECONDS) as owner:
         while pending:
             expected = expected_usage(judge, missing[pending[0]])
             allowed = tally.allowed(expected)
@@ -333,7 +330,7 @@ def _ask_missing(
             elsewhere = 0 if batch or found else elsewhere + len(others)
             if pending and elsewhere >= len(pending):
                 if time.monotonic() - told > LEASE_SECONDS:
-                    say(_waiting(store.waiting(owner, pending)))
+                    say(waiting(store.waiting(owner, pending), "questions", "asking"))
                     told = time.monotonic()
                 time.sleep(POLL_SECONDS)
                 elsewhere = 0
@@ -375,37 +372,3 @@ def _keep(store: Store, owner: str, rows: Sequence[Row], texts: Mapping[str, str
             f"{error} The last {len(rows):,} answers are in {file}: take them over with "
             f"rlli cache import {file} --store {shlex.quote(str(store.name))}"
         ) from error
-
-
-def _waiting(held: Waiting) -> str:
-    """What is waited for, for people."""
-    # A name is host, process and a number of no meaning.
-    owners = ", ".join(" process ".join(owner.split()[:2]) for owner in held.owners)
-    until = time.strftime("%H:%M:%S", time.localtime(held.until))
-    return (
-        f"waiting for {held.questions:,} questions that another worker ({owners}) is asking; "
-        f"they are taken over at {until} if it has died"
-    )
-
-
-@contextmanager
-def _leases(store: Store) -> Iterator[str]:
-    """A name under which to claim questions; its leases are renewed until the end, then ended."""
-    owner = f"{socket.gethostname()} {os.getpid()} {uuid.uuid4().hex}"
-    over = threading.Event()
-
-    def renew() -> None:
-        while not over.wait(LEASE_SECONDS / 4):
-            # A store that cannot be reached just now may be there again in time.
-            with suppress(InputError):
-                store.renew(owner, LEASE_SECONDS)
-
-    thread = threading.Thread(target=renew, daemon=True)
-    thread.start()
-    try:
-        yield owner
-    finally:
-        over.set()
-        thread.join()
-        with suppress(InputError):  # or it would hide why we stop; the leases run out anyway
-            store.release(owner)

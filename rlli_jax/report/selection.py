@@ -1,12 +1,13 @@
 """The report of a study of provider selection: its sections."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rlli_jax.report import asking, examination, figures, reliability
+from rlli_jax.report import asking, examination, figures, generated, reliability
 from rlli_jax.report.data import SelectionPolicy, SelectionRun, Thumbnail, load_run
 from rlli_jax.report.findings import findings, share
 from rlli_jax.report.labels import (
@@ -77,6 +78,7 @@ class Offer:
     provider: str
     picture: Thumbnail | None
     ratings: list[tuple[str, float, bool]]  # user, mean QoE (NaN: no score), best for the user
+    made: generated.Told | None  # of a picture that was generated
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,9 @@ class ShownRequest:
         return any(offer.picture for offer in self.offers)
 
 
-def _shown_request(run: SelectionRun, request: int) -> ShownRequest:
+def _shown_request(
+    run: SelectionRun, request: int, made: Mapping[tuple[int, int], generated.Told]
+) -> ShownRequest:
     table = run.table
     mean = np.where(table.legal, table.mean, np.nan)[: figures.MAX_USERS, request]  # [users, L]
     best = mean == np.fmax.reduce(mean, 1, keepdims=True)
@@ -99,6 +103,7 @@ def _shown_request(run: SelectionRun, request: int) -> ShownRequest:
             provider,
             run.thumbnail(request, index),
             [(user, float(mean[k, index]), bool(best[k, index])) for k, user in enumerate(users)],
+            made.get((request, index)),
         )
         for index, provider in enumerate(table.providers)
     ]
@@ -138,7 +143,10 @@ def _users_shown(run: SelectionRun) -> dict[str, Any]:
 
 def _gallery(run: SelectionRun) -> dict[str, Any]:
     places = range(len(run.table.requests))[:MAX_REQUESTS]
-    return {"gallery": [_shown_request(run, place) for place in places]} | _users_shown(run)
+    made = generated.load(run.path)
+    told = made.told if made is not None else {}
+    shown = [_shown_request(run, place, told) for place in places]
+    return {"gallery": shown, "generated": made} | _users_shown(run)
 
 
 def _human(run: SelectionRun) -> dict[str, Any]:

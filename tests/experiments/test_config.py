@@ -134,7 +134,7 @@ def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
         ("policies.Random.observation=[nose]", "policies.Random.observation.0: must be 'action'"),
         ("policies.Random.observation=[user, user]", "policies.Random.observation: user is there"),
         # missing keys
-        ("catalog={}", "catalog: give exactly one of studio, folder, manifest; here none is "),
+        ("catalog={}", "catalog: give exactly one of studio, folder, manifest, "),
         ("policies.PPO={learner: ppo}", "policies.PPO.iterations: this key is missing; add it."),
         ("judge={kind: recorded}", "judge.path: this key is missing; add it."),
         (
@@ -143,7 +143,7 @@ def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
         ),
         ("evaluation.human={kind: recorded}", "evaluation.human.path: this key is missing; add"),
         # blocks that contradict each other
-        ("catalog.studio=true", "catalog: give exactly one of studio, folder, manifest; here "),
+        ("catalog.studio=true", "catalog: give exactly one of studio, folder, manifest, "),
         ("population={sample: {size: 3}}", "population.sample: people who are drawn have recorded"),
         (
             "population={csv: a.csv, range: 7-1}",

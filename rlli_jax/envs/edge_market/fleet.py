@@ -31,14 +31,17 @@ class Fleet:
         capacity: int32 [L], denoising steps that a provider runs at once.
         utility: float32 [L, 4], (ax, ay, bx, by): a picture of t denoising steps is worth 0 below
             ax, by - ay from bx on, and in between it rises linearly from 0.
+        pace: float32 [L], factors of the market's runtime, such as
+            :mod:`rlli_jax.generation.measuring` finds; None: all providers are alike, as in AGOD.
 
     Raises:
-        InputError: no provider, a capacity that is not a positive whole number, or coefficients
-            that are not finite with ax < bx and ay <= by.
+        InputError: no provider, a capacity that is not a positive whole number, coefficients
+            that are not finite with ax < bx and ay <= by, or a pace that is not positive.
     """
 
     capacity: np.ndarray
     utility: np.ndarray
+    pace: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         capacity, utility = _numbers(self.capacity, "capacity"), _numbers(self.utility, "utility")
@@ -62,6 +65,14 @@ class Fleet:
                     f"({ax:g}, {ay:g}, {bx:g}, {by:g}): (ax, ay, bx, by) must be finite with "
                     "ax < bx and ay <= by"
                 )
+        if self.pace is not None:
+            pace = _numbers(self.pace, "pace")
+            if pace.shape != capacity.shape or not (np.isfinite(pace) & (pace > 0)).all():
+                raise InputError(
+                    f"pace of the fleet is {pace.tolist()}: give a positive factor of the runtime "
+                    "for each provider"
+                )
+            object.__setattr__(self, "pace", pace.astype(np.float32))
         object.__setattr__(self, "capacity", capacity.astype(np.int32))
         object.__setattr__(self, "utility", utility.astype(np.float32))
 
@@ -75,12 +86,15 @@ class Fleet:
             InputError: another suffix, or the file cannot be written.
         """
         path = Path(path)
+        arrays = {"capacity": self.capacity, "utility_coefs": self.utility}
+        if self.pace is not None:
+            arrays["pace"] = self.pace
         if path.suffix == ".json":
-            rows = {"capacity": self.capacity.tolist(), "utility_coefs": self.utility.tolist()}
+            rows = {name: array.tolist() for name, array in arrays.items()}
             write_text(path, json.dumps(rows, indent=1) + "\n")
         elif path.suffix == ".npz":
             with whole(path) as partial:
-                np.savez(partial, capacity=self.capacity, utility_coefs=self.utility)
+                np.savez(partial, **arrays)  # type: ignore[arg-type]
         else:
             raise InputError(f"{path}: a fleet is saved as .json or .npz, choose one of the two")
 
@@ -95,7 +109,8 @@ def sample_fleet(seed: int, providers: int = 20) -> Fleet:
 
 
 def load_fleet(path: str | Path) -> Fleet:
-    """Reads a fleet from JSON or npz with the keys ``capacity`` [L] and ``utility_coefs`` [L, 4].
+    """Reads a fleet from JSON or npz with the keys ``capacity`` [L] and ``utility_coefs`` [L, 4],
+    and maybe ``pace`` [L].
 
     The recorded episodes of AGOD hold these keys, so they load as fleets too.
 
@@ -117,7 +132,7 @@ def load_fleet(path: str | Path) -> Fleet:
                 )
         else:
             with np.load(path, allow_pickle=False) as data:
-                loaded = {k: data[k] for k in ("capacity", "utility_coefs") if k in data}
+                loaded = {k: data[k] for k in ("capacity", "utility_coefs", "pace") if k in data}
     except InputError:
         raise
     except Exception as error:  # each format has its own errors for a damaged file
@@ -128,7 +143,7 @@ def load_fleet(path: str | Path) -> Fleet:
         if key not in loaded:
             raise InputError(f"{path}: the key {key!r} is missing, give it for every provider")
     try:
-        return Fleet(loaded["capacity"], loaded["utility_coefs"])
+        return Fleet(loaded["capacity"], loaded["utility_coefs"], loaded.get("pace"))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 

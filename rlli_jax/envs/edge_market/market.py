@@ -20,7 +20,7 @@ from rlli_jax.envs.edge_market.communication import NEVER, airtime, earliest_sta
 from rlli_jax.envs.edge_market.fleet import sample_fleet
 from rlli_jax.envs.edge_market.observation import PARTS, MarketObservationPart
 from rlli_jax.envs.edge_market.params import EnvParams, make_params, most_running
-from rlli_jax.envs.edge_market.tasks import Task, seconds, worth
+from rlli_jax.envs.edge_market.tasks import Task, own_steps, runtime_at, worth
 from rlli_jax.envs.edge_market.users import (
     Tastes,
     felt,
@@ -208,9 +208,10 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
         until, demand = state.until[provider], state.demand[provider]  # [C]
         # What runs or waits ends after now, so the slot that ends first is free if any is.
         slot = jnp.arange(self.slots) == jnp.argmin(until)
-        end = outcome["start"] + _whole(seconds(task.demand, params))
+        own = own_steps(task, provider, params)
+        end = outcome["start"] + _whole(runtime_at(own, provider, params))
         until = jnp.where(outcome["crashed"], 0, jnp.where(slot, end, until))
-        demand = jnp.where(slot, task.demand, demand)
+        demand = jnp.where(slot, own, demand)
         if params.users is not None and state.tastes is not None:
             served = ~outcome["crashed"]
             qoe = sampled_qoe(params.users, task, provider)
@@ -242,8 +243,10 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
         until, demand = state.until[provider], state.demand[provider]  # [C]
         running = until > task.arrival
         begin = task.arrival if state.begin is None else state.begin[provider]
-        start, accepted = self._offer(task, params.capacity[provider], begin, until, demand)
-        to_come = (until - jnp.maximum(begin, task.arrival)) / seconds(demand, params)
+        own = own_steps(task, provider, params)
+        start, accepted = self._offer(task, own, params.capacity[provider], begin, until, demand)
+        whole = runtime_at(demand, provider, params)
+        to_come = (until - jnp.maximum(begin, task.arrival)) / whole
         penalty = params.crash_penalty * (1 + jnp.where(running, to_come, 0.0).sum())
         utility = worth(params.utility[provider], task.demand)
         qoe = self._qoe(state, provider, params)
@@ -262,17 +265,19 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
     def _offer(
         self,
         task: Task,
+        own: jax.Array,
         capacity: jax.Array,
         begin: jax.Array,
         until: jax.Array,
         demand: jax.Array,
     ) -> tuple[jax.Array, jax.Array]:
-        """When a provider with these slots [C] would start ``task``, and whether it takes it."""
+        """When a provider with these slots [C] would start ``task``, of which ``own`` steps remain
+        for it, and whether it takes it."""
         now = task.arrival
         if not self.queue:
             used = jnp.where(until > now, demand, 0).sum(dtype=jnp.int32)
-            return now, task.demand <= capacity - used
-        start = earliest_start(now, task.demand, capacity, begin, until, demand)
+            return now, own <= capacity - used
+        start = earliest_start(now, own, capacity, begin, until, demand)
         waiting = ((until > now) & (begin > now)).sum(dtype=jnp.int32)
         return start, (start <= now) | ((waiting < self.queue) & (start < NEVER))
 
@@ -280,7 +285,7 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
         self, task: Task, provider: jax.Array, start: jax.Array, params: EnvParams
     ) -> tuple[jax.Array, jax.Array]:
         """Latency in seconds and energy in joules of ``task`` at ``provider``, of its shape."""
-        runtime = seconds(task.demand, params)
+        runtime = runtime_at(own_steps(task, provider, params), provider, params)
         latency = (start - task.arrival) + runtime
         if params.link is None or task.fading is None:
             return latency, jnp.zeros_like(latency)
@@ -306,8 +311,9 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
     def offers(self, state: EnvState, params: EnvParams) -> tuple[jax.Array, jax.Array]:
         """When each provider would start the waiting task, and whether it takes it, [L]."""
         begin = jnp.zeros_like(state.until) if state.begin is None else state.begin
-        return jax.vmap(self._offer, (None, 0, 0, 0, 0))(
-            state.task, params.capacity, begin, state.until, state.demand
+        own = own_steps(state.task, jnp.arange(params.capacity.shape[0]), params)
+        return jax.vmap(self._offer, (None, 0, 0, 0, 0, 0))(
+            state.task, own, params.capacity, begin, state.until, state.demand
         )
 
     def value(self, state: EnvState, params: EnvParams) -> jax.Array:
@@ -388,12 +394,14 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
         ``tasks`` 1 each decision; ``assigned``; ``lost`` dropped because the provider crashed;
         ``crashed`` tasks killed while running; ``finished`` since the last decision (what still
         runs at the last decision of an episode is not counted); ``utility`` paid; ``load`` [L]
-        assigned denoising steps. With a link or a queue also ``latency`` (s) and ``energy`` (J, of
+        assigned denoising steps; where steps are shared ``saved``, how many more they would have
+        been. With a link or a queue also ``latency`` (s) and ``energy`` (J, of
         computing and sending; 0 without a link) of what was assigned. With users also ``qoe`` and,
         of each user, ``qoe_of_user`` and ``assigned_of_user`` [K].
         """
         outcome = self.outcome(state, action, params)
         assigned = 1.0 - outcome["crashed"]
+        own = own_steps(state.task, outcome["provider"], params)
         chosen = jnp.arange(params.capacity.shape[0]) == outcome["provider"]
         finished = (state.until > state.previous) & (state.until <= state.task.arrival)
         counts = {
@@ -403,8 +411,10 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
             "crashed": outcome["killed"].astype(jnp.float32),
             "finished": finished.sum(dtype=jnp.float32),
             "utility": outcome["utility"],
-            "load": chosen * assigned * state.task.demand,
+            "load": chosen * assigned * own,
         }
+        if params.shared is not None:
+            counts["saved"] = assigned * (state.task.demand - own)
         if params.link is not None or self.queue:
             counts["latency"] = outcome["latency"]
             counts["energy"] = outcome["energy"]

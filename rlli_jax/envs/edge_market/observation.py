@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlli_jax.envs.edge_market.tasks import seconds
+from rlli_jax.envs.edge_market.tasks import own_steps, seconds
 from rlli_jax.envs.parts import ANYTHING, TRAITS, Part, scaled_traits
 
 _AHEAD = np.array([0, 0.1, 0.2, 0.4, 0.7], np.float32)  # of the longest runtime, for ``forecast``
@@ -43,7 +43,8 @@ def _forecast(env: Any, state: Any, params: Any) -> jax.Array:
     still = (state.until - state.task.arrival)[..., None] > ahead  # [L, C, 5]
     busy = jnp.where(still, state.demand[..., None], 0).sum(1)
     capacity = params.capacity.astype(jnp.float32)
-    return (capacity[:, None] - busy - state.task.demand) / params.capacity_scale
+    own = own_steps(state.task, jnp.arange(params.capacity.shape[0]), params)
+    return (capacity[:, None] - busy - own[:, None]) / params.capacity_scale
 
 
 def _remaining(env: Any, state: Any, params: Any) -> jax.Array:

@@ -61,6 +61,11 @@ def offline_optimum(
         raise InputError(
             "the offline optimum is not defined where tastes drift: make the users without drift"
         )
+    if params.shared is not None or params.pace is not None:
+        raise InputError(
+            "the offline optimum is found for tasks that run alike at all providers: make the "
+            "market without shared steps and paces"
+        )
     if env.queue:
         raise InputError(
             "the offline optimum is not defined where tasks queue: make the market with queue=0"

@@ -31,6 +31,9 @@ class EnvParams(environment.EnvParams):
     patience: float | jax.Array  # seconds, the reward falls by exp(-latency / patience)
     users: Users | None = None  # personal QoE; without it a picture is worth its utility
     link: Link | None = None  # the wireless leg and energy; without it neither counts
+    # [R, L] float32 in [0, 1], part of a task's steps that its group shares; without it none are.
+    shared: jax.Array | None = None
+    pace: jax.Array | None = None  # [L] float32, factors of the runtime; without it 1
     # A step limit that truncates; the default is never reached.
     max_steps_in_episode: int | jax.Array = np.iinfo(np.int32).max
 
@@ -49,6 +52,7 @@ def make_params(
     patience: float = float("inf"),
     users: Users | None = None,
     link: Link | None = None,
+    shared: np.ndarray | None = None,
 ) -> EnvParams:
     """Put a fleet and its arrivals on the device; the defaults are those of AGOD.
 
@@ -67,6 +71,9 @@ def make_params(
             the queue, the runtime and, with a link, the transmissions.
         users: those of :func:`.users.make_users`, for personal QoE; AGOD has none.
         link: the wireless leg of each task; AGOD has none.
+        shared: [R, L] in [0, 1], the part of the steps of a task, by request and provider, that is
+            denoised once for a group of similar requests and not by the provider for each; needs
+            users. A picture is worth what all of its steps are worth.
 
     Raises:
         InputError: a number outside the range that makes sense.
@@ -104,6 +111,13 @@ def make_params(
     if link is not None:
         check_link(link, 1 if users is None else users.qoe.shape[0], len(fleet))
         link = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), link)
+    if shared is not None:
+        shape = None if users is None else users.qoe.shape[1:3]
+        if np.shape(shared) != shape or not ((shared >= 0) & (shared <= 1)).all():
+            raise InputError(
+                f"shared is of shape {np.shape(shared)}: give a part in [0, 1] for each request "
+                f"and provider of the QoE table{'' if shape is None else f', {shape}'}"
+            )
     return EnvParams(
         capacity=jnp.asarray(fleet.capacity),
         utility=jnp.asarray(fleet.utility),
@@ -118,9 +132,17 @@ def make_params(
         patience=patience,
         users=users,
         link=link,
+        shared=None if shared is None else jnp.asarray(shared, jnp.float32),
+        pace=None if fleet.pace is None else jnp.asarray(fleet.pace),
     )
 
 
 def most_running(params: EnvParams) -> int:
     """Tasks that a provider can run at once. Host side."""
-    return max(1, int(np.max(params.capacity)) // int(np.min(params.demands)))
+    steps = np.asarray(params.demands)
+    if params.shared is not None:
+        part = np.asarray(params.shared)[..., None]
+        steps = steps - np.round(part * steps.astype(np.float32)).astype(int)  # [R, L, D]
+        steps = steps[steps > 0]  # what has none left is done at once
+    least = int(steps.min()) if steps.size else 1
+    return max(1, int(np.max(params.capacity)) // least)

@@ -150,6 +150,22 @@ def worth(coefficients: jax.Array, demand: jax.Array) -> jax.Array:
 
 
 def seconds(demand: jax.Array, params: "EnvParams") -> jax.Array:
-    """Runtime of a task of ``demand`` steps, float32, in seconds."""
+    """Runtime of a task of ``demand`` steps, float32, in seconds; never below 0, as the fit would
+    be for the few steps that sharing leaves of a task."""
     a, b, c = params.runtime
-    return (a * demand + b) * demand + c
+    return jnp.maximum((a * demand + b) * demand + c, 0.0)
+
+
+def runtime_at(steps: jax.Array, provider: jax.Array, params: "EnvParams") -> jax.Array:
+    """Seconds that ``steps`` take at ``provider``, float32 of their shape."""
+    usual = seconds(steps, params)
+    return usual if params.pace is None else usual * params.pace[provider]
+
+
+def own_steps(task: Task, provider: jax.Array, params: "EnvParams") -> jax.Array:
+    """Denoising steps of ``task`` that remain for ``provider``, int32 of its shape: all, or those
+    that its group does not share."""
+    if params.shared is None:
+        return jnp.broadcast_to(task.demand, jnp.shape(provider))
+    part = params.shared[task.request, provider]
+    return task.demand - jnp.round(part * task.demand).astype(jnp.int32)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from rlli_jax.envs.edge_market.observation import MarketObservationPart
+from rlli_jax.experiments.catalog_block import CatalogBlock
 from rlli_jax.experiments.judge_blocks import AnyJudge
 from rlli_jax.experiments.policies import Learned, by_learner, each_once
-from rlli_jax.experiments.sources import CatalogBlock, PopulationBlock
+from rlli_jax.experiments.sources import PopulationBlock
 from rlli_jax.experiments.yaml_blocks import (
     UNKNOWN_TRAITS,
     Block,

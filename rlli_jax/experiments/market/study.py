@@ -33,6 +33,7 @@ from rlli_jax.envs.edge_market.optimum import offline_optimum
 from rlli_jax.envs.edge_market.regret import RegretMarket
 from rlli_jax.envs.policy import Policy
 from rlli_jax.errors import InputError
+from rlli_jax.experiments.generated import shared_parts
 from rlli_jax.experiments.kept_table import kept_table
 from rlli_jax.experiments.market.config import MarketBaseline, MarketConfig
 from rlli_jax.experiments.market.episodes import Episodes, gather, play_episodes, policy_of
@@ -60,15 +61,23 @@ def prepare(config: MarketConfig, path: Path | None, console: Console) -> Market
         InputError: anything that is wrong with the fleet, the users or the market's numbers.
     """
     fleet = _fleet(config, path)
-    users, table = _users(config, path, fleet, console) if config.personal else (None, None)
+    users, table, shared = (
+        _users(config, path, fleet, console) if config.personal else (None, None, None)
+    )
     try:
         people = 1 if users is None else users.count.shape[0]
         link = _link(config, people, len(fleet))
-        params = make_params(fleet, users=users, link=link, **config.market.numbers())
+        numbers = config.market.numbers()
+        params = make_params(fleet, users=users, link=link, shared=shared, **numbers)
     except InputError as error:
         raise InputError(f"market: {error}") from None
     # Arrays, not Python numbers: weak types would compile anew.
     params = jax.tree.map(jnp.asarray, params)
+    if config.evaluation.optimum and (shared is not None or fleet.pace is not None):
+        raise InputError(
+            "evaluation.optimum: there is none where denoising steps are shared or providers "
+            "differ in pace; set it to false"
+        )
     env = EdgeMarket(params, queue=config.market.queue)
     split = _split(config, path)
     key_train, *keys = jax.random.split(jax.random.key(config.evaluation.seed), 3)
@@ -128,11 +137,12 @@ def _link(config: MarketConfig, users: int, providers: int) -> Link | None:
 
 def _users(
     config: MarketConfig, path: Path | None, fleet: Fleet, console: Console
-) -> tuple[Any, QoETable]:
-    """The users on the device, and the oracle's table that they come from."""
+) -> tuple[Any, QoETable, np.ndarray | None]:
+    """The users on the device, the oracle's table that they come from, and the parts of denoising
+    steps that groups of requests share."""
     assert config.catalog is not None
     assert config.judge is not None
-    table, people = kept_table(config.population, config.catalog, config.judge, path, console)
+    table, people, made = kept_table(config.population, config.catalog, config.judge, path, console)
     if len(table.providers) != len(fleet):
         raise InputError(
             f"market.fleet has {len(fleet)} providers, but the judge rated pictures of "
@@ -144,9 +154,10 @@ def _users(
         "request_mix": config.market.request_mix,
     }
     try:
-        return make_users(table, people.traits, drift=drift, **mixes), table
+        users = make_users(table, people.traits, drift=drift, **mixes)
     except InputError as error:
         raise InputError(f"market: {error}") from None
+    return users, table, shared_parts(made, (len(table.requests), len(table.providers)))
 
 
 class EdgeMarketStudy(TrainedStudy):

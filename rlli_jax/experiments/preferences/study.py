@@ -57,7 +57,9 @@ class Preferences:
         Raises:
             InputError: what the config asks for cannot be had.
         """
-        table, people = kept_table(config.population, config.catalog, config.judge, path, console)
+        table, people, _ = kept_table(
+            config.population, config.catalog, config.judge, path, console
+        )
         world = build_world(config, table, people.traits)
         pairs = None if config.pairs.file is None else read_pairs(config.pairs.file, table)
         if not (path / "references.json").exists():

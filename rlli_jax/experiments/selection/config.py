@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from rlli_jax.envs.provider_selection.parts import Assignment, ObservationPart
+from rlli_jax.experiments.catalog_block import CatalogBlock
 from rlli_jax.experiments.judge_blocks import AnyJudge, RecordedScores
 from rlli_jax.experiments.policies import Learned, by_learner, each_once
-from rlli_jax.experiments.sources import CatalogBlock, PopulationBlock
+from rlli_jax.experiments.sources import PopulationBlock
 from rlli_jax.experiments.yaml_blocks import (
     UNKNOWN_TRAITS,
     Block,

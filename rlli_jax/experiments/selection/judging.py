@@ -10,6 +10,7 @@ from rich.console import Console
 from rlli_jax.catalog import Catalog
 from rlli_jax.catalog.pictures import shrink
 from rlli_jax.experiments.asking import ANSWERS, load_answers, save_answers
+from rlli_jax.experiments.generated import write_generated
 from rlli_jax.experiments.judge_blocks import LanguageModel
 from rlli_jax.experiments.kept_table import keep_measures
 from rlli_jax.experiments.selection.config import StudyConfig
@@ -35,6 +36,7 @@ def judge(config: StudyConfig, path: Path, console: Console) -> Problem:
         problem = build_problem(config, console, path)
     problem.population.to_csv(path / "population.csv")
     _write_thumbnails(problem.catalog, path / "pictures")
+    write_generated(problem.catalog, path)
     write_json(path / "references.json", problem.worth.references())
     keep_measures(path, problem.reliability, problem.asked, config.judge.ask)
     if problem.calibration is not None:

@@ -7,10 +7,11 @@ from typing import Literal
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.asking import AskBlock, SoFar, prospect, so_far
 from rlli_jax.experiments.examination import setting_of
-from rlli_jax.experiments.judge_blocks import LanguageModel, OpenAI
+from rlli_jax.experiments.judge_blocks import LanguageModel, OpenAI, Recorded
 from rlli_jax.experiments.selection.config import StudyConfig
 from rlli_jax.experiments.selection.tables import aside
 from rlli_jax.experiments.sources import Inquiry, Parts, asked_once, set_aside
+from rlli_jax.generation.making import PicturePlan
 from rlli_jax.judges import Judge
 from rlli_jax.judges.batch_files import too_large
 from rlli_jax.judges.openai import OpenAIJudge
@@ -23,7 +24,11 @@ SCORINGS: tuple[Literal["logprobs", "text"], ...] = ("logprobs", "text")  # what
 
 
 def plan_questions(config: StudyConfig) -> str:
-    """What asking the judge would mean now, as lines for people."""
+    """What asking the judge would mean now, as lines for people; of pictures that are still to be
+    generated, what making them would mean, as nobody knows what will be asked about them."""
+    generate = config.catalog.generate
+    if generate is not None and (making := generate.plan()).to_make:
+        return f"{making.describe()}\n{_about_pictures(config, making)}"
     parts, block = _parts(config), config.judge
     inquiry, questions = parts.users, parts.questions()
     if not isinstance(block, LanguageModel):
@@ -59,6 +64,15 @@ def plan_questions(config: StudyConfig) -> str:
         setting = setting_of(inquiry, block, config.population, config.evaluation.human)
         notes.append(f"before them an examination of up to {most_questions(setting):,} questions")
     return "\n".join([planned.describe(), *notes])
+
+
+def _about_pictures(config: StudyConfig, making: PicturePlan) -> str:
+    """What there will be to ask when the pictures are made."""
+    if config.population is None or isinstance(config.judge, Recorded):
+        return "what the judge is asked is told when the pictures are made"
+    people = len(config.population.load(config.evaluation.held_out_users))
+    most = people * (making.pictures - making.refused) * config.judge.times
+    return f"then at most {most:,} questions about them"
 
 
 def export_missing(config: StudyConfig, path: Path) -> str:

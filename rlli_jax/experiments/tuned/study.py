@@ -49,7 +49,9 @@ class TunedPolicies(TrainedStudy):
 
     def prepare(self, config: TuningStudy, path: Path | None, console: Console) -> Problem:
         """Texts, table and model, and what choices are worth."""
-        table, people = kept_table(config.population, config.catalog, config.judge, path, console)
+        table, people, _ = kept_table(
+            config.population, config.catalog, config.judge, path, console
+        )
         params = make_params(table, people.traits)
         task = provider_selection(params, people, table.requests, table.providers)
         model = build_model(config, task)

@@ -1,0 +1,30 @@
+"""How the pictures of a run were generated."""
+
+from typing import Any
+
+from rlli_jax.run_files import Record
+
+
+class GeneratedPicture(Record):
+    """How a picture was made, or why there is none."""
+
+    request: int
+    """0 to R-1."""
+    provider: int
+    """0 to L-1."""
+    settings: dict[str, Any]
+    """All that can change it."""
+    reason: str = ""
+    """Why there is none."""
+    seconds: float | None = None
+    cost: float | None = None
+    steps: int | None = None
+    """Denoising steps that were run for it alone."""
+    shared_steps: int = 0
+    """Denoising steps that were run once for its group."""
+
+
+class GeneratedPictures(Record):
+    """``generated.json``, of a run whose pictures were generated."""
+
+    pictures: list[GeneratedPicture]

@@ -1,0 +1,215 @@
+"""From prompts to a report: a catalog whose pictures are generated."""
+
+import json
+
+import pytest
+import tiny_study
+import yaml
+
+from rlli_jax.errors import InputError
+from rlli_jax.studies import load_study
+
+DRAW = """
+import sys, random
+from PIL import Image
+prompt, output, seed = sys.argv[1:]
+if prompt == "an owl" and seed == "1":
+    print("owls are asleep", file=sys.stderr); sys.exit(3)
+rng = random.Random(prompt + seed)
+base = rng.randrange(200)
+image = Image.new("RGB", (16, 12))
+image.putdata([tuple(base + rng.randrange(50) for _ in range(3)) for _ in range(192)])
+image.save(output)
+with open("drawn.log", "a") as log:
+    log.write(prompt + "\\n")
+"""
+
+
+def write(folder, **changes):
+    """A study of three users whose pictures a program draws; ``changes`` of the block generate."""
+    folder.mkdir(exist_ok=True)
+    (folder / "draw.py").write_text(DRAW)
+    command = "{python} draw.py {prompt} {output} {seed}"
+    generate = {
+        "requests": ["a boat", "a cat", "an owl"],
+        "providers": [
+            {"name": "ink", "kind": "command", "command": command},
+            {"name": "oil", "kind": "command", "command": command, "seed": 1},
+        ],
+        "store": "pictures",
+    } | changes
+    return tiny_study.write_config(
+        folder,
+        population={"sample": {"size": 3}},
+        catalog={"generate": generate},
+        judge={"kind": "psychometric", "on_missing": "mask"},
+        policies={"PPO": tiny_study.LEARNED["PPO"] | {"iterations": 2}},
+        table={},
+    )
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, compilations):
+    """A study that was carried out: (its config, its run directory)."""
+    folder = tmp_path_factory.mktemp("generated")
+    config = write(folder)
+    tiny_study.carry_out(config, folder / "run")
+    return config, folder / "run"
+
+
+def test_a_study_generates_its_pictures_and_learns_on_them(made):
+    config, run = made
+    drawn = (config.parent / "drawn.log").read_text().splitlines()
+    assert sorted(drawn) == sorted(["a boat", "a cat", "an owl", "a boat", "a cat"])
+    summary = json.loads((run / "policies" / "PPO" / "summary.json").read_text())
+    assert summary["name"] == "PPO"
+
+
+def test_the_report_shows_prompts_settings_and_why_there_is_no_picture(made):
+    from rlli_jax.studies import render
+
+    page = render(made[1]).read_text()
+    assert "owls are asleep" in page
+    assert "seed 1" in page
+
+
+def test_a_plan_makes_no_picture(tmp_path, rlli):
+    config = write(tmp_path)
+    status, out, err = rlli("judge", config, "--dry-run")
+    assert (status, err) == (0, "")
+    assert "to make                      6" in out
+    assert "18 questions" in out
+    assert not (tmp_path / "pictures").exists()
+    status, out, err = rlli("generate", config, "--dry-run")
+    assert (status, err) == (0, "")
+    assert "to make                      6" in out
+    assert not (tmp_path / "pictures").exists()
+
+
+def test_pictures_alone_are_made_and_exported_as_a_catalog(tmp_path, rlli):
+    config = write(tmp_path)
+    status, out, err = rlli("generate", config, "--export", tmp_path / "out")
+    assert (status, err) == (0, "")
+    assert "6 pictures: 0 were stored, 5 made, 1 refused" in out
+    from rlli_jax import Catalog
+
+    catalog = Catalog.from_manifest(tmp_path / "out" / "manifest.csv")
+    assert catalog.providers == ("ink", "oil")
+    assert catalog.requests == ("a boat", "a cat", "an owl")
+    assert catalog.picture(2, 1) is None
+    assert catalog.picture(0, 0).pixels.shape == (12, 16, 3)
+
+
+def test_prompts_come_from_a_file_too(tmp_path):
+    (tmp_path / "prompts.txt").write_text("a boat\n\n  a   cat\n")
+    study = load_study(write(tmp_path, requests="prompts.txt"))
+    assert [prompt for prompt in study.catalog.generate.prompts()] == ["a boat", "a cat"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"requests": ["a cat", " "]}, "catalog.generate.requests: the prompt ' ' is empty"),
+        ({"requests": ["a cat", "a  cat"]}, "catalog.generate.requests: 'a cat' is there twice"),
+        ({"requests": []}, "there is no prompt"),
+        ({"requests": "nowhere.txt"}, "nowhere.txt cannot be read"),
+        ({"providers": []}, "catalog.generate.providers"),
+        (
+            {"providers": [{"name": "x", "kind": "magic"}]},
+            "catalog.generate.providers.0.kind: must be one of command",
+        ),
+        (
+            {"providers": [{"name": "x", "kind": "command", "command": "draw {prompt}"}]},
+            "catalog.generate.providers.0.command: the command has no {output}",
+        ),
+        (
+            {
+                "providers": [
+                    {
+                        "name": "x",
+                        "kind": "diffusers",
+                        "model": "tiny:stable-diffusion",
+                        "steps": 4,
+                        "shared_steps": 5,
+                    }
+                ]
+            },
+            "catalog.generate.providers.0: shared_steps is 5, but there are 4 steps in all",
+        ),
+        (
+            {"groups": [{"prompt": "pets", "requests": ["a ct"]}]},
+            "catalog.generate.groups.0: 'a ct' is none of the requests; did you mean 'a cat'",
+        ),
+        (
+            {"providers": [{"name": "x", "kind": "images_api", "model": "m", "size": "big"}]},
+            "catalog.generate.providers.0.size",
+        ),
+    ],
+)
+def test_mistakes_are_one_sentence(tmp_path, changes, problem):
+    with pytest.raises(InputError) as caught:
+        load_study(write(tmp_path, **changes)).catalog.load()
+    assert problem in str(caught.value)
+
+
+def test_a_resolved_config_is_read_as_it_was_meant(made):
+    config, run = made
+    assert load_study(run / "config.yaml").catalog == load_study(config).catalog
+    content = yaml.safe_load((run / "config.yaml").read_text())
+    assert content["catalog"]["generate"]["store"] == str(config.parent / "pictures")
+
+
+TINY = {"kind": "diffusers", "model": "tiny:stable-diffusion-3", "steps": 4, "width": 32,
+        "height": 32}  # fmt: skip
+SHARING = {
+    "requests": ["a red boat", "a blue boat"],
+    "groups": [{"prompt": "a boat", "requests": ["a red boat", "a blue boat"]}],
+    "providers": [{"name": "sharing", **TINY}, {"name": "alone", "seed": 1, **TINY}],
+}
+
+
+def test_qoe_against_shared_steps_is_a_sweep_with_its_figure(tmp_path, rlli):
+    import xarray as xr
+
+    config = write(tmp_path, **SHARING)
+    content = yaml.safe_load(config.read_text())
+    key = "catalog.generate.providers.sharing.shared_steps"
+    content["sweep"] = {"grid": {key: [0, 2, 4]}}
+    config.write_text(yaml.safe_dump(content, sort_keys=False))
+    status, _, err = rlli("sweep", config, "--output", tmp_path / "run")
+    assert status == 0, err
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "shared_steps" in page
+    assert "<svg" in page
+    with xr.open_dataset(tmp_path / "run" / "sweep.nc") as results:
+        assert results.sizes["point"] == 3
+        worth = results["objective"].mean("seed").values[0]
+    assert len(set(worth.round(6))) > 1  # other pictures, other QoE
+    # 2 x 2 ordinary pictures; with two steps shared two more, with all four one for both.
+    records = list((tmp_path / "pictures" / "records").glob("*/*.json"))
+    assert len(records) == 8
+
+
+def test_a_market_knows_what_its_providers_share(tmp_path, compilations):
+    """The same pictures: a task of a group runs only the steps that are its own."""
+    from rich.console import Console
+
+    from rlli_jax.experiments.market.study import prepare
+
+    sharing = SHARING["providers"][0] | {"shared_steps": 1}
+    config = write(tmp_path, **SHARING | {"providers": [sharing, SHARING["providers"][1]]})
+    content = yaml.safe_load(config.read_text())
+    for name in ("table", "environment", "checkpoint_every"):
+        del content[name]
+    fleet = {"sample": {"providers": 2}}
+    content |= {
+        "market": {"fleet": fleet, "horizon": 50_000},
+        "policies": {"Random": {"learner": "random"}},
+        "evaluation": {"episodes": 2, "optimum": False},
+    }
+    config.write_text(yaml.safe_dump(content, sort_keys=False))
+    for _ in range(2):  # asked, and read again
+        found = prepare(load_study(config), tmp_path, Console(quiet=True))
+        assert found.params.shared.tolist() == [[0.25, 0.0], [0.25, 0.0]]
+    with pytest.raises(InputError, match=r"evaluation\.optimum: there is none where denoising"):
+        prepare(load_study(config, ["evaluation.optimum=true"]), None, Console(quiet=True))
