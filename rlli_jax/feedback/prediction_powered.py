@@ -27,8 +27,9 @@ class Powered(NamedTuple):
     @property
     def worth(self) -> float:
         """How many times as many ratings would have given the classical one this interval."""
-        width = self.estimate.high - self.estimate.low
-        return float(((self.classical.high - self.classical.low) / width) ** 2)
+        width = float(self.estimate.high - self.estimate.low)
+        classical = float(self.classical.high - self.classical.low)
+        return 1.0 if width == classical else (classical / width) ** 2  # both 0: all said the same
 
 
 def prediction_powered_mean(

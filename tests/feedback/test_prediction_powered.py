@@ -69,6 +69,11 @@ def test_values_of_providers_cover_and_a_useless_judge_does_no_harm(right):
     assert np.median(widths) > 2 if right else 0.95 < np.median(widths) < 1.1
 
 
+def test_where_all_said_the_same_a_judge_is_worth_nothing_more():
+    powered = prediction_powered_mean(np.zeros(5), np.arange(5.0), np.arange(9.0))
+    assert (powered.trust, powered.worth) == (0, 1)
+
+
 def test_too_few_people_and_other_shapes_are_refused():
     with pytest.raises(InputError, match="at least 2 people"):
         prediction_powered_mean(np.ones(1), np.ones(1), np.ones(5))
