@@ -174,15 +174,16 @@ def _label_numbers(labels: Sequence[str]) -> np.ndarray | None:
 
 
 class Form(NamedTuple):
-    """How a question is put, where an examination puts it differently from a table.
+    """How a question is put, where it is put differently from a table's.
 
-    ``asks`` is "picture" (how is it rated?) or "statement" (does ``request``, an item of a
-    questionnaire, describe the persona?). ``order`` lists the labels in one of
+    ``asks`` is "picture" (how is it rated?), "statement" (does ``request``, an item of a
+    questionnaire, describe the persona?) or "pair" (which of two described pictures is preferred?
+    see :func:`rlli_jax.judges.prompting.pair_question`). ``order`` lists the labels in one of
     :data:`rlli_jax.judges.prompting.ORDERS` instead of as the judge is set. ``wording`` is "usual"
     or "paraphrase".
     """
 
-    asks: Literal["picture", "statement"] = "picture"
+    asks: Literal["picture", "statement", "pair"] = "picture"
     order: str | None = None
     wording: Literal["usual", "paraphrase"] = "usual"
 

@@ -46,10 +46,12 @@ def messages(question: Question, order: str = ORDERS[0]) -> Messages:
     """The chat messages of a question; ``{"type": "image"}`` is where its picture goes.
 
     ``order`` is one of ORDERS: how the labels are listed in the last sentence. With a description
-    in place of the picture, and for a statement, all parts are text.
+    in place of the picture, for a statement and for a pair, all parts are text.
     """
     if question.form.asks == "statement":
         return statement_messages(question, order)
+    if question.form.asks == "pair":
+        return pair_messages(question, order)
     shown: JSON = {"type": "image"}
     if question.description is not None:
         shown = _text(described(question.description))
@@ -139,6 +141,40 @@ def statement_messages(question: Question, order: str) -> Messages:
     return [{"role": "user", "content": [_text(text)]}]
 
 
+PAIR_SCALE = Scale("pair", ("second", "first"), 0.0, 1.0)
+"""The expected rating is the probability that the picture shown first is preferred."""
+
+
+def pair_question(persona: Persona, request: str, first: str, second: str) -> Question:
+    """Which of two described pictures, shown in this order, does the persona prefer?
+
+    Both descriptions are shown as one text, so the key knows what is shown and in which order.
+    """
+    shown = f"The first picture, described in words: {first}\n"
+    shown += f"The second picture, described in words: {second}\n"
+    return Question(persona, request, "", None, PAIR_SCALE, 0, shown, Form("pair"))
+
+
+def pair_messages(question: Question, order: str) -> Messages:
+    """Asks which of the two pictures of :func:`pair_question` the persona prefers.
+
+    The persona stands last, for many personas are asked about one pair.
+    """
+    first, second = question.scale.labels[::-1]
+    text = (
+        "People with different personalities can like the same picture quite differently. You are "
+        "shown two pictures in words, take the part of a person whose personality is described "
+        "below, and say which of the two that person prefers: by that person's own taste, not by "
+        f"what people like on average. Answer with {first} or {second} and nothing else.\n\n"
+        f"{question.description}"
+        f"\nBoth pictures were made for the request: {question.request}\n\n"
+        f"{_persona_text(question.persona)}\n\n"
+        "As this person, say which picture you prefer, with one of: "
+        f"{_labels(question.scale, order)}."
+    )
+    return [{"role": "user", "content": [_text(text)]}]
+
+
 def _paraphrased_setup(scale: Scale) -> str:
     return (
         "Tastes differ with personality. You play somebody whose personality you are told, look at "
@@ -177,6 +213,9 @@ WORDINGS = {
 }
 
 
+ANYONE = Persona("anyone", (1.0, 2.0, 3.0, 4.0, 5.0))  # of whom a wording is hashed
+
+
 @cache
 def template_digest(sees: Sees = "picture") -> str:
     """A hash of the wording, for the identity of judges that use it: a new wording, a new key.
@@ -189,12 +228,17 @@ def template_digest(sees: Sees = "picture") -> str:
 @cache
 def form_digest(form: Form) -> str:
     """A hash of the wording of a form, for the keys of questions that are put so."""
+    if form.asks == "pair":
+        return _digest_of(pair_question(ANYONE, "request", "one", "other"))
     return _digest(form, None)
 
 
 def _digest(form: Form, description: str | None) -> str:
-    persona = Persona("anyone", (1.0, 2.0, 3.0, 4.0, 5.0))
     scale = named_scale("adjectives")
-    probe = Question(persona, "request", "provider", None, scale, 0, description, form)
+    probe = Question(ANYONE, "request", "provider", None, scale, 0, description, form)
+    return _digest_of(probe)
+
+
+def _digest_of(probe: Question) -> str:
     text = json.dumps([messages(probe, order) for order in ORDERS])
     return hashlib.sha256(text.encode()).hexdigest()[:16]

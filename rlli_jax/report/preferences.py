@@ -15,7 +15,7 @@ from rlli_jax.report.run import RunDirectory, opened_with_table
 from rlli_jax.report.section import Report, Section, one
 from rlli_jax.report.style import DASHES, INK, PAGE, Drawing, legend, legend_columns
 from rlli_jax.run_files import Array
-from rlli_jax.run_files.preferences import PreferenceReferences, PreferenceRuns
+from rlli_jax.run_files.preferences import AskedPairs, PreferenceReferences, PreferenceRuns
 from rlli_jax.statistics import Estimate, t_interval
 
 DIGITS = 4
@@ -61,6 +61,8 @@ class PreferencesRun(RunDirectory):
     noises: tuple[float, ...]
     sizes: tuple[str, ...]
     file: str | None
+    asked: AskedPairs | None
+    """What the judge said of pairs, where it was asked."""
     references: PreferenceReferences
     runs: PreferenceRuns
 
@@ -106,15 +108,15 @@ def turn_of(curve: Curve) -> Turn:
 
 def _summary(run: PreferencesRun) -> str:
     known, runs = run.references, run.runs
-    raters = (
-        f"{known.comparisons:,} comparisons of a file"
-        if run.file
-        else "a simulated rater, in both orders, with ties"
-    )
+    ties = f" {percent(float(runs.ties.mean()))} of the comparisons are ties."
+    raters = "a simulated rater, in both orders, with ties"
+    if run.asked is not None:
+        raters, ties = f"{known.comparisons:,} pairs compared by the judge in both orders", ""
+    elif run.file:
+        raters = f"{known.comparisons:,} comparisons of a file"
     return (
         f"{len(runs.count):,} runs in {duration(float(runs.seconds.sum()))}: {raters}; "
-        f"{known.users} users, {known.requests} requests, {known.providers} providers. "
-        f"{percent(float(runs.ties.mean()))} of the comparisons are ties."
+        f"{known.users} users, {known.requests} requests, {known.providers} providers.{ties}"
     )
 
 
@@ -131,6 +133,7 @@ def _load(path: Path) -> PreferencesRun:
         noises=tuple(sorted(pairs["noise"])),
         sizes=tuple(config["reward_model"]["sizes"]),
         file=pairs.get("file"),
+        asked=AskedPairs.read(path / "pairs.npz") if pairs.get("ask") is not None else None,
         references=PreferenceReferences.read(path / "references.json"),
         runs=runs,
     )
@@ -174,8 +177,8 @@ def _lead(run: PreferencesRun) -> str:
 
 
 def _details(run: PreferencesRun) -> list[str]:
-    """DPO beside PPO, where pairs are fewest and where they are most."""
-    said = []
+    """How the judge compared; DPO beside PPO, where pairs are fewest and where they are most."""
+    said = [] if run.asked is None else [_compared(run.asked)]
     for noise in run.noises:
         for count in (run.counts[0], run.counts[-1]):
             ppo, dpo = (run.curve(name, count, noise, 0) for name in ("ppo", "dpo"))
@@ -188,6 +191,27 @@ def _details(run: PreferencesRun) -> list[str]:
                 f"against {far[1]}."
             )
     return said
+
+
+def _compared(pairs: AskedPairs) -> str:
+    """How far the judge's two orders agree with each other, and both with its ratings."""
+    there = pairs.answered
+    first, second, gap = pairs.shown_first[there], pairs.shown_second[there], pairs.gap[there]
+    won = (first + second) / 2
+    place = t_interval((first + 1 - second) / 2)
+    favoured, low, high = (number(float(x), 2) for x in place)
+    told = (won != 0.5) & (gap != 0)
+    alike = ((won > 0.5) == (gap > 0))[told]
+    share = percent(float(alike.mean())) if alike.size else "none"
+    unlike = np.sign(first - 0.5) != np.sign(second - 0.5)
+    return (
+        f"The judge compared {there.size:,} pairs in both orders and answered {there.sum():,}. In "
+        f"{percent(float(unlike.mean()))} of these the orders do not prefer the same picture, and "
+        f"{percent(float((won == 0.5).mean()))} are ties. What is shown first gets {favoured} of "
+        f"the preference (95 % interval over pairs {low} to {high}; .50 is no liking for a place). "
+        f"The picture that it prefers is the one that it rates higher in {share} of "
+        f"{int(told.sum()):,} pairs that differ in both."
+    )
 
 
 def _row(run: PreferencesRun, count: int, noise: float, size: int) -> dict[str, Any]:

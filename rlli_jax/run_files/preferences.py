@@ -1,5 +1,7 @@
 """Files of studies of preferences."""
 
+import numpy as np
+
 from rlli_jax.run_files import Arrays, Record, dims
 
 
@@ -17,7 +19,31 @@ class PreferenceReferences(Record):
     best_single_provider: str
     random: float
     comparisons: int | None = None
-    """How many the file of pairs has; None for a simulated rater."""
+    """How many the file of pairs has, or the judge answered; None for a simulated rater."""
+
+
+class AskedPairs(Arrays):
+    """``pairs.npz``: what the judge said of pairs, where it was asked; NaN is no answer."""
+
+    place: dims("pairs")  # type: ignore[valid-type]
+    """Number of the context and pair: (user x requests + request) x pairs of providers + pair."""
+    shown_first: dims("pairs")  # type: ignore[valid-type]
+    """Probability that the pair's first provider is preferred, where its picture is shown first."""
+    shown_second: dims("pairs")  # type: ignore[valid-type]
+    """The same, where it is shown second."""
+    gap: dims("pairs")  # type: ignore[valid-type]
+    """By how much QoE the first is better, by the table."""
+
+    @property
+    def answered(self) -> np.ndarray:
+        """Which have an answer in both orders, bool [pairs]."""
+        return np.isfinite(self.shown_first) & np.isfinite(self.shown_second)
+
+    def comparisons(self) -> tuple[np.ndarray, np.ndarray]:
+        """Place of each answered pair and how much of it the first won, the mean of both orders."""
+        there = self.answered
+        won = (self.shown_first[there] + self.shown_second[there]) / 2
+        return self.place[there].astype(np.int32), won.astype(np.float32)
 
 
 class PreferenceRuns(Arrays):

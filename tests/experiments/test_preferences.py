@@ -1,16 +1,21 @@
 """A study of preferences, from YAML to runs, references and report; comparisons from files."""
 
 import re
+import zlib
+from contextlib import closing
+from itertools import product
 
 import numpy as np
 import pytest
 import yaml
+from chat_server import LocalServer, completion
+from PIL import Image
 from rich.console import Console
 
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.preferences.pairs import read_pairs
 from rlli_jax.qoe import QoETable
-from rlli_jax.run_files.preferences import PreferenceReferences, PreferenceRuns
+from rlli_jax.run_files.preferences import AskedPairs, PreferenceReferences, PreferenceRuns
 from rlli_jax.studies import carry_out, load_study, render
 
 STUDY = {
@@ -72,12 +77,74 @@ def test_the_report_says_what_many_pairs_reach_and_where_gold_turns(finished):
         ({"pairs": {"counts": [20, 20]}}, r"pairs\.counts: .*twice"),
         ({"population": None}, "population: this key is missing"),
         ({"optimisation": {"betas": [0.1, 1]}}, r"optimisation\.betas: the first must be larger"),
+        (
+            {"pairs": {"ask": "all", "noise": [0.1]}},
+            r"pairs\.ask: only a language model that reads",
+        ),
         ({"pairs": {"file": "pairs.csv"}}, r"pairs\.noise: a file has the noise of its raters"),
     ],
 )
 def test_a_mistake_names_its_key(tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         load_study(written(tmp_path, **changes))
+
+
+@pytest.fixture
+def likes_colour(monkeypatch):
+    """A server whose judge rates by a hash, and of two pictures prefers the one in colour; what is
+    shown first where both are, or neither is."""
+    monkeypatch.setattr("rlli_jax.judges.server.FIRST_WAIT", 0.001)
+
+    def respond(body, n=0):
+        text = body["messages"][0]["content"]
+        if "which of the two" not in text:
+            return completion(str(1 + zlib.crc32(text.encode()) % 5))
+        shown = re.findall("picture, described in words: (.*)", text)
+        grey = ["black and white" in words for words in shown]
+        return completion("second" if grey == [True, False] else "first")
+
+    with closing(LocalServer()) as server:
+        server.respond = respond
+        yield server
+
+
+def test_the_judge_itself_compares_in_both_orders(tmp_path, likes_colour):
+    rows, rng = ["provider,request,image,caption"], np.random.default_rng(0)
+    for request, provider in product(("cat", "dog"), ("ink", "oil", "old")):
+        image = f"{request}-{provider}.png"
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(tmp_path / image)
+        style = "black and white" if provider == "old" else f"colours of {provider}"
+        rows.append(f"{provider},a {request},{image},a {request} in {style}")
+    (tmp_path / "manifest.csv").write_text("\n".join(rows))
+    judge = {
+        "kind": "openai", "model": "m", "base_url": likes_colour.url, "scoring": "text",
+        "scale": "1-5", "sees": "description", "examination": None, "require": [],
+        "store": str(tmp_path / "answers.sqlite"),
+    }  # fmt: skip
+    path = written(
+        tmp_path,
+        population={"sample": {"size": 3}},
+        catalog={"manifest": "manifest.csv"},
+        judge=judge,
+        pairs={"ask": "all", "counts": [18], "noise": [0.1]},
+        reward_model={"sizes": ["pictures"]},
+        seeds=2,
+    )
+    stopped = load_study(path, ["judge.budget.questions=20"])  # 18 cells, 36 questions about pairs
+    with pytest.raises(InputError, match=r"16 of 36 questions about pairs have no answer \(not"):
+        carry_out(stopped, tmp_path / "stopped", "refuse", Console(quiet=True))
+    run = tmp_path / "run"
+    carry_out(load_study(path), run, "refuse", Console(quiet=True))
+    assert len(likes_colour.requests) == 18 + 36  # what was answered is not asked again
+    place, won = AskedPairs.read(run / "pairs.npz").comparisons()
+    assert place.tolist() == list(range(18))
+    # Of ink-oil, ink-old and oil-old: whichever is first, then the one in colour.
+    assert won.tolist() == [0.5, 1, 1] * 6
+    page = re.sub(r"\s+", " ", render(run).read_text())
+    assert "18 pairs compared by the judge in both orders" in page
+    assert "In 33.3 % of these the orders do not prefer the same picture" in page
+    # All of it where both are in colour, half of it elsewhere: (1 + .5 + .5) / 3.
+    assert "What is shown first gets 0.67 of the preference" in page
 
 
 @pytest.fixture

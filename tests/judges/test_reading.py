@@ -11,7 +11,7 @@ from rlli_jax.errors import InputError
 from rlli_jax.judges import Failed, Form, Invalid, JudgeIdentity, Question, Rated, named_scale
 from rlli_jax.judges.completions import Completions
 from rlli_jax.judges.openai import OpenAIJudge
-from rlli_jax.judges.prompting import ORDERS
+from rlli_jax.judges.prompting import ORDERS, PAIR_SCALE, messages, pair_question
 from rlli_jax.judges.transformers import TransformersJudge
 from rlli_jax.oracle.keys import Keys
 from rlli_jax.oracle.questions import build_questions
@@ -20,6 +20,7 @@ from rlli_jax.personas import Persona, Population
 SCALE = named_scale("1-5")
 PERSONAS = [Persona(f"user {i}", (1.0 + i, 3.0, 5.0 - i, 3.0, 2.0)) for i in range(3)]
 DARK, BRIGHT = "It is very dark and shows no face.", "It is very bright and shows one face."
+BOTH = (DARK, BRIGHT), (BRIGHT, DARK)
 
 
 def described(persona=0, description=DARK, form=None, scale=SCALE):
@@ -68,6 +69,23 @@ def test_both_orders_are_the_mean_of_each(llama):
     assert each[0] != each[1]
     (mean,) = both.rate([described()])
     assert mean.rating == pytest.approx(sum(each) / 2)
+
+
+def test_a_pair_is_asked_for_what_it_shows_in_which_order_and_of_whom(llama):
+    pairs = [pair_question(PERSONAS[p], "a cat", *shown) for p in (0, 1) for shown in BOTH]
+    keys = Keys(JudgeIdentity("j"))
+    others = [pair_question(PERSONAS[0], "a dog", DARK, BRIGHT), described()]
+    others[1] = others[1]._replace(description=pairs[0].description, scale=PAIR_SCALE)
+    assert len(set(keys.of([*pairs, *others]))) == len(pairs) + len(others)
+    assert any(DARK in text and BRIGHT in text for text in keys.take_texts().values())
+    (text,) = (part["text"] for part in messages(pairs[0])[0]["content"])
+    assert text.index(DARK) < text.index(BRIGHT) < text.index("a cat")
+    answers = reader(llama).rate(pairs)
+    assert len({answer.rating for answer in answers}) == len(pairs)
+    for answer in answers:
+        said = json.loads(answer.raw)["probabilities"]
+        first = said["first"] / (said["first"] + said["second"])
+        assert answer.rating == pytest.approx(first, rel=1e-4)
 
 
 def test_little_mass_on_the_labels_names_what_is_likelier(llama):

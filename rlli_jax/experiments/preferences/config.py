@@ -5,7 +5,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from rlli_jax.experiments.judge_blocks import AnyJudge
+from rlli_jax.experiments.judge_blocks import AnyJudge, LanguageModel
 from rlli_jax.experiments.sources import CatalogBlock, PopulationBlock
 from rlli_jax.experiments.yaml_blocks import Block, Positive, StudyBlock, Whole, beside_file
 
@@ -39,7 +39,19 @@ class PairsBlock(Block):
     (the request), model_0, model_1 (the providers), label_0 (1, 0, or 0.5 for a tie). Runs draw
     counts of its rows, with replacement; noise and bias have no effect."""
 
+    ask: Positive | Literal["all"] | None = None
+    """Ask the judge itself, in place of the rater, about so many pairs of the table, drawn evenly,
+    or about all: which of two described pictures does this user prefer? For language models with
+    sees: description. Each pair is asked in both orders; their mean is how much of it the first
+    won. judge.budget holds for them anew. Runs draw counts of them, with replacement; noise and
+    bias have no effect."""
+
     _paths = field_validator("file")(beside_file)
+
+    @property
+    def given(self) -> bool:
+        """Whether comparisons come from outside, not from the simulated rater."""
+        return self.file is not None or self.ask is not None
 
 
 class RewardModelBlock(Block):
@@ -124,9 +136,29 @@ class PreferencesStudy(StudyBlock):
                 )
         if self.optimisation.betas[0] <= self.optimisation.betas[1]:
             raise ValueError("optimisation.betas: the first must be larger; exchange them")
-        if self.pairs.file is not None and len(self.pairs.noise) > 1:
-            raise ValueError(
-                "pairs.noise: a file has the noise of its raters; give one number, in which unit "
-                "the reward model is shown"
-            )
+        self._pairs()
         return self
+
+    def _pairs(self) -> None:
+        block = self.pairs
+        if block.given and len(block.noise) > 1:
+            has = "the judge has its own noise" if block.file is None else (
+                "a file has the noise of its raters"
+            )  # fmt: skip
+            raise ValueError(
+                f"pairs.noise: {has}; give one number, in which unit the reward model is shown"
+            )
+        if block.ask is None:
+            return
+        if block.file is not None:
+            raise ValueError("pairs: file and ask exclude each other; give one")
+        if not isinstance(self.judge, LanguageModel) or self.judge.sees != "description":
+            raise ValueError(
+                "pairs.ask: only a language model that reads is asked about pairs; choose a judge "
+                "with sees: description, or leave ask out"
+            )
+        if block.ask != "all" and max(block.counts) > block.ask:
+            raise ValueError(
+                f"pairs.counts: {max(block.counts)} pairs are wanted, but the judge is asked about "
+                f"{block.ask}; raise ask, or give smaller counts"
+            )

@@ -1,8 +1,9 @@
 """Preferences as a study: raters, reward models and policies, hundreds of runs in one program.
 
 The run directory holds, beside what all have, ``table.npz``, ``population.csv``,
-``references.json`` and ``runs.npz``; see :mod:`rlli_jax.run_files.preferences`. Runs are made in
-chunks; those of ``chunks/`` are finished, and a resumed study goes on with the next.
+``references.json`` and ``runs.npz``, and ``pairs.npz`` where the judge compares; see
+:mod:`rlli_jax.run_files.preferences`. Runs are made in chunks; those of ``chunks/`` are finished,
+and a resumed study goes on with the next.
 """
 
 import time
@@ -19,6 +20,7 @@ from rlli_jax.catalog import Catalog
 from rlli_jax.catalog.features import FEATURES, image_features
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.kept_table import kept_table
+from rlli_jax.experiments.preferences.asked_pairs import kept_pairs
 from rlli_jax.experiments.preferences.config import PreferencesStudy
 from rlli_jax.experiments.preferences.pairs import read_pairs
 from rlli_jax.experiments.training import training_progress
@@ -61,7 +63,7 @@ class Preferences:
             config.population, config.catalog, config.judge, path, console
         )
         world = build_world(config, table, people.traits)
-        pairs = None if config.pairs.file is None else read_pairs(config.pairs.file, table)
+        pairs = _given_pairs(config, table, path, console)
         if not (path / "references.json").exists():
             _references(table, world, pairs).write(path / "references.json")
         if train and not (path / "runs.npz").exists():
@@ -69,6 +71,17 @@ class Preferences:
 
 
 STUDY = Preferences()
+
+
+def _given_pairs(
+    config: PreferencesStudy, table: QoETable, path: Path, console: Console
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The comparisons of a file or of the judge; None where a rater is simulated."""
+    if config.pairs.file is not None:
+        return read_pairs(config.pairs.file, table)
+    if config.pairs.ask is not None:
+        return kept_pairs(config, table, path, console).comparisons()
+    return None
 
 
 def build_world(config: PreferencesStudy, table: QoETable, traits: np.ndarray | None) -> World:
@@ -146,16 +159,16 @@ def _asker(config: PreferencesStudy, world: World, pairs: Any) -> Ask:
     """Where a run's comparisons come from.
 
     Raises:
-        InputError: the file has fewer than a run is to have.
+        InputError: the file has, or the judge answered, fewer than a run is to have.
     """
     most = max(config.pairs.counts)
     if pairs is None:
         return lambda key, s: compare(key, world, s.rater, s.pairs, most)
     place, won = (jnp.asarray(x) for x in pairs)
     if most > place.size:
+        has = f"{config.pairs.file} has" if config.pairs.file else "the judge answered"
         raise InputError(
-            f"pairs.counts: {most} pairs are wanted, but {config.pairs.file} has {place.size}; "
-            "want at most so many."
+            f"pairs.counts: {most} pairs are wanted, but {has} {place.size}; want at most so many."
         )
     shape = world.gold.shape[0], len(pairs_of(world.gold.shape[1]))
 
