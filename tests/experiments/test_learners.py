@@ -37,6 +37,7 @@ Q = {
     "config": {"num_envs": 4, "num_steps": 8},
     "hyperparams": {"epsilon": 0.5},
 }
+RAINBOW = {"prioritized": True, "dueling": True, "quantiles": 3, "double": True, "n_step": 2}
 
 
 def block(learner, **changes):
@@ -49,6 +50,8 @@ def run(tmp_path_factory, compilations):
     """A finished study of five users with personas, and of the learners of no other test."""
     folder = tmp_path_factory.mktemp("learners")
     policies = {name.upper(): block(name, observation=["persona"]) for name in OTHERS}
+    policies["RAINBOW"] = block("dqn", observation=["persona"])
+    policies["RAINBOW"]["config"] |= RAINBOW
     config = tiny_study.write_config(
         folder,
         population={"sample": {"size": 5, "seed": 3}},
@@ -60,11 +63,11 @@ def run(tmp_path_factory, compilations):
     return folder / "run"
 
 
-@pytest.mark.parametrize("name", [*OTHERS, "q"])
+@pytest.mark.parametrize("name", [*OTHERS, "q", "rainbow"])
 def test_every_learner_is_trained_reported_exported_and_asked(run, tmp_path, name):
     policy = name.upper()
     summary = json.loads((run / "policies" / policy / "summary.json").read_text())
-    assert summary["learner"] == (OWN if name == "q" else name)
+    assert summary["learner"] == {"q": OWN, "rainbow": "dqn"}.get(name, name)
     selection = select(run, PERSONA, policy)
     assert selection.policy == policy
     assert selection.provider in tiny_study.PROVIDERS
@@ -72,6 +75,24 @@ def test_every_learner_is_trained_reported_exported_and_asked(run, tmp_path, nam
     if not (run / "report.html").exists():
         render(run)
     assert policy in (run / "report.html").read_text()
+
+
+def test_one_choice_for_every_user_at_once_goes_from_yaml_to_report(tmp_path):
+    learner = block("ppo", observation=["action", "reward"])
+    path = tmp_path / "run"
+    config = tiny_study.write_config(
+        tmp_path,
+        environment={"assignment": "joint", "rounds": 2},
+        policies={"Joint": learner, "Random": {"learner": "random"}},
+    )
+    tiny_study.carry_out(config, path)
+    with np.load(path / "policies" / "Joint" / "evaluation.npz") as found:
+        # Each of two users is served once a round, by a choice of its own.
+        served = found["choices"].sum((2, 3))
+        assert (served == served[0, 0]).all()
+        assert found["choices"].shape[1] == 2
+    assert "joint" in (path / "config.yaml").read_text()
+    assert "Joint" in render(path).read_text()
 
 
 def test_a_run_of_an_own_learner_that_stopped_ends_as_if_it_had_not(run, tmp_path, monkeypatch):

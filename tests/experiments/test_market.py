@@ -19,7 +19,7 @@ from rlli_jax.experiments.yaml_blocks import parse_as
 from rlli_jax.qoe import QoETable
 from rlli_jax.qoe.reliability import reliability
 from rlli_jax.report.market import load_market_run, steps_to
-from rlli_jax.studies import carry_out, load_study, render
+from rlli_jax.studies import carry_out, load_study, render, run_study
 
 TINY_PPO = {
     "learner": "ppo",
@@ -291,6 +291,25 @@ def test_a_bandit_in_the_spelling_of_before_is_a_learner_like_any_other():
     assert block.hyperparams.exploration == 0.5
     assert (block.mask, block.observation) == (True, ("providers", "task", "room"))
     assert parsed(policies={"X": block.model_dump()}).policies["X"] == block
+
+
+def test_the_shipped_market_with_a_link_queues_and_moving_tastes_runs_to_its_report(tmp_path):
+    small = (
+        "seeds=1",
+        "judge.samples=1",
+        "market.horizon=50000",  # about ten tasks
+        "evaluation.episodes=2",
+        "policies.LinUCB.iterations=1",
+        "policies.LinUCB.config={num_steps: 20}",
+        "policies.PPO.iterations=2",
+        "policies.PPO.config={num_envs: 4, num_steps: 8, num_minibatches: 2, hidden: [4]}",
+    )
+    config = Path(__file__).parents[2] / "configs" / "edge_market_link.yaml"
+    path = run_study(config, tmp_path / "run", overrides=small, progress=False)
+    found = arrays(path)
+    assert (found["PPO", "evaluation.npz", "energy"] > 0).all()
+    assert found["LinUCB", "evaluation.npz", "assigned_of_user"].shape[-1] == 12
+    assert "Return of each policy" in (path / "report.html").read_text()
 
 
 def test_shipped_configs_can_be_read():
