@@ -23,7 +23,7 @@ from rlli_jax.errors import InputError
 from rlli_jax.experiments.judge_blocks import (
     AnyJudge,
     ExaminationBlock,
-    LanguageModel,
+    LanguageModelJudge,
     Psychometric,
     RecordedScores,
 )
@@ -58,7 +58,7 @@ def setting_of(
             inquiry.catalog, inquiry.scale, in_words=False, draws=judge.noise > 0, wording=wording,
             human=scores,
         )  # fmt: skip
-    assert isinstance(judge, LanguageModel)
+    assert isinstance(judge, LanguageModelJudge)
     block = judge.examination or ExaminationBlock()
     return Setting(
         inquiry.catalog, inquiry.scale, in_words=True, draws=judge.draws, wording=wording,
@@ -216,7 +216,7 @@ def examine_study(
             "their reliability."
         )
     inquiry = inquire(population, catalog, judge)
-    if not isinstance(judge, LanguageModel):
+    if not isinstance(judge, LanguageModelJudge):
         ask = Asker(inquiry.judge)
         return examine_judge(inquiry, judge, population, human, ask, console, path)
     tell = partial(console.print, highlight=False, markup=False)

@@ -155,7 +155,7 @@ class ExaminationBlock(Block):
     """Of population.questionnaire, of whom half of the answers is told and half asked; 0: none."""
 
 
-class LanguageModel(JudgeBlock):
+class LanguageModelJudge(JudgeBlock):
     """What the language models share. Their answers are kept in a store and never paid twice."""
 
     meant_nulls: ClassVar[tuple[str, ...]] = ("examination",)
@@ -242,7 +242,7 @@ class LanguageModel(JudgeBlock):
         return str(beside_file(Path(store).expanduser(), info))
 
 
-class Transformers(LanguageModel):
+class Transformers(LanguageModelJudge):
     """A vision-language model in this process, by name or folder; needs the extra ``llm``."""
 
     kind: Literal["transformers"]
@@ -267,7 +267,7 @@ class Transformers(LanguageModel):
         return TransformersJudge(**self.model_dump(include=SHARED | own))
 
 
-class OpenAI(LanguageModel):
+class OpenAI(LanguageModelJudge):
     """A model behind an OpenAI-compatible server; the key comes from the environment."""
 
     meant_nulls = ("examination", "temperature", "max_tokens")

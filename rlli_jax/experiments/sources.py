@@ -19,7 +19,7 @@ from rlli_jax.experiments.catalog_block import CatalogBlock
 from rlli_jax.experiments.examination import examine_judge
 from rlli_jax.experiments.judge_blocks import (
     AnyJudge,
-    LanguageModel,
+    LanguageModelJudge,
     Psychometric,
     Recorded,
     RecordedScores,
@@ -223,7 +223,7 @@ def inquire(
         return replace(inquiry, population=join(inquiry.population, population.load()))
     assert population is not None  # checked by the config
     people = population.load(more)
-    described = isinstance(judge, LanguageModel) and judge.sees == "description"
+    described = isinstance(judge, LanguageModelJudge) and judge.sees == "description"
     refuse_known(people, _descriptions(pictures, described) if people.examples else ())
     scale = scale_of(judge.scale)
     return Inquiry(judge.make(pictures), people, pictures, scale, judge.times, described)
@@ -237,7 +237,7 @@ def _descriptions(catalog: Catalog, described: bool) -> Iterable[str]:
             yield catalog.description(request, provider) or ""
 
 
-def asked_once(block: LanguageModel) -> str:
+def asked_once(block: LanguageModelJudge) -> str:
     """Why a judge that does not draw is asked fewer times than ``judge.samples`` says."""
     return (
         f"judge.samples is {block.samples}, but this judge does not draw and its repeats would be "
@@ -355,7 +355,7 @@ def judged(
     tell = partial(console.print, highlight=False, markup=False)
     if judge.ask is not None:  # before an examination is paid for
         judge.ask.plan(inquiry.judge, parts.seen.questions(), parts.seen.offered())
-    if not isinstance(judge, LanguageModel):
+    if not isinstance(judge, LanguageModelJudge):
         asker = Asker(inquiry.judge)
         if path is not None and isinstance(judge, Psychometric):
             examine_judge(inquiry, judge, population, human, asker, console, path)

@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.judge_blocks import LanguageModel
+from rlli_jax.experiments.judge_blocks import LanguageModelJudge
 from rlli_jax.experiments.preferences.config import PreferencesStudy
 from rlli_jax.experiments.sources import inquire
 from rlli_jax.judges import Answer, Failed, Invalid, Question, Rated
@@ -47,7 +47,7 @@ def ask_pairs(config: PreferencesStudy, table: QoETable, console: Console) -> As
     """Ask the judge of a study about ``pairs.ask`` pairs of its table, drawn evenly; answers are
     looked up and kept in its store. Raises InputError, as :func:`kept_pairs`."""
     block = config.judge
-    assert isinstance(block, LanguageModel)  # checked by the config
+    assert isinstance(block, LanguageModelJudge)  # checked by the config
     inquiry = inquire(config.population, config.catalog, block, console=console)
     people = inquiry.population.select(table.users).personas
     names = inquiry.catalog.requests, inquiry.catalog.providers

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from rlli_jax.experiments.judge_blocks import AnyJudge, LanguageModel
+from rlli_jax.experiments.judge_blocks import AnyJudge, LanguageModelJudge
 from rlli_jax.experiments.sources import CatalogBlock, PopulationBlock
 from rlli_jax.experiments.yaml_blocks import Block, Positive, StudyBlock, Whole, beside_file
 
@@ -152,7 +152,7 @@ class PreferencesStudy(StudyBlock):
             return
         if block.file is not None:
             raise ValueError("pairs: file and ask exclude each other; give one")
-        if not isinstance(self.judge, LanguageModel) or self.judge.sees != "description":
+        if not isinstance(self.judge, LanguageModelJudge) or self.judge.sees != "description":
             raise ValueError(
                 "pairs.ask: only a language model that reads is asked about pairs; choose a judge "
                 "with sees: description, or leave ask out"

@@ -7,7 +7,7 @@ from typing import Literal
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.asking import AskBlock, SoFar, prospect, so_far
 from rlli_jax.experiments.examination import setting_of
-from rlli_jax.experiments.judge_blocks import LanguageModel, OpenAI, Recorded
+from rlli_jax.experiments.judge_blocks import LanguageModelJudge, OpenAI, Recorded
 from rlli_jax.experiments.selection.config import StudyConfig
 from rlli_jax.experiments.selection.tables import aside
 from rlli_jax.experiments.sources import Inquiry, Parts, asked_once, set_aside
@@ -31,7 +31,7 @@ def plan_questions(config: StudyConfig) -> str:
         return f"{making.describe()}\n{_about_pictures(config, making)}"
     parts, block = _parts(config), config.judge
     inquiry, questions = parts.users, parts.questions()
-    if not isinstance(block, LanguageModel):
+    if not isinstance(block, LanguageModelJudge):
         some = ""
         if block.ask is not None:
             seen = parts.seen
