@@ -10,9 +10,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping
-from functools import lru_cache
-
-import numpy as np
 
 from rlli_jax.catalog.pictures import Picture
 
@@ -72,9 +69,8 @@ def describe(picture: Picture | None, caption: str | None) -> str | None:
     return None if picture is None else _measured(picture)
 
 
-@lru_cache(maxsize=4096)
 def _measured(picture: Picture) -> str:
-    from rlli_jax.catalog.features import FEATURES, image_features  # and with it scikit-image
+    from rlli_jax.catalog.features import FEATURES, picture_features  # and with it scikit-image
 
-    values = np.asarray(image_features(picture.pixels), np.float64).tolist()
+    values = picture_features(picture).tolist()
     return in_words(dict(zip(FEATURES, values, strict=True)))

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage import color, data, feature, measure, segmentation
 
-from rlli_jax.catalog.pictures import Pixels, shrink
+from rlli_jax.catalog.pictures import Picture, Pixels, shrink
 
 LONG_SIDE = 256
 
@@ -28,6 +28,21 @@ class _View:
     rgb: Pixels  # [H, W, 3]
     hsv: NDArray[np.float64]  # [H, W, 3] in [0, 1]
     grey: NDArray[np.float64]  # [H, W] in [0, 1], Rec. 709 luminance weights
+
+
+def picture_features(picture: Picture) -> NDArray[np.float64]:
+    """:func:`image_features` of a picture, measured once in a process: float64 [F], read-only.
+
+    Raises :class:`InputError` if the picture cannot be read.
+    """
+    if picture.digest not in _MEASURED:
+        measured = image_features(picture.pixels)
+        measured.flags.writeable = False
+        _MEASURED[picture.digest] = measured
+    return _MEASURED[picture.digest]
+
+
+_MEASURED: dict[str, NDArray[np.float64]] = {}  # by digest, 80 bytes each
 
 
 def image_features(pixels: Pixels) -> NDArray[np.float64]:

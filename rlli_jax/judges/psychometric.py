@@ -37,7 +37,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from rlli_jax.catalog import Catalog, Picture
-from rlli_jax.catalog.features import FEATURES, image_features
+from rlli_jax.catalog.features import FEATURES, picture_features
 from rlli_jax.errors import InputError
 from rlli_jax.judges import Answer, Invalid, JudgeIdentity, Question, Rated
 from rlli_jax.personas import TRAITS, Persona
@@ -149,8 +149,7 @@ class PsychometricJudge:
         if not pictures:
             raise InputError("psychometric judge: the catalog has no pictures to look at.")
         self._strength, self._noise, self._seed = strength, noise, seed
-        self._features = {d: image_features(p.pixels) for d, p in pictures.items()}
-        raw = np.stack(list(self._features.values()))  # [pictures, features]
+        raw = np.stack([picture_features(p) for p in pictures.values()])  # [pictures, features]
         self._mean, self._spread = raw.mean(0), raw.std(0)
         x = self._standardise(raw)
         quality = self._raw_quality(x)
@@ -194,9 +193,7 @@ class PsychometricJudge:
 
     def _x(self, picture: Picture) -> np.ndarray:
         """Standardised features of a picture: float64 [features]."""
-        if picture.digest not in self._features:
-            self._features[picture.digest] = image_features(picture.pixels)
-        return self._standardise(self._features[picture.digest])
+        return self._standardise(picture_features(picture))
 
     @staticmethod
     def _raw_quality(x: np.ndarray) -> np.ndarray:

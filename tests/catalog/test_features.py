@@ -8,7 +8,8 @@ import pytest
 from skimage import data
 from skimage.color import hsv2rgb
 
-from rlli_jax.catalog.features import FEATURES, image_features
+from rlli_jax.catalog.features import FEATURES, image_features, picture_features
+from rlli_jax.catalog.pictures import Picture
 
 CORRELATIONS = Path(__file__).parents[3] / "shared/data/personas/persona_image_correlations.json"
 
@@ -127,3 +128,19 @@ def test_features_hardly_depend_on_the_resolution() -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 3)])
 def test_odd_shapes(shape: tuple[int, int]) -> None:
     assert features(plain(10, 20, 30, shape=shape))["n_faces"] == 0
+
+
+def test_a_picture_is_measured_once_and_its_features_cannot_be_changed():
+    loads = []
+    pixels = np.full((9, 7, 3), 81, np.uint8)
+
+    def load():
+        loads.append(1)
+        return pixels
+
+    first, second = (picture_features(Picture(name, load)) for name in ("a", "b"))
+    assert first is second
+    np.testing.assert_array_equal(first, image_features(pixels))
+    assert len(loads) == 3  # the digest of each, and to measure
+    with pytest.raises(ValueError, match="read-only"):
+        first[0] = 1

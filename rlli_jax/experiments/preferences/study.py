@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 
 from rlli_jax.catalog import Catalog
-from rlli_jax.catalog.features import FEATURES, image_features
+from rlli_jax.catalog.features import FEATURES, picture_features
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.kept_table import kept_table
 from rlli_jax.experiments.preferences.asked_pairs import kept_pairs
@@ -118,7 +118,7 @@ def _measured(catalog: Catalog, table: QoETable) -> np.ndarray:
                         f"There is no picture of {request!r} by {provider!r}, but the reward model "
                         "knows pictures by what is measured in them; give a catalog with pictures."
                     )
-                rows[r, p] = image_features(picture.pixels)
+                rows[r, p] = picture_features(picture)
     known = np.stack(list(rows.values()))
     measured = np.zeros((len(table.requests), len(table.providers), known.shape[1]))
     for place, row in rows.items():

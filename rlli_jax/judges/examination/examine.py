@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from rlli_jax.catalog import Catalog
-from rlli_jax.catalog.features import FEATURES, image_features
+from rlli_jax.catalog.features import FEATURES, picture_features
 from rlli_jax.errors import InputError
 from rlli_jax.judges.base import Answer, Failed, Question, Rated, Scale
 from rlli_jax.judges.examination import checks, design
@@ -260,7 +260,7 @@ def _grid(ask: Ask, questions: Sequence[Question]) -> np.ndarray:
 def _features(shown: Sequence[design.Exhibit]) -> np.ndarray:
     """[pictures, F]; zeros, which agree with nothing, where there are captions alone."""
     nothing = np.zeros(len(FEATURES))
-    return np.array([nothing if e.picture is None else image_features(e.picture.pixels)
+    return np.array([nothing if e.picture is None else picture_features(e.picture)
                      for e in shown])  # fmt: skip
 
 
