@@ -3,7 +3,16 @@
 import time
 from typing import Any
 
-from rich.progress import Progress, TaskID
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 LOG_SECONDS = 60.0
 
@@ -40,3 +49,22 @@ class LoggedProgress(Progress):
             at_work = [task for task in self.tasks if not task.finished]
             if at_work:
                 self.console.print(self.make_tasks_table(at_work))
+
+
+def counted(what: str, console: Console | None, *columns: ProgressColumn) -> LoggedProgress:
+    """How many of how many are done, gone when all are; nothing is shown without a console.
+
+    Args:
+        what: stands before the task's description.
+        columns: stand behind the time that remains.
+    """
+    return LoggedProgress(
+        TextColumn(f"{what} {{task.description}}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        *columns,
+        console=console,
+        transient=True,
+        disable=console is None,
+    )

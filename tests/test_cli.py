@@ -268,10 +268,14 @@ def test_a_bad_config_is_one_sentence(rlli, tmp_path):
 
 
 @pytest.mark.parametrize("option", ["--dry-run", "--export-batch=batch.jsonl"])
-def test_the_questions_of_a_market_are_not_planned(rlli, option):
-    status, output, errors = rlli("judge", "configs/edge_market_qoe.yaml", option)
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [("edge_market_qoe", "of the edge market"), ("session", "of sessions")],
+)
+def test_the_questions_of_other_kinds_are_not_planned(rlli, config, kind, option):
+    status, output, errors = rlli("judge", f"configs/{config}.yaml", option)
     assert (status, output) == (2, "")
-    assert "edge_market_qoe.yaml is a study of the edge market" in errors
+    assert f"{config}.yaml is a study {kind}" in errors
     assert errors.count("\n") == 1
 
 

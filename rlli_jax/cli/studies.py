@@ -67,12 +67,13 @@ def judge(
         import_answers,
         plan_questions,
     )
+    from rlli_jax.studies import kind_name, study_kind
 
     study = load("judge", config, overrides)
     if not isinstance(study, StudyConfig):
         raise InputError(
-            f"{config} is a study of the edge market, whose questions cannot be planned or sent as "
-            "a batch: leave out --dry-run, --export-batch and --import-batch."
+            f"{config} is a study {study_kind(kind_name(study)).words}, whose questions cannot be "
+            "planned or sent as a batch: leave out --dry-run, --export-batch and --import-batch."
         )
     if export_batch is not None:
         print(export_missing(study, export_batch))

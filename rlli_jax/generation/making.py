@@ -17,13 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from rlli_jax.errors import InputError
 from rlli_jax.generation.base import Made, NotMade, Provider, Refused, key_of
 from rlli_jax.generation.store import Kept, PictureStore
 from rlli_jax.oracle.leases import LEASE_SECONDS, waiting, worker
-from rlli_jax.progress import LoggedProgress
+from rlli_jax.progress import counted
 
 POLL_SECONDS = 0.25  # how often to look for what other processes have made
 GIVE_UP = 8  # pictures of a provider that fail one after another
@@ -309,14 +308,6 @@ def _make_batch(
 
 @contextmanager
 def _progress(console: Console | None, total: int) -> Iterator[Callable[[str, int], None]]:
-    with LoggedProgress(
-        TextColumn("making pictures: {task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=console is None,
-    ) as progress:
+    with counted("making pictures:", console) as progress:
         task = progress.add_task("", total=total)
         yield lambda name, count: progress.update(task, advance=count, description=name)

@@ -10,17 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress, TextColumn
 
 from rlli_jax.errors import InputError
 from rlli_jax.judges import Answer, Failed, Judge, Question, Usage
-from rlli_jax.progress import LoggedProgress
+from rlli_jax.progress import counted
 
 LARGEST_BATCH = 4096
 GIVE_UP = 64  # questions that fail one after another
@@ -162,14 +156,5 @@ class Advance:
 @contextmanager
 def progress(console: Console | None, name: str, total: int, tally: Tally) -> Iterator[Advance]:
     fields = (TextColumn(f"{{task.fields[{key}]}}") for key in ("rate", "cost", "failed"))
-    with LoggedProgress(
-        TextColumn("asking {task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        *fields,
-        console=console,
-        transient=True,
-        disable=console is None,
-    ) as progress:
+    with counted("asking", console, *fields) as progress:
         yield Advance(progress, name, total, tally)

@@ -16,7 +16,7 @@ from rlli_jax.report.run import (
     load_policies,
     opened,
 )
-from rlli_jax.report.section import Header, Report, Section, one
+from rlli_jax.report.section import Header, Report, Section, each, one
 from rlli_jax.statistics import Estimate, t_interval
 
 
@@ -68,19 +68,14 @@ def _finding(run: EnvironmentRun) -> dict[str, str]:
     return {"lead": f"{run.best.name} returns most: {plus_minus(run.best.mean(), run.digits)}."}
 
 
-def _rows(run: EnvironmentRun) -> dict[str, Any]:
+def _row(run: EnvironmentRun, policy: EnvironmentPolicy) -> dict[str, Any]:
     return {
-        "rows": [
-            {
-                "name": policy.name,
-                "learner": policy.learner,
-                "returns": plus_minus(policy.mean(), run.digits),
-                "steps": quantity(policy.env_steps) if policy.env_steps else "–",
-                "time": duration(policy.train_seconds),
-                "speed": quantity(policy.steps_per_second) if policy.steps_per_second else "–",
-            }
-            for policy in run.policies
-        ]
+        "name": policy.name,
+        "learner": policy.learner,
+        "returns": plus_minus(policy.mean(), run.digits),
+        "steps": quantity(policy.env_steps) if policy.env_steps else "–",
+        "time": duration(policy.train_seconds),
+        "speed": quantity(policy.steps_per_second) if policy.steps_per_second else "–",
     }
 
 
@@ -92,7 +87,7 @@ REPORT = Report(
         Section("environment/finding", _finding),
         Section(
             "environment/policies",
-            _rows,
+            each(_row),
             one("returns", "Return of each policy", returns_figure),
         ),
         Section(

@@ -25,7 +25,7 @@ from rlli_jax.report.run import (
     opened,
     opened_with_table,
 )
-from rlli_jax.report.section import Report, Section, one
+from rlli_jax.report.section import Report, Section, each, one
 from rlli_jax.report.style import SMOOTHING
 from rlli_jax.run_files import (
     Array,
@@ -204,7 +204,20 @@ def _against(first: MarketPolicy, second: MarketPolicy) -> str:
 
 def _row(run: MarketRun, policy: MarketPolicy) -> dict[str, Any]:
     """One line of the table of policies, ready to print."""
-    estimate = ratio(run, policy)
+    return {
+        "name": policy.name,
+        "returns": plus_minus(policy.mean("returns"), 1),
+        "ratio": _percent_plus_minus(ratio(run, policy)),
+        "finished": _percent_plus_minus(policy.share("finished")),
+        "crashed": _percent_plus_minus(policy.share("crashed")),
+        "lost": _percent_plus_minus(policy.share("lost")),
+        "utility": plus_minus(policy.mean("utility"), 1),
+        "reference": not policy.learned,
+    }
+
+
+def _learning_row(run: MarketRun, policy: MarketPolicy) -> dict[str, Any]:
+    """One line of the table of learning, ready to print."""
     baseline = run.baseline
     goal = np.inf if baseline is None else float(baseline.returns.mean())
     steps = steps_to(policy, goal)
@@ -212,12 +225,6 @@ def _row(run: MarketRun, policy: MarketPolicy) -> dict[str, Any]:
     seconds = policy.train_seconds
     return {
         "name": policy.name,
-        "returns": plus_minus(policy.mean("returns"), 1),
-        "ratio": _percent_plus_minus(estimate),
-        "finished": _percent_plus_minus(policy.share("finished")),
-        "crashed": _percent_plus_minus(policy.share("crashed")),
-        "lost": _percent_plus_minus(policy.share("lost")),
-        "utility": plus_minus(policy.mean("utility"), 1),
         "steps": _steps(steps) if reached else ("never" if steps.size else "–"),
         "time": duration(float(steps.mean()) / policy.env_steps * seconds)
         if reached and policy.env_steps and seconds
@@ -262,10 +269,6 @@ def _user_row(policy: MarketPolicy) -> dict[str, str]:
     }
 
 
-def _rows(run: MarketRun) -> dict[str, Any]:
-    return {"rows": [_row(run, policy) for policy in run.policies]}
-
-
 REPORT = Report(
     kicker="rlli_jax report: edge market",
     load=load_market_run,
@@ -273,8 +276,8 @@ REPORT = Report(
     sections=(
         examination.SECTION,
         Section("market/finding", lambda run: {"lead": _lead(run), "details": _details(run)}),
-        Section("market/policies", _rows),
-        Section("market/learning", _rows, when=learns),
+        Section("market/policies", each(_row)),
+        Section("market/learning", each(_learning_row), when=learns),
         Section(
             "market/convergence",
             figures=one("convergence", "Return while training", convergence),

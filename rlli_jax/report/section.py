@@ -72,6 +72,11 @@ def one(name: str, title: str, draw: Callable[[Any], Figure]) -> Callable[[Any],
     return lambda run: [(name, title, draw(run))]
 
 
+def each(row: Callable[[Any, Any], Mapping[str, Any]]) -> Callable[[Any], dict[str, Any]]:
+    """The context ``rows``: a line for each policy of the run, as ``row(run, policy)`` gives it."""
+    return lambda run: {"rows": [row(run, policy) for policy in run.policies]}
+
+
 Note = tuple[str, str]
 """What a reader must not miss: a sentence in bold, and the rest."""
 

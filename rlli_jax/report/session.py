@@ -14,7 +14,7 @@ from rlli_jax.report.examination import judged
 from rlli_jax.report.labels import duration, number, plus_minus, quantity
 from rlli_jax.report.market_figures import COLOURS, convergence
 from rlli_jax.report.run import PolicyFolder, RunDirectory, learns, load_policies, opened_with_table
-from rlli_jax.report.section import Report, Section, one
+from rlli_jax.report.section import Report, Section, each, one
 from rlli_jax.report.style import DASHES, INK, PAGE, legend, legend_columns
 from rlli_jax.run_files import SessionEvaluation, SessionReferences, SessionSummary
 from rlli_jax.statistics import Estimate, t_interval
@@ -158,6 +158,13 @@ def _row(run: SessionRun, policy: SessionPolicy) -> dict[str, Any]:
         "kind": policy.kind,
         "returns": plus_minus(policy.mean(), DIGITS),
         "gain": plus_minus(gain(run, policy), DIGITS),
+    }
+
+
+def _learning_row(run: SessionRun, policy: SessionPolicy) -> dict[str, Any]:
+    return {
+        "name": policy.name,
+        "reference": not policy.learned,
         "sees": ", ".join(policy.observation) or "–",
         "steps": quantity(policy.env_steps) if policy.env_steps else "–",
         "time": duration(policy.train_seconds),
@@ -210,10 +217,6 @@ def _turns(run: SessionRun) -> Figure:
     return figure
 
 
-def _rows(run: SessionRun) -> dict[str, Any]:
-    return {"rows": [_row(run, policy) for policy in run.policies]}
-
-
 REPORT = Report(
     kicker="rlli_jax report: sessions",
     load=_load,
@@ -223,13 +226,13 @@ REPORT = Report(
         Section("session/finding", lambda run: {"lead": _lead(run), "details": _details(run)}),
         Section(
             "session/sessions",
-            lambda run: _rows(run) | {"references": _reference_rows(run)},
+            lambda run: each(_row)(run) | {"references": _reference_rows(run)},
             one("sessions", "What a session is worth", _sessions),
         ),
         Section("session/turns", figures=one("turns", "QoE by turn", _turns)),
         Section(
             "session/learning",
-            _rows,
+            each(_learning_row),
             one("convergence", "Return while training", convergence),
             learns,
         ),

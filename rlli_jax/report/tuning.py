@@ -18,7 +18,7 @@ from rlli_jax.report.labels import (
 )
 from rlli_jax.report.market_figures import COLOURS
 from rlli_jax.report.run import PolicyFolder, RunDirectory, load_policies, opened_with_table
-from rlli_jax.report.section import Note, Report, Section
+from rlli_jax.report.section import Note, Report, Section, each
 from rlli_jax.report.style import (
     DASHES,
     MAX_POINTS,
@@ -118,9 +118,15 @@ def _row(run: TuningRun, policy: TunedPolicy) -> dict[str, Any]:
         "name": policy.name,
         "method": METHODS.get(policy.learner, policy.learner),
         "trained": TRAINED[policy.adapt],
-        "sees": ", ".join(policy.observation),
         "likeliest": percent_interval(run.share(policy.returns)),
         "least": percent(float(policy.returns.min()) / run.references.optimum_per_request),
+    }
+
+
+def _tuning_row(run: TuningRun, policy: TunedPolicy) -> dict[str, str]:
+    return {
+        "name": policy.name,
+        "sees": ", ".join(policy.observation),
         "steps": quantity(policy.env_steps),
         "time": duration(policy.train_seconds),
     }
@@ -202,10 +208,6 @@ def _notes(run: TuningRun) -> list[Note]:
     return [TINY] if run.config["model"]["kind"] == "stand_in" else []
 
 
-def _rows(run: TuningRun) -> dict[str, Any]:
-    return {"rows": [_row(run, policy) for policy in run.policies]}
-
-
 def _tuning(run: TuningRun) -> list[Drawing]:
     drawn = [("return", "Expected return while tuning", _returns(run))]
     if any(policy.tuned for policy in run.policies):
@@ -220,8 +222,10 @@ REPORT = Report(
     sections=(
         examination.SECTION,
         Section("tuning/finding", lambda run: {"lead": _lead(run)}),
-        Section("tuning/policies", lambda run: _rows(run) | {"references": _reference_rows(run)}),
-        Section("tuning/tuning", _rows, _tuning),
+        Section(
+            "tuning/policies", lambda run: each(_row)(run) | {"references": _reference_rows(run)}
+        ),
+        Section("tuning/tuning", each(_tuning_row), _tuning),
         asking.SECTION,
         reliability.SECTION,
     ),
