@@ -160,7 +160,7 @@ class DiffusersBlock(ProviderBlock):
     """Of the weights."""
     device: str = "auto"
     """Where the model runs; auto: a GPU if there is one."""
-    shared_steps: Whole = 0
+    shared_steps: Annotated[Whole, Field(ge=0)] = 0
     """So many first steps are denoised once for a group of prompts, with its common prompt and
     without lora; then each prompt goes on by itself."""
 

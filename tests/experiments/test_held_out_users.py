@@ -91,6 +91,8 @@ def test_people_of_a_file_are_held_out_at_random(study, folder):
     assert names[1] != everybody.names[12:]
     with pytest.raises(InputError, match="held_out_users is 17, but there are 17 people in all"):
         of(study("evaluation.held_out_users=17", population={"csv": "users.csv"}))
+    with pytest.raises(InputError, match="held_out_users: must be greater than or equal to 0"):
+        study("evaluation.held_out_users=-1")
 
 
 def test_held_out_requests_are_asked_in_full_and_only_the_others_teach(study):

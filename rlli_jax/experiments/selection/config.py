@@ -124,7 +124,7 @@ class EvaluationBlock(Block):
 
     episodes: Positive = 256
     """Played with each trained policy."""
-    held_out_users: Whole = 0
+    held_out_users: Annotated[Whole, Field(ge=0)] = 0
     """People whom neither learners nor whatever is fitted meets, beside the users: so many more of
     population.sample, or so many of those in the file, drawn by table.split_seed. The judge is
     asked everything about them, and trained policies serve them."""
