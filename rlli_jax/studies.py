@@ -83,6 +83,12 @@ STUDIES = {
         "rlli_jax.report.preferences:render",
         "of preferences",
     ),
+    "planner": StudyKind(
+        "rlli_jax.experiments.planner.config:PlannerStudy",
+        "rlli_jax.experiments.planner.study:STUDY",
+        "rlli_jax.report.planner:render",
+        "of planners",
+    ),
     "environment": StudyKind(
         "rlli_jax.experiments.environment.config:EnvironmentStudy",
         "rlli_jax.experiments.environment.study:STUDY",

@@ -22,6 +22,7 @@ from rlli_jax.experiments.training import (
     Program,
     Shared,
     all_shared,
+    along_seeds,
     as_number,
     of_seeds,
     policy_keys,
@@ -65,6 +66,27 @@ class Job:
     """To be added to the returns of training."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """What the summary says beside what all policies have."""
+    same: Shared | None = None
+    """Which arrays of ``train`` and ``test`` are those of all seeds; the others have a leading axis
+    of seeds. None: all are."""
+
+    @property
+    def shared(self) -> Shared:
+        """Which arrays all seeds have in common."""
+        return self.same or Shared(all_shared(self.train), all_shared(self.test))
+
+    def of_seeds(self, seeds: int) -> tuple[list[PyTree], list[PyTree]]:
+        """What each seed learns on, and what each is judged on."""
+
+        def parts(tree: PyTree, shared: PyTree) -> list[PyTree]:
+            if self.same is None:
+                return [tree] * seeds
+            return [
+                jax.tree.map(lambda same, x, i=i: x if same else x[i], shared, tree)
+                for i in range(seeds)
+            ]
+
+        return parts(self.train, self.shared.train), parts(self.test, self.shared.test)
 
 
 class Told(NamedTuple):
@@ -176,6 +198,7 @@ def signature(block: Any, job: Job) -> tuple:
     return (
         block.kind_of(block.learner).make, repr(getattr(block, "config", None)), job.iterations,
         job.shape, jax.tree.structure(job.hyperparams), structure,
+        tuple(jax.tree.leaves((job.shared.train, job.shared.test))),
         tuple((np.shape(x), np.asarray(x).dtype) for x in arrays),
     )  # fmt: skip
 
@@ -192,8 +215,7 @@ def program_of(block: Any, job: Job, seeds: int) -> Program:
     key = signature(block, job), types, seeds, settings
     if key in _programs and job.shape:
         return _programs[key]
-    shared = Shared(all_shared(job.train), all_shared(job.test))
-    program = Program(job.learner(), job.iterations, shared, jax.devices()[:1], job.judge)
+    program = Program(job.learner(), job.iterations, job.shared, jax.devices()[:1], job.judge)
     while len(_programs) >= KEPT_PROGRAMS:
         del _programs[next(iter(_programs))]
     _programs[key] = program
@@ -232,8 +254,8 @@ def learn(
 def follow(job: Job, keys: jax.Array) -> Arrays:
     """What the judge finds of a policy that does not learn, [seeds, ...]."""
     assert job.policy is not None
-    policy = job.policy
-    play = jax.jit(jax.vmap(lambda key, played: job.judge(policy, key, played), (0, None)))
+    policy, axes = job.policy, along_seeds(job.shared.test)
+    play = jax.jit(jax.vmap(lambda key, played: job.judge(policy, key, played), (0, axes)))
     found = play(keys, jax.tree.map(jnp.asarray, job.test))
     return {name: np.asarray(x) for name, x in found.items()}
 

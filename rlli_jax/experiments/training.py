@@ -84,10 +84,7 @@ class Program:
         self.shared = shared
         self._mesh = Mesh(np.asarray(devices), (AXIS,))
         step = jax.jit(learner.step)  # traced once, though its metrics are asked for before
-        train, test = (
-            jax.tree.map(lambda same: None if same else 0, tree)
-            for tree in (shared.train, shared.test)
-        )
+        train, test = along_seeds(shared.train), along_seeds(shared.test)
 
         def init(keys: jax.Array, hyperparams: PyTree, params: PyTree) -> PyTree:
             def one(key: jax.Array, hyperparams: PyTree, params: PyTree) -> PyTree:
@@ -336,6 +333,11 @@ def as_number(x: Any) -> np.ndarray:
     if isinstance(x, float):
         return np.asarray(x, np.float32)
     return np.asarray(x, np.int32) if isinstance(x, int) else np.asarray(x)
+
+
+def along_seeds(shared: PyTree) -> PyTree:
+    """The axes of ``vmap`` over runs: none for what they have in common."""
+    return jax.tree.map(lambda same: None if same else 0, shared)
 
 
 def all_shared(tree: PyTree) -> PyTree:

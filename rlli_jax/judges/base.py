@@ -177,13 +177,14 @@ class Form(NamedTuple):
     """How a question is put, where it is put differently from a table's.
 
     ``asks`` is "picture" (how is it rated?), "statement" (does ``request``, an item of a
-    questionnaire, describe the persona?) or "pair" (which of two described pictures is preferred?
-    see :func:`rlli_jax.judges.prompting.pair_question`). ``order`` lists the labels in one of
+    questionnaire, describe the persona?), "pair" (which of two described pictures is preferred?
+    see :func:`rlli_jax.judges.prompting.pair_question`) or "plan" (which goal is next? see
+    :func:`rlli_jax.judges.prompting.plan_question`). ``order`` lists the labels in one of
     :data:`rlli_jax.judges.prompting.ORDERS` instead of as the judge is set. ``wording`` is "usual"
     or "paraphrase".
     """
 
-    asks: Literal["picture", "statement", "pair"] = "picture"
+    asks: Literal["picture", "statement", "pair", "plan"] = "picture"
     order: str | None = None
     wording: Literal["usual", "paraphrase"] = "usual"
 

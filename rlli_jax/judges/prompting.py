@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from typing import Literal, NamedTuple, TypeAlias
 
+from rlli_jax.errors import InputError
 from rlli_jax.judges import JSON, USUAL, Form, Invalid, Question, Scale, named_scale
 from rlli_jax.personas import Persona
 from rlli_jax.personas.prompts import general_setup, persona_text
@@ -46,12 +47,14 @@ def messages(question: Question, order: str = ORDERS[0]) -> Messages:
     """The chat messages of a question; ``{"type": "image"}`` is where its picture goes.
 
     ``order`` is one of ORDERS: how the labels are listed in the last sentence. With a description
-    in place of the picture, for a statement and for a pair, all parts are text.
+    in place of the picture, and for all that shows none, all parts are text.
     """
     if question.form.asks == "statement":
         return statement_messages(question, order)
     if question.form.asks == "pair":
         return pair_messages(question, order)
+    if question.form.asks == "plan":
+        return plan_messages(question, order)
     shown: JSON = {"type": "image"}
     if question.description is not None:
         shown = _text(described(question.description))
@@ -141,6 +144,8 @@ def statement_messages(question: Question, order: str) -> Messages:
     return [{"role": "user", "content": [_text(text)]}]
 
 
+ANYONE = Persona("anyone", (1.0, 2.0, 3.0, 4.0, 5.0))  # of whom a wording is hashed
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 PAIR_SCALE = Scale("pair", ("second", "first"), 0.0, 1.0)
 """The expected rating is the probability that the picture shown first is preferred."""
 
@@ -171,6 +176,33 @@ def pair_messages(question: Question, order: str) -> Messages:
         f"{_persona_text(question.persona)}\n\n"
         "As this person, say which picture you prefer, with one of: "
         f"{_labels(question.scale, order)}."
+    )
+    return [{"role": "user", "content": [_text(text)]}]
+
+
+def plan_question(situation: str, question: str, goals: Sequence[str]) -> Question:
+    """Which of some goals is next in a situation? Goals are shown by letters, so that no label
+    begins another; the rating is the number of the letter. No persona is told.
+
+    Raises:
+        InputError: more goals than letters, or fewer than two.
+    """
+    if not 2 <= len(goals) <= len(LETTERS):
+        raise InputError(
+            f"{len(goals)} goals cannot be asked for by letters; give 2 to {len(LETTERS)}."
+        )
+    letters = tuple(LETTERS[: len(goals)])
+    scale = Scale("goals", letters, 0.0, len(goals) - 1.0)
+    shown = "".join(f"{letter}: {goal}\n" for letter, goal in zip(letters, goals, strict=True))
+    request = f"{situation}\n{question}\n"
+    return Question(ANYONE, request, "", None, scale, 0, shown, Form("plan"))
+
+
+def plan_messages(question: Question, order: str) -> Messages:
+    """Asks for a goal, see :func:`plan_question`."""
+    text = (
+        f"{question.request}{question.description}"
+        f"Answer with one letter and nothing else: {_labels(question.scale, order)}."
     )
     return [{"role": "user", "content": [_text(text)]}]
 
@@ -213,9 +245,6 @@ WORDINGS = {
 }
 
 
-ANYONE = Persona("anyone", (1.0, 2.0, 3.0, 4.0, 5.0))  # of whom a wording is hashed
-
-
 @cache
 def template_digest(sees: Sees = "picture") -> str:
     """A hash of the wording, for the identity of judges that use it: a new wording, a new key.
@@ -230,6 +259,8 @@ def form_digest(form: Form) -> str:
     """A hash of the wording of a form, for the keys of questions that are put so."""
     if form.asks == "pair":
         return _digest_of(pair_question(ANYONE, "request", "one", "other"))
+    if form.asks == "plan":
+        return _digest_of(plan_question("situation", "question", ("one", "other")))
     return _digest(form, None)
 
 

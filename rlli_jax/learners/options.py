@@ -8,15 +8,16 @@ table, and whoever makes it - a rule, a language model, :func:`smdp_q` - is aske
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import struct
+from gymnax.environments import environment
 from pydantic import Field
 
 from rlli_jax.checking import checked
-from rlli_jax.envs.contract import Env, Key, PyTree, check_environment
+from rlli_jax.envs.contract import Env, Key, PyTree, check_environment, legal_actions
 from rlli_jax.envs.policy import Policy, PolicyInput
 from rlli_jax.errors import InputError
 from rlli_jax.learners.core import Episodes, Learner, traced
@@ -47,7 +48,13 @@ class Running(struct.PyTreeNode):
     age: jax.Array  # [] int32, its steps so far
 
 
-def follow(hierarchy: Hierarchy, plan: jax.Array) -> Policy:
+class Following(Policy):
+    """The policy of a plan, which it tells."""
+
+    plan: jax.Array  # [S, O]
+
+
+def follow(hierarchy: Hierarchy, plan: jax.Array) -> Following:
     """The policy of a plan.
 
     Args:
@@ -64,11 +71,21 @@ def follow(hierarchy: Hierarchy, plan: jax.Array) -> Policy:
             f"a plan has shape {plan.shape}; give one probability for each of {shape[0]} "
             f"situations and {shape[1]} options."
         )
+    policy = Following(*_following(hierarchy, lambda params: plan))
+    policy.plan = plan
+    return policy
 
+
+def follow_given(hierarchy: Hierarchy) -> Policy:
+    """The policy of the plan that stands in the parameters, see :class:`Levels`."""
+    return _following(hierarchy, lambda params: params.plan)
+
+
+def _following(hierarchy: Hierarchy, plan: Callable[[PyTree], jax.Array]) -> Policy:
     def act(key: Key, seen: PolicyInput, carry: Running) -> tuple[jax.Array, Running]:
         key_plan, key_act = jax.random.split(key)
         over = _over(hierarchy, seen.state, carry, seen.params)
-        chances = plan[hierarchy.situation(seen.state, seen.params)]
+        chances = plan(seen.params)[hierarchy.situation(seen.state, seen.params)]
         drawn = jax.random.categorical(key_plan, jnp.log(chances)).astype(jnp.int32)
         carry = _next(carry, over, drawn)
         action = hierarchy.act(key_act, seen.state, carry.option, seen.params)
@@ -109,87 +126,124 @@ class SMDPHyperparams(Hyperparams):
     """Share of options that are drawn at random."""
 
 
-class SMDPState(struct.PyTreeNode):
-    """All that a run needs to go on; N environments."""
+class Carried(struct.PyTreeNode):
+    """N environments side by side, in each of which an option is carried out."""
 
-    key: Key  # []
-    values: jax.Array  # [S, O] float32
     envs: PyTree  # [N, ...], states
     running: Running  # [N]
     began: jax.Array  # [N] int32, the situation in which the option was chosen
     paid: jax.Array  # [N] float32, discounted rewards since then
     discount: jax.Array  # [N] float32, gamma^age
     episode_return: jax.Array  # [N] float32
+
+
+class Ended(NamedTuple):
+    """What is known of N options after a step; of those that go on, only as far as they are."""
+
+    over: jax.Array  # [N] bool, whether the option ended with this step
+    began: jax.Array  # [N] int32, the situation in which it was chosen
+    option: jax.Array  # [N] int32
+    paid: jax.Array  # [N] float32, discounted rewards since then
+    discount: jax.Array  # [N] float32, gamma^k after k steps
+    situation: jax.Array  # [N] int32, the one that follows
+    terminated: jax.Array  # [N] bool, nothing follows
+
+
+def begin(env: Env, key: Key, params: PyTree, many: int) -> Carried:
+    """Fresh episodes, in which no option is chosen yet. InputError as check_environment."""
+    check_environment(env, params)
+    _, envs = jax.vmap(env.reset, (0, None))(jax.random.split(key, many), params)
+    none = jnp.zeros(many, jnp.int32)
+    zero = jnp.zeros(many, jnp.float32)
+    return Carried(envs, Running(none - 1, none), none, zero, zero + 1, zero)
+
+
+def carry_on(
+    env: Env,
+    hierarchy: Hierarchy,
+    choose: Callable[[Key, jax.Array], jax.Array],
+    key: Key,
+    carried: Carried,
+    gamma: jax.Array | float,
+    params: PyTree,
+) -> tuple[Carried, Ended, Episodes]:
+    """One step of each environment; where an option has ended, ``choose`` names the next.
+
+    Args:
+        choose: keys [2] and a situation [] int32 -> an option [] int32.
+        gamma: discount for each step.
+    """
+
+    def one(keys: Key, env_state: PyTree, running: Running) -> tuple:
+        situation = hierarchy.situation(env_state, params)
+        over = _over(hierarchy, env_state, running, params)
+        running = _next(running, over, choose(keys[:2], situation).astype(jnp.int32))
+        action = hierarchy.act(keys[2], env_state, running.option, params)
+        _, after, reward, terminated, _ = env.step_env(keys[3], env_state, action, params)
+        done = terminated | env.is_truncated(after, params)
+        running = running.replace(age=running.age + 1)
+        ended = done | _over(hierarchy, after, running, params)
+        ahead = hierarchy.situation(after, params)
+        _, fresh = env.reset_env(keys[4], params)
+        after = jax.tree.map(lambda new, old: jnp.where(done, new, old), fresh, after)
+        return situation, over, running, after, reward, terminated, done, ended, ahead
+
+    keys = jax.random.split(key, (len(carried.began), 5))
+    situation, over, running, envs, reward, terminated, done, ended, ahead = jax.vmap(one)(
+        keys, carried.envs, carried.running
+    )
+    began = jnp.where(over, situation, carried.began)
+    discount = jnp.where(over, 1.0, carried.discount)
+    paid = jnp.where(over, 0.0, carried.paid) + discount * reward
+    discount = discount * gamma
+    total = carried.episode_return + reward
+    told = Ended(ended, began, running.option, paid, discount, ahead, terminated)
+    # An episode that is over leaves no option behind.
+    running = Running(jnp.where(done, -1, running.option), jnp.where(done, 0, running.age))
+    carried = Carried(envs, running, began, paid, discount, jnp.where(done, 0.0, total))
+    return carried, told, Episodes((total * done).sum(), done.sum())
+
+
+class SMDPState(struct.PyTreeNode):
+    """All that a run needs to go on."""
+
+    key: Key  # []
+    values: jax.Array  # [S, O] float32
+    carried: Carried
     hyperparams: SMDPHyperparams
 
 
 def smdp_q(env: Env, hierarchy: Hierarchy, config: SMDPConfig | None = None) -> Learner:
     """A planner that learns: tabular Q-learning over options (Sutton, Precup and Singh, Eq. 7)."""
     cfg = config or SMDPConfig()
-    many = cfg.num_envs
 
     def init(key: Key, hyperparams: SMDPHyperparams, params: PyTree) -> SMDPState:
-        check_environment(env, params)
         key, key_reset = jax.random.split(key)
-        _, envs = jax.vmap(env.reset, (0, None))(jax.random.split(key_reset, many), params)
-        none = jnp.zeros(many, jnp.int32)
-        zero = jnp.zeros(many, jnp.float32)
         return SMDPState(
             key=key,
             values=jnp.zeros((hierarchy.situations, hierarchy.options), jnp.float32),
-            envs=envs,
-            running=Running(none - 1, none),
-            began=none,
-            paid=zero,
-            discount=zero + 1,
-            episode_return=zero,
+            carried=begin(env, key_reset, params, cfg.num_envs),
             hyperparams=traced(hyperparams),
         )
 
     def once(state: SMDPState, key: Key, params: PyTree) -> tuple[SMDPState, Episodes]:
         hyper, values = state.hyperparams, state.values
 
-        def one(keys: Key, env_state: PyTree, running: Running) -> tuple:
-            situation = hierarchy.situation(env_state, params)
-            over = _over(hierarchy, env_state, running, params)
+        def choose(keys: Key, situation: jax.Array) -> jax.Array:
             explore = jax.random.uniform(keys[0]) < hyper.epsilon
             drawn = jax.random.randint(keys[1], (), 0, hierarchy.options)
-            best = jnp.argmax(values[situation])
-            running = _next(running, over, jnp.where(explore, drawn, best).astype(jnp.int32))
-            action = hierarchy.act(keys[2], env_state, running.option, params)
-            _, after, reward, terminated, _ = env.step_env(keys[3], env_state, action, params)
-            done = terminated | env.is_truncated(after, params)
-            running = running.replace(age=running.age + 1)
-            ended = done | _over(hierarchy, after, running, params)
-            ahead = jnp.where(terminated, 0.0, values[hierarchy.situation(after, params)].max())
-            _, fresh = env.reset_env(keys[4], params)
-            after = jax.tree.map(lambda new, old: jnp.where(done, new, old), fresh, after)
-            return situation, over, running, after, reward, done, ended, ahead
+            return jnp.where(explore, drawn, jnp.argmax(values[situation]))
 
-        keys = jax.random.split(key, (many, 5))
-        situation, over, running, envs, reward, done, ended, ahead = jax.vmap(one)(
-            keys, state.envs, state.running
+        carried, told, episodes = carry_on(
+            env, hierarchy, choose, key, state.carried, hyper.gamma, params
         )
-        began = jnp.where(over, situation, state.began)
-        discount = jnp.where(over, 1.0, state.discount)
-        paid = jnp.where(over, 0.0, state.paid) + discount * reward
-        discount = discount * hyper.gamma
-        cell = began, running.option
-        error = jnp.where(ended, paid + discount * ahead - values[cell], 0.0)
-        count = jnp.zeros_like(values).at[cell].add(ended.astype(jnp.float32))
+        ahead = jnp.where(told.terminated, 0.0, values[told.situation].max(-1))
+        cell = told.began, told.option
+        error = jnp.where(told.over, told.paid + told.discount * ahead - values[cell], 0.0)
+        count = jnp.zeros_like(values).at[cell].add(told.over.astype(jnp.float32))
         moved = jnp.zeros_like(values).at[cell].add(error) / jnp.maximum(count, 1)
-        total = state.episode_return + reward
-        state = state.replace(
-            values=values + hyper.learning_rate * moved,
-            envs=envs,
-            # An episode that is over leaves no option behind.
-            running=Running(jnp.where(done, -1, running.option), jnp.where(done, 0, running.age)),
-            began=began,
-            paid=paid,
-            discount=discount,
-            episode_return=jnp.where(done, 0.0, total),
-        )
-        return state, Episodes((total * done).sum(), done.sum())
+        values = values + hyper.learning_rate * moved
+        return state.replace(values=values, carried=carried), episodes
 
     def step(state: SMDPState, params: PyTree) -> tuple[SMDPState, dict[str, jax.Array]]:
         key, key_steps = jax.random.split(state.key)
@@ -197,8 +251,60 @@ def smdp_q(env: Env, hierarchy: Hierarchy, config: SMDPConfig | None = None) -> 
         state, ended = jax.lax.scan(lambda s, k: once(s, k, params), state.replace(key=key), keys)
         return state, jax.tree.map(jnp.sum, ended).metrics()
 
-    def policy(state: SMDPState) -> Policy:
+    def policy(state: SMDPState) -> Following:
         best = jnp.argmax(state.values, -1)
         return follow(hierarchy, jax.nn.one_hot(best, hierarchy.options))
 
-    return Learner(init, step, policy, env_steps=many * cfg.num_steps)
+    return Learner(init, step, policy, env_steps=cfg.num_envs * cfg.num_steps)
+
+
+@struct.dataclass
+class Levels:
+    """Parameters of an environment, and of what acts in it on two levels; all traced."""
+
+    env: PyTree
+    """Of the environment itself."""
+    low: PyTree = None
+    """Of the low level, whatever it is."""
+    plan: Any = None
+    """[S, O] float32, that of :func:`follow_given`."""
+
+
+class TwoLevels(environment.Environment):
+    """An environment whose parameters are :class:`Levels`: a hierarchy finds its low level there.
+
+    So one compiled program serves any low level and any plan.
+    """
+
+    def __init__(self, env: Env) -> None:
+        super().__init__()
+        self.inner = env
+        if hasattr(env, "statistics"):
+            self.statistics = lambda state, action, params: env.statistics(
+                state, action, params.env
+            )
+
+    @property
+    def name(self) -> str:
+        """Of the environment."""
+        return str(self.inner.name)
+
+    def reset_env(self, key: Key, params: Levels) -> tuple[jax.Array, PyTree]:
+        """As the environment."""
+        return self.inner.reset_env(key, params.env)
+
+    def step_env(self, key: Key, state: PyTree, action: jax.Array, params: Levels) -> tuple:
+        """As the environment."""
+        return self.inner.step_env(key, state, action, params.env)
+
+    def is_truncated(self, state: PyTree, params: Levels) -> jax.Array:
+        """As the environment."""
+        return self.inner.is_truncated(state, params.env)
+
+    def action_space(self, params: Levels) -> Any:
+        """As the environment."""
+        return self.inner.action_space(params.env)
+
+    def legal_actions(self, state: PyTree, params: Levels) -> jax.Array:
+        """As the environment, or all."""
+        return legal_actions(self.inner, state, params.env)

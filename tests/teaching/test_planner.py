@@ -32,7 +32,7 @@ def walk(key, seen, carry):
 @pytest.fixture(scope="module")
 def room():
     env, walker = GoTo(objects=2, instructions=TWO), GoTo(objects=2, instructions="all")
-    return env, planning(env, walker, Policy((), walk))
+    return env, planning(env, walker, lambda params: Policy((), walk))
 
 
 def test_situations_are_told_in_words_and_have_a_right_answer(room):
@@ -47,7 +47,7 @@ def test_situations_are_told_in_words_and_have_a_right_answer(room):
 
 def test_the_right_plan_is_worth_more_than_chance_and_a_wrong_one_less():
     env, walker = GoTo(objects=2, instructions="then"), GoTo(objects=2, instructions="all")
-    todo = planning(env, walker, Policy((), walk))
+    todo = planning(env, walker, lambda params: Policy((), walk))
     assert len(todo.options) == 6
 
     def success(plan):
@@ -81,4 +81,4 @@ def test_a_plan_outside_of_the_goals_is_refused(room):
         todo.given(["red key"])
     walker = GoTo(objects=2, instructions=["go to the red key"])
     with pytest.raises(InputError, match="no instruction for the blue box; train it on all kinds"):
-        planning(env, walker, Policy((), walk))
+        planning(env, walker, lambda params: Policy((), walk))

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from rlli_jax.envs.edge_market.arrivals import sample_tasks
     from rlli_jax.envs.edge_market.communication import Link, sample_distances
     from rlli_jax.envs.edge_market.fleet import Fleet, load_fleet, sample_fleet
+    from rlli_jax.envs.edge_market.goals import GoalMarket
     from rlli_jax.envs.edge_market.market import EdgeMarket, EnvState
     from rlli_jax.envs.edge_market.params import EnvParams, make_params
     from rlli_jax.envs.edge_market.replay import Played, follow, play
@@ -21,6 +22,7 @@ __all__ = [
     "EnvParams",
     "EnvState",
     "Fleet",
+    "GoalMarket",
     "Link",
     "Played",
     "Recording",
@@ -43,6 +45,7 @@ _MODULES = {
     ".arrivals": ("sample_tasks",),
     ".communication": ("Link", "sample_distances"),
     ".fleet": ("Fleet", "load_fleet", "sample_fleet"),
+    ".goals": ("GoalMarket",),
     ".market": ("EdgeMarket", "EnvState"),
     ".params": ("EnvParams", "make_params"),
     ".replay": ("Played", "follow", "play"),

@@ -54,8 +54,12 @@ class Market:
     told: Told
 
 
-def prepare(config: MarketConfig, path: Path | None, console: Console) -> Market:
-    """Fleet, users and the tasks of evaluation; a run directory that has them already is read.
+def market_params(
+    config: Any, path: Path | None, console: Console
+) -> tuple[EnvParams, Fleet, QoETable | None]:
+    """The numbers of a market, its fleet, and the table that the users' QoE comes from.
+
+    ``config``: a block with ``market``, ``population``, ``catalog``, ``judge`` and ``personal``.
 
     Raises:
         InputError: anything that is wrong with the fleet, the users or the market's numbers.
@@ -72,8 +76,17 @@ def prepare(config: MarketConfig, path: Path | None, console: Console) -> Market
     except InputError as error:
         raise InputError(f"market: {error}") from None
     # Arrays, not Python numbers: weak types would compile anew.
-    params = jax.tree.map(jnp.asarray, params)
-    if config.evaluation.optimum and (shared is not None or fleet.pace is not None):
+    return jax.tree.map(jnp.asarray, params), fleet, table
+
+
+def prepare(config: MarketConfig, path: Path | None, console: Console) -> Market:
+    """Fleet, users and the tasks of evaluation; a run directory that has them already is read.
+
+    Raises:
+        InputError: anything that is wrong with the fleet, the users or the market's numbers.
+    """
+    params, fleet, table = market_params(config, path, console)
+    if config.evaluation.optimum and (params.shared is not None or fleet.pace is not None):
         raise InputError(
             "evaluation.optimum: there is none where denoising steps are shared or providers "
             "differ in pace; set it to false"
@@ -117,7 +130,7 @@ def _split(config: MarketConfig, path: Path | None) -> str:
     return MarketReferences.read(path / "references.json").split
 
 
-def _fleet(config: MarketConfig, path: Path | None) -> Fleet:
+def _fleet(config: Any, path: Path | None) -> Fleet:
     if path is not None and (path / "fleet.json").exists():
         return load_fleet(path / "fleet.json")
     block = config.market.fleet
@@ -127,7 +140,7 @@ def _fleet(config: MarketConfig, path: Path | None) -> Fleet:
     return sample_fleet(block.sample.seed, block.sample.providers)
 
 
-def _link(config: MarketConfig, users: int, providers: int) -> Link | None:
+def _link(config: Any, users: int, providers: int) -> Link | None:
     block = config.market.link
     if block is None:
         return None
@@ -136,7 +149,7 @@ def _link(config: MarketConfig, users: int, providers: int) -> Link | None:
 
 
 def _users(
-    config: MarketConfig, path: Path | None, fleet: Fleet, console: Console
+    config: Any, path: Path | None, fleet: Fleet, console: Console
 ) -> tuple[Any, QoETable, np.ndarray | None]:
     """The users on the device, the oracle's table that they come from, and the parts of denoising
     steps that groups of requests share."""

