@@ -84,7 +84,9 @@ def convergence(run: Any) -> Figure:
     return figure
 
 
-def returns_figure(run: Any) -> Figure:
+def returns_figure(
+    run: Any, label: str = "Return of an episode (filled: learned; line: offline optimum)"
+) -> Figure:
     """Mean return with its interval, and the offline optimum as a line."""
     figure = Figure((PAGE, 0.7 + 0.2 * len(run.policies)))
     axes = figure.subplots()
@@ -106,7 +108,7 @@ def returns_figure(run: Any) -> Figure:
     axes.set_yticks(range(len(run.policies)), [p.name for p in run.policies])
     axes.set_ylim(len(run.policies) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("Return of an episode (filled: learned; line: offline optimum)")
+    axes.set_xlabel(label)
     return figure
 
 

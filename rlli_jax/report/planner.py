@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from rlli_jax.report import asking, examination, reliability
 from rlli_jax.report.labels import (
@@ -23,6 +24,7 @@ from rlli_jax.report.run import (
     PolicyFolder,
     RunDirectory,
     interval_words,
+    learns,
     load_policies,
     opened,
     opened_with_table,
@@ -109,6 +111,12 @@ class PlannerRun(RunDirectory):
             return plus_minus(estimate, self.digits)
         return plus_minus(Estimate(*(100 * x for x in estimate)), 1) + "\N{NO-BREAK SPACE}%"
 
+    def difference(self, gap: Estimate) -> str:
+        """A difference of scores with its interval."""
+        if self.in_market:
+            return plus_minus(gap, self.digits)
+        return plus_minus(Estimate(*(100 * x for x in gap)), 1) + " points"
+
     def right(self, policy: PlannerPolicy) -> float:
         """Mean probability of the oracle's goals in a plan."""
         assert policy.plan is not None
@@ -138,11 +146,9 @@ def _load(path: Path) -> PlannerRun:
 
 def _summary(run: PlannerRun) -> str:
     known, seeds = run.references, len(run.policies[0].scores)
-    value = run.score(t_interval(known.low_value))
-    what = "return of its goals" if run.in_market else "of single goals reached"
-    low = (
-        f"{quantity(known.low_steps)} steps, {duration(known.low_seconds)} for all; {value} {what}"
-    )
+    value = plus_minus(t_interval(known.low_return), 2)
+    low = f"{quantity(known.low_steps)} steps, {duration(known.low_seconds)} for all; return "
+    low += f"{value} by its goals at the end"
     return (
         f"{len(known.situations)} situations, {len(known.options)} goals; {seeds} "
         f"seed{'' if seeds == 1 else 's'}, each with its own low level ({low})."
@@ -203,7 +209,7 @@ def _details(run: PlannerRun) -> list[str]:
         if np.isfinite(gap.low):
             clear = float(gap.low) * float(gap.high) > 0
             verdict = ", which " + ("excludes zero" if clear else "does not exclude zero")
-        told.append(f"{one_.name} less {other.name}: {run.score(gap)}{verdict}.")
+        told.append(f"{one_.name} less {other.name}: {run.difference(gap)}{verdict}.")
     for policy in asked:
         text = (
             f"{policy.name} names the oracle's goal in {percent(run.right(policy))} of situations"
@@ -267,8 +273,9 @@ def _plans(run: PlannerRun) -> dict[str, Any]:
     }
 
 
-def _learns(run: PlannerRun) -> bool:
-    return any(policy.learned for policy in run.policies)
+def _scores(run: PlannerRun) -> Figure:
+    what = "Return of an episode" if run.in_market else "Success rate"
+    return returns_figure(run, f"{what} (filled: learned)")
 
 
 REPORT = Report(
@@ -278,14 +285,12 @@ REPORT = Report(
     sections=(
         examination.SECTION,
         Section("planner/finding", lambda run: {"lead": _lead(run), "details": _details(run)}),
-        Section(
-            "planner/policies", each(_row), one("returns", "Return of each policy", returns_figure)
-        ),
+        Section("planner/policies", each(_row), one("returns", "Score of each policy", _scores)),
         Section("planner/plans", _plans),
         Section(
             "environment/learning",
             figures=one("convergence", "Return while training", convergence),
-            when=_learns,
+            when=learns,
         ),
         asking.SECTION,
         reliability.SECTION,

@@ -57,5 +57,5 @@ class PlannerReferences(Record):
     """Of one seed."""
     low_seconds: float
     """Of all seeds together."""
-    low_value: list[float]
-    """Of the low level in what it was trained on, of each seed: success rate or mean return."""
+    low_return: list[float]
+    """Mean return of its goals in the last tenth of training, of each seed."""

@@ -9,7 +9,17 @@ from gymnax.environments import environment, spaces
 
 from rlli_jax.envs.policy import evaluate
 from rlli_jax.errors import InputError
-from rlli_jax.learners.options import Hierarchy, SMDPConfig, SMDPHyperparams, follow, smdp_q
+from rlli_jax.learners.options import (
+    Hierarchy,
+    Levels,
+    SMDPConfig,
+    SMDPHyperparams,
+    TwoLevels,
+    follow,
+    follow_given,
+    smdp_q,
+)
+from rlli_jax.learners.smdp import best_plan, estimate
 from rlli_jax.learners.training import train
 
 
@@ -85,6 +95,33 @@ def test_a_plan_is_followed_until_its_options_end():
     assert np.mean(drawn == 12) == pytest.approx(0.5, abs=0.15)
     # An option that is cut off is chosen anew: none of two steps gets anywhere in half of its time.
     assert lengths([[0.5, 0.5], [0, 1]], HIERARCHY._replace(limit=2)).mean() > drawn.mean()
+
+
+def test_the_process_of_options_is_estimated_and_its_best_plan_found():
+    gamma = 0.9
+    found = estimate(Corridor(), HIERARCHY, jax.random.key(0), Params(), gamma, many=8, steps=200)
+    # With the key, from the left end, the right one pays at the eighth step, and nothing follows.
+    assert found.reward[1, 1] == pytest.approx(gamma**7, rel=1e-5)
+    assert found.follows[1, 1].sum() == 0
+    # To the left end from wherever: the key is found, and what follows is discounted.
+    assert found.follows[0, 0, 0] == 0
+    assert 0 < found.follows[0, 0, 1] < 1
+    assert best_plan(found).tolist() == [0, 1]
+    # An option that was never carried out is not named, and a situation that never came has any.
+    never = found._replace(times=found.times.at[0, 0].set(0).at[1].set(0))
+    assert best_plan(never).tolist() == [1, 0]
+
+
+def test_a_plan_may_stand_in_the_parameters():
+    env = TwoLevels(Corridor())
+    inner = HIERARCHY._replace(
+        act=lambda key, state, option, params: option + params.low,
+    )
+    plan = jnp.array([[1.0, 0], [0, 1]])
+    play = jax.jit(lambda levels: evaluate(env, follow_given(inner), jax.random.key(0), levels, 4))
+    assert (play(Levels(Params(), jnp.int32(0), plan)).lengths == 12).all()
+    # One low level turns everything to the right: it never finds the key.
+    assert (play(Levels(Params(), jnp.int32(1), plan)).lengths == 100).all()
 
 
 def test_a_plan_outside_of_the_options_is_refused():

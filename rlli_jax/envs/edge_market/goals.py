@@ -147,11 +147,11 @@ class GoalMarket(environment.Environment[GoalState, GoalParams]):
     ) -> tuple[jax.Array, GoalState, jax.Array, jax.Array, dict[str, Any]]:
         """Serve the waiting task; after the last of a period the next one begins."""
         key, key_goal = jax.random.split(key)
-        reward = self.reward(state, action, params)
         vips = state.vips + params.vip[state.market.task.user].astype(jnp.int32)
-        _, market, _, terminated, info = self.market.step_env(
+        _, market, paid, terminated, info = self.market.step_env(
             key, state.market, action, params.market
         )
+        reward = self._reward(state, action, paid, info["crashed"], params)
         time = state.time + 1
         over = time % self.period == 0
         state = GoalState(
@@ -166,13 +166,19 @@ class GoalMarket(environment.Environment[GoalState, GoalParams]):
     def _drawn(self, key: jax.Array) -> jax.Array:
         return jax.random.randint(key, (), 0, len(GOALS)) if self.by_goal else jnp.int32(0)
 
-    def reward(self, state: GoalState, action: jax.Array, params: GoalParams) -> jax.Array:
-        """What serving the waiting task pays, float32 []."""
+    def _reward(
+        self,
+        state: GoalState,
+        action: jax.Array,
+        paid: jax.Array,
+        crashed: jax.Array,
+        params: GoalParams,
+    ) -> jax.Array:
+        """What serving the waiting task is worth here, of what the market pays, float32 []."""
         market, vip = state.market, params.vip[state.market.task.user]
-        outcome = self.market.outcome(market, action, params.market)
-        paid, crashed, provider = outcome["reward"], outcome["crashed"], outcome["provider"]
         if not self.by_goal:
             return jnp.where(crashed, paid, paid * (1 + (params.vip_weight - 1) * vip))
+        provider = self.market.serving(market, action, params.market)
         left = self.market.available(market, params.market)[provider]
         left = left - own_steps(market.task, provider, params.market)
         goals = jnp.stack([left / params.market.capacity[provider], paid, paid * vip])

@@ -239,7 +239,7 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
         ``qoe`` (1 without users), ``latency`` and ``energy``, all 0 in a crash, and ``reward``.
         """
         task = state.task
-        provider = self._serving(state, action, params)
+        provider = self.serving(state, action, params)
         until, demand = state.until[provider], state.demand[provider]  # [C]
         running = until > task.arrival
         begin = task.arrival if state.begin is None else state.begin[provider]
@@ -347,7 +347,7 @@ class EdgeMarket(environment.Environment[EnvState, EnvParams]):
             return jnp.ones(params.capacity.shape, bool)
         return params.users.count[state.task.user, state.task.request] > 0
 
-    def _serving(self, state: EnvState, action: jax.Array, params: EnvParams) -> jax.Array:
+    def serving(self, state: EnvState, action: jax.Array, params: EnvParams) -> jax.Array:
         """Who serves: the chosen provider, or the next in cyclic order that has a rating."""
         provider = jnp.asarray(action, jnp.int32)
         if params.users is None:

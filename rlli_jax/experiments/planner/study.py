@@ -5,7 +5,7 @@ level learned), ``plans/`` (what models named), and in the market ``table.npz`` 
 ``population.csv``; see :mod:`rlli_jax.run_files.planner`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -61,6 +61,9 @@ class Problem:
     low: PyTree
     """Parameters of the trained low level, leaves [seeds, ...], on the host."""
     references: PlannerReferences
+    follow: Callable[[Key, Levels], Found]
+    """Plays the plan that stands in the parameters; one for all planners that do not learn, so that
+    it is traced once."""
 
 
 class PlannersStudy(TrainedStudy):
@@ -83,7 +86,10 @@ class PlannersStudy(TrainedStudy):
             for name, block in config.policies.items()
         }
         low, references = _low_level(config, world, path, console)
-        return Problem(world, plans, low, references)
+        env, played = PlannedEnv(world.env, world.todo.hierarchy), _played(config, world)
+        policy = follow_given(world.todo.hierarchy)
+        follow = jax.jit(partial(_judge, env, played, policy))
+        return Problem(world, plans, low, references, follow)
 
     @staticmethod
     def _flat(world: World, name: str, block: FlatLearned) -> Any:
@@ -95,10 +101,7 @@ class PlannersStudy(TrainedStudy):
     def job(self, config: PlannerStudy, problem: Problem, name: str) -> Job:
         """Planners learn above the low level of their seed; flat policies by themselves."""
         block, world = config.policies[name], problem.world
-        played: dict[str, Any] = {
-            "episodes": config.evaluation.episodes,
-            "success": world.success,
-        }
+        played = _played(config, world)
         if isinstance(block, FlatLearned):
             env = self._flat(world, name, block)
             return Job(
@@ -126,7 +129,9 @@ class PlannersStudy(TrainedStudy):
             same=Shared(*(_same(levels) for levels in (train, test))),
         )
         if not isinstance(block, PlannerLearned):
-            return replace(ready, policy=follow_given(world.todo.hierarchy))
+            policy = follow_given(world.todo.hierarchy)
+            follow = problem.follow
+            return replace(ready, policy=policy, judge=lambda _, key, test: follow(key, test))
         return replace(
             ready,
             learner=partial(block.make, env),
@@ -156,6 +161,10 @@ class PlannersStudy(TrainedStudy):
 STUDY = PlannersStudy()
 
 
+def _played(config: PlannerStudy, world: World) -> dict[str, Any]:
+    return {"episodes": config.evaluation.episodes, "success": world.success}
+
+
 def _same(levels: Levels) -> Levels:
     """Each seed has its own low level and plan; the environment is one."""
     own = jax.tree.map(lambda _: False, levels)
@@ -182,17 +191,15 @@ def _low_level(
     block, seeds = config.low_level, config.seeds
     job = Job(
         world.low,
-        world.low,
-        partial(play, world.low_env, episodes=config.evaluation.episodes, success=world.success),
+        None,
+        partial(play, world.low_env, **_played(config, world)),
         learner=partial(low_learner, config, world.low_env),
         iterations=block.iterations,
         hyperparams=block.hyperparams,
     )
     program = program_of(block, job, seeds)
-    key_train, key_test = (
-        jax.random.split(key, seeds) for key in policy_keys(config.seed, LOW_LEVEL)
-    )
-    given = of_seeds(key_train, job.hyperparams, job.train, key_test, job.test)
+    keys = jax.random.split(policy_keys(config.seed, LOW_LEVEL)[0], seeds)
+    given = of_seeds(keys, job.hyperparams, job.train)
     checkpoints = None if path is None else Checkpoints(path / "checkpoints" / LOW_LEVEL)
     with training_progress(console) as progress:
         task = progress.add_task("low level", total=block.iterations, note="compiling")
@@ -211,12 +218,12 @@ def _low_level(
     file = None if path is None else path / "references.json"
     if file is not None and file.exists():
         return low, PlannerReferences.read(file)
-    value = program.evaluate(trained.state, given)["objective"]
+    late = trained.metrics["episode_return"][:, -max(1, block.iterations // 10) :]
     references = _references(config, world, low, {
         "low_iterations": block.iterations,
         "low_steps": program.learner.env_steps * block.iterations,
         "low_seconds": trained.train_seconds,
-        "low_value": value.tolist(),
+        "low_return": np.nan_to_num(np.nanmean(late, 1)).tolist(),
     })  # fmt: skip
     if path is not None and file is not None:
         steps = program.learner.env_steps * np.arange(1, block.iterations + 1)
