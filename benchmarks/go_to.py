@@ -19,6 +19,7 @@ import measure
 TOLD = {
     "likeness": ("blocked", "likeness"),
     "vector": ("blocked", "looks", "instruction"),
+    "nothing": ("blocked", "looks"),
 }
 JUDGED = ("trained", "held_out", "synonyms", "other_words")
 

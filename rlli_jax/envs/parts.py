@@ -53,11 +53,16 @@ def chosen(table: Table, observation: Sequence[str]) -> tuple[str, ...]:
 
 
 def observe(
-    table: Table, observation: Sequence[str], env: Any, state: Any, params: Any
+    table: Table,
+    observation: Sequence[str],
+    env: Any,
+    state: Any,
+    params: Any,
+    join: Callable[[Sequence[jax.Array]], jax.Array] = jnp.concatenate,
 ) -> jax.Array:
-    """The parts one after the other, [size] float32."""
+    """The parts one after the other, [size] float32; ``join`` makes vectors one."""
     read = [table[part].read(env, state, params) for part in observation]
-    return jnp.concatenate([jnp.asarray(x, jnp.float32).reshape(-1) for x in read])
+    return join([jnp.asarray(x, jnp.float32).reshape(-1) for x in read])
 
 
 def bounds(

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rlli_jax.envs.chance import digits
 from rlli_jax.envs.go_to import GoTo
 from rlli_jax.envs.go_to.env import ACTIONS, EnvState
 from rlli_jax.envs.go_to.instructions import COLOURS, KINDS, SPLITS, THINGS, goals, told
@@ -169,6 +170,30 @@ def test_a_step_at_the_end_begins_another_episode():
     np.testing.assert_array_equal(seen, env.reset_env(jax.random.key(1), params)[0])
     last = env.step_env(jax.random.key(1), state, 0, params)
     np.testing.assert_array_equal(info["final_observation"], last[0])
+
+
+def test_what_is_seen_is_the_same_on_every_backend(monkeypatch):
+    parts = (tuple(PARTS), ("room", "things"))
+    envs = [GoTo(objects=3, instructions="trained", observation=some) for some in parts]
+    params = envs[0].default_params
+    keys = jax.random.split(jax.random.key(0), 200)
+    _, state = jax.jit(jax.vmap(envs[0].reset_env, (0, None)))(keys, params)
+    state = state.replace(carried=jnp.where(jnp.arange(200) < 50, 1, -1))
+
+    def seen():
+        return [jax.jit(jax.vmap(lambda s, e=e: e.observe(s, params)))(state) for e in envs]
+
+    here = seen()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    for ours, theirs in zip(here, seen(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_word_of_chance_holds_every_combination_alike():
+    found = jnp.stack(digits(jnp.arange(4 * 18 * 3, dtype=jnp.uint32), (4, 18, 3)))
+    assert len(np.unique(found, axis=1).T) == 4 * 18 * 3
+    assert found.min(1).tolist() == [0, 0, 0]
+    assert found.max(1).tolist() == [3, 17, 2]
 
 
 def test_splits_hold_out_pairs_of_known_words():

@@ -17,15 +17,16 @@ from flax import struct
 from gymnax.environments import environment, spaces
 
 from rlli_jax.envs import parts
-from rlli_jax.envs.chance import index_below
+from rlli_jax.envs.chance import digits
 from rlli_jax.envs.go_to.instructions import KINDS, THINGS, split, told
-from rlli_jax.envs.go_to.parts import CELLS, PARTS, VIEW, GoToObservationPart
+from rlli_jax.envs.go_to.parts import CELLS, PARTS, VIEW, GoToObservationPart, joined
 from rlli_jax.envs.go_to.rooms import SIDE, draw_rooms
 from rlli_jax.errors import InputError
 
 ACTIONS = ("turn left", "turn right", "go forward", "pick up", "drop", "toggle", "done")
 MAX_STEPS = 64
 ROOMS = 16_384
+KINDS_IN_A_WORD = 4  # of things, that one random word of 32 bits decides
 NOWHERE = -1  # the cell of a thing that is carried or gone
 BOX = THINGS.index("box")
 
@@ -171,7 +172,7 @@ class GoTo(environment.Environment[EnvState, EnvParams]):
 
     def observe(self, state: EnvState, params: EnvParams) -> jax.Array:
         """The observation vector, [sum of the parts] float32."""
-        return parts.observe(PARTS, self.observation, self, state, params)
+        return parts.observe(PARTS, self.observation, self, state, params, join=joined)
 
     # ---- what happens
 
@@ -257,24 +258,29 @@ class GoTo(environment.Environment[EnvState, EnvParams]):
         return state.part == params.goals.shape[1]
 
     def _start(self, key: jax.Array, params: EnvParams) -> EnvState:
-        """From one draw: on a CPU, chance is most of what a step costs."""
-        objects = params.rooms.shape[1] - 1
-        count = params.goals.shape[1]
-        draw = jax.random.uniform(key, (3 + count + objects,))
-        room = params.rooms[index_below(params.rooms.shape[0], draw[0])].astype(jnp.int32)
-        instruction = index_below(params.goals.shape[0], draw[1])
-        kind = index_below(len(KINDS), draw[3 + count :])
+        """From one draw of few words: on a CPU, chance is much of what a step costs."""
+        objects, count = params.rooms.shape[1] - 1, params.goals.shape[1]
+        words = jax.random.bits(key, (2 + -(-objects // KINDS_IN_A_WORD),), jnp.uint32)
+        room, direction = digits(words[0], (params.rooms.shape[0], 4))
+        cells = params.rooms[room].astype(jnp.int32)
+        instruction, *places = digits(
+            words[1], (params.goals.shape[0], *range(objects, objects - count, -1))
+        )
+        column, kind = jnp.arange(KINDS_IN_A_WORD), jnp.int32(0)
+        for place, digit in enumerate(digits(words[2:, None], (len(KINDS),) * KINDS_IN_A_WORD)):
+            kind = jnp.where(column == place, digit, kind)
+        kind = kind.reshape(-1)[:objects]
         # A thing of the first goal, uniform; one of the second, uniform over the others.
         place = jnp.int32(0)
-        for part in range(count):
-            place = (place + part + index_below(objects - part, draw[3 + part])) % objects
+        for part, further in enumerate(places):
+            place = (place + part + further) % objects
             here = jnp.arange(objects) == place
             kind = jnp.where(here, params.goals[instruction, part], kind)
         return EnvState(
             time=jnp.int32(0),
-            agent=room[0],
-            direction=index_below(4, draw[2]),
-            cell=room[1:],
+            agent=cells[0],
+            direction=direction,
+            cell=cells[1:],
             kind=kind,
             carried=jnp.int32(-1),
             instruction=instruction,

@@ -1,31 +1,46 @@
 """What an observation of GoTo may hold: one row a part."""
 
+from collections.abc import Sequence
+from functools import reduce
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rlli_jax.envs.go_to.instructions import COLOURS, THINGS
 from rlli_jax.envs.parts import ANYTHING, Part
 
 VIEW = 7  # cells along a side of what is seen; a cell is 7 (steps forward) + (steps right) + 3
 CELLS = VIEW * VIEW
+MOST_PADDED = 64  # numbers of an observation that are joined by padding
 _LOOKS = len(COLOURS) + len(THINGS)
+
+
+def joined(vectors: Sequence[jax.Array]) -> jax.Array:
+    """Vectors one after the other.
+
+    On a CPU a few numbers are padded and added up: XLA's concatenation works out number by number
+    what vectors of few operations hold, and asks of each to which vector it belongs.
+    """
+    size = sum(len(x) for x in vectors)
+    if jax.default_backend() != "cpu" or size > MOST_PADDED:
+        return jnp.concatenate(vectors)
+    ends = np.cumsum([len(x) for x in vectors])
+    padded = [jnp.pad(x, (end - len(x), size - end)) for x, end in zip(vectors, ends, strict=True)]
+    return reduce(jnp.add, padded)
 
 
 def _placed(env: Any, state: Any, number: jax.Array) -> jax.Array:
     """A number of each thing [N] in the cell of the view where it is seen, [49]; 0 elsewhere.
 
-    A sum for each thing is faster on a CPU than one over an axis of things, if where they are is
-    not worked out anew for every cell.
+    On a CPU, writing few numbers costs less than comparing each cell with each thing.
     """
     forward, right, seen = env.things(state)
     place = jnp.where(seen, VIEW * forward + right + VIEW // 2, CELLS)
-    place, number = jax.lax.optimization_barrier((place, number))
-    cells, total = jnp.arange(CELLS), jnp.zeros(CELLS, jnp.float32)
-    for thing in range(place.shape[0]):
-        total = total + jnp.where(cells == place[thing], number[thing], 0.0)
-    return total
+    if jax.default_backend() == "cpu":
+        return jnp.zeros(CELLS + 1).at[place].add(number)[:CELLS]
+    return jnp.where(jnp.arange(CELLS)[:, None] == place, number, 0.0).sum(-1)
 
 
 def _likeness(state: Any, params: Any) -> jax.Array:
@@ -35,10 +50,11 @@ def _likeness(state: Any, params: Any) -> jax.Array:
 
 def _list(env: Any, state: Any, params: Any) -> jax.Array:
     forward, right, seen = env.things(state)
-    known = jnp.stack(
-        [jnp.ones(seen.shape), forward / VIEW, right / VIEW, _likeness(state, params)]
-    )
-    return jnp.where(seen, known, 0.0)
+    known = 1.0, forward / VIEW, right / VIEW, _likeness(state, params)
+    row, table = jnp.arange(len(known))[:, None], jnp.zeros(seen.shape)
+    for place, numbers in enumerate(known):
+        table = jnp.where(seen & (row == place), numbers, table)
+    return table
 
 
 PARTS = {
