@@ -197,10 +197,12 @@ def _details(run: PlannerRun) -> list[str]:
     asked = [p for p in run.planners if p.asked]
     by_learner = {p.learner: p for p in run.planners}
     flat = [p for p in run.policies if p.plan is None]
-    pairs: list[tuple[PlannerPolicy | None, PlannerPolicy | None]]
-    pairs = [(p, by_learner.get("random")) for p in asked]
-    pairs += [(by_learner.get("smdp_q"), f) for f in flat]
-    pairs += [(by_learner.get("smdp_q"), by_learner.get(n)) for n in ("best_constant", "oracle")]
+    learned, anything = by_learner.get("smdp_q"), by_learner.get("random")
+    pairs = [
+        *((learned, policy) for policy in flat),
+        *((learned, by_learner.get(name)) for name in ("best_constant", "oracle")),
+        *((policy, anything) for policy in (by_learner.get("oracle"), *asked)),
+    ]
     for one_, other in pairs:
         if one_ is None or other is None:
             continue
