@@ -76,7 +76,7 @@ def main() -> None:
         judge(walker, learner.policy, states, "low level, one goal", iterations, 0)
 
         def planned(state: Any, learner: Any = learner) -> Any:
-            todo = planning(two, walker, learner.policy(state))
+            todo = planning(two, walker, lambda params: learner.policy(state))
             return follow(todo.hierarchy, todo.oracle())
 
         judge(two, planned, states, "low level, right plan", iterations, 0)
