@@ -10,7 +10,7 @@ from rlli_jax.cli.carrying_out import cache_compilations
 from rlli_jax.errors import InputError
 
 if TYPE_CHECKING:
-    from rlli_jax.experiments.feedback import Findings
+    from rlli_jax.run_files.people import LogFindings
 
 
 def select(
@@ -88,7 +88,6 @@ def evaluate(
     """
     from rlli_jax.experiments import feedback, logs
     from rlli_jax.report.people import render_findings
-    from rlli_jax.run_files import write_json
 
     cache_compilations()
     read = logs.read_log(
@@ -97,51 +96,52 @@ def evaluate(
     findings = feedback.evaluate(read, run)
     _show_findings(findings)
     if output is not None:
-        write_json(output, findings.summary())
+        findings.write(output)
         print(f"findings: {output}")
         print(f"page: {render_findings(output, f'{Path(log).name}, {qoe}')}")
 
 
-def _show_findings(findings: "Findings") -> None:
+def _show_findings(findings: "LogFindings") -> None:
     import numpy as np
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    log = findings.log
-    low, span = log.low, log.high - log.low
+    low, high = findings.scale
+    span = high - low
     console = Console()
-    users = len(set(log.user.tolist()))
     console.print(
-        f"{len(log)} rounds of {users} users; propensities {log.propensities}; "
-        f"the policy of the log itself: {low + span * log.reward.mean():.3f}",
+        f"{findings.rounds} rounds of {findings.users} users; propensities "
+        f"{findings.propensities}; the policy of the log itself: "
+        f"{low + span * findings.logging_policy:.3f}",
         highlight=False,
     )
-    for note in log.notes:
+    for note in findings.notes:
         console.print(escape(note), highlight=False)
     if findings.judge is not None:
-        console.print(f"the run was trained on: {escape(findings.judge.name)}", highlight=False)
+        console.print(f"the run was trained on: {escape(findings.judge.judge)}", highlight=False)
     table = Table("policy", "value", "95 % over users", "effective sample", "by", "")
     for valued in sorted(findings.policies, key=lambda v: -v.best.value):
         best = valued.best
         table.add_row(
             escape(valued.name), f"{low + span * best.value:.3f}",
             f"{low + span * best.low:.3f} to {low + span * best.high:.3f}",
-            f"{valued.overlap.effective_sample:.0f}", valued.chosen, escape(valued.warning),
+            f"{valued.effective_sample:.0f}", valued.chosen, escape(valued.warning),
         )  # fmt: skip
     console.print(table)
     for name, reason in findings.left_out.items():
         console.print(f"{escape(name)}: not valued, {escape(reason)}", highlight=False)
     if findings.interaction is not None:
         test = findings.interaction
+        assert test.size is not None  # the test was just made
         console.print(
             f"Does the best provider depend on the persona? p = {test.p:.3f} (permutation test of "
             f"provider x trait; tastes that differ by {span * test.size:.2f} would be found with a "
             f"chance of {test.power:.0%}, and choosing by them gain about {span * test.gain:.3f}).",
             highlight=False,
         )
-    if findings.gain is not None:
-        gain = findings.gain
+    if findings.gain_of_personalising is not None:
+        gain = findings.gain_of_personalising
         console.print(
             f"Choosing by persona instead of the best single provider: {span * gain.value:+.3f} "
             f"({span * gain.low:+.3f} to {span * gain.high:+.3f}, over users). {gain.advice}",
@@ -152,7 +152,7 @@ def _show_findings(findings: "Findings") -> None:
         worth = float(np.median([x.worth for x in judge.providers.values()]))
         console.print(
             f"The judge makes the people's ratings worth {worth:.2f} times as many (median over "
-            f"providers, prediction-powered). {judge.prior.warning}".rstrip(),
+            f"providers, prediction-powered). {judge.warning}".rstrip(),
             highlight=False,
         )
 

@@ -18,7 +18,7 @@ from rlli_jax.oracle.asking_less import Asked, AskLess, Round, ask_less, check_p
 from rlli_jax.oracle.budget import expected_usage, tokens_of
 from rlli_jax.oracle.store import Store
 from rlli_jax.qoe.choosing import Belief, belief, expected_regret
-from rlli_jax.qoe.files import AskingFile
+from rlli_jax.run_files.answers import AskingFile
 
 ANSWERS = "answers.npz"  # of a run directory, with judge.ask: what the model was fitted to
 GUESSES = 64  # questions by which is guessed what one costs

@@ -1,13 +1,12 @@
 """A judge is examined before its table is asked, and what is found is kept and shown.
 
 ``examination.json`` of a run directory holds one finding for each check, see
-:class:`rlli_jax.judges.examination.Finding`. The answers are in the judge's store like all others,
-so that a second examination asks nothing.
+:class:`rlli_jax.run_files.examination.Examination`. The answers are in the judge's store like all
+others, so that a second examination asks nothing.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -27,10 +26,10 @@ from rlli_jax.experiments.judge_blocks import (
     Psychometric,
     RecordedScores,
 )
-from rlli_jax.files import write_text
 from rlli_jax.judges.examination import Finding
 from rlli_jax.oracle import Asker, Budget, open_store
 from rlli_jax.personas import Wording
+from rlli_jax.run_files.examination import Examination, Wordings
 
 if TYPE_CHECKING:
     from rlli_jax.experiments.sources import Inquiry, PopulationBlock
@@ -115,8 +114,12 @@ def examine_judge(
 
     findings = examine(ask, setting_of(inquiry, judge, population, human, require=require))
     if path is not None:
-        text = json.dumps(summary(findings, inquiry), indent=2, ensure_ascii=False)
-        write_text(path / FILE, f"{text}\n")
+        Examination(
+            judge=inquiry.judge.identity.describe(),
+            stand_in=inquiry.judge.identity.stand_in,
+            wording=inquiry.population.personas[0].wording,
+            findings=tuple(findings),
+        ).write(path / FILE)
     show(findings, console)
     failed = [f for f in findings if f.check in require and f.outcome == "fail"]
     if failed:
@@ -128,16 +131,6 @@ def examine_judge(
             "the same."
         )
     return findings
-
-
-def summary(findings: Sequence[Finding], inquiry: Inquiry) -> dict[str, Any]:
-    """As ``examination.json`` holds it."""
-    return {
-        "judge": inquiry.judge.identity.describe(),
-        "stand_in": inquiry.judge.identity.stand_in,
-        "wording": inquiry.population.personas[0].wording,
-        "findings": [finding.summary() for finding in findings],
-    }
 
 
 def show(findings: Sequence[Finding], console: Console) -> None:
@@ -154,28 +147,19 @@ def _plain(text: str) -> str:
     return escape(text)
 
 
-def read(path: Path) -> dict[str, Any] | None:
-    """What a run directory knows of its judge's examination; None if it was not examined."""
-    file = path / FILE
-    if not file.exists():
-        return None
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return found
-
-
-def compare_wordings(ask: Asker, setting: Setting, console: Console) -> dict[str, list[Finding]]:
+def compare_wordings(ask: Asker, setting: Setting, console: Console) -> Wordings:
     """How well personas are played in each wording, shown beside each other: from traits drawn
     from norms (``persona``), and where people answered the questionnaire from half of their answers
     (``prediction``)."""
     from rlli_jax.judges.examination.examine import persona_checks
 
-    found = {w: persona_checks(ask, replace(setting, wording=w)) for w in get_args(Wording)}
+    found = {w: tuple(persona_checks(ask, replace(setting, wording=w))) for w in get_args(Wording)}
     table = Table("wording", "check", "verdict", "r", "95 % interval", "what it says")
     for wording, findings in found.items():
         for finding in findings:
             table.add_row(wording, finding.check, *_cells(finding))
     console.print(table)
-    return found
+    return Wordings.checked(found)
 
 
 def _cells(finding: Finding) -> tuple[str, str, str, str]:
@@ -223,9 +207,6 @@ def examine_study(
     with closing(open_store(judge.store, message=tell)) as store:
         ask = Asker(inquiry.judge, store, Budget(**judge.budget.model_dump()), console)
         if wordings:
-            found = compare_wordings(ask, setting_of(inquiry, judge, population, human), console)
-            text = json.dumps(
-                {w: [f.summary() for f in there] for w, there in found.items()}, indent=2
-            )
-            write_text(path / "wordings.json", f"{text}\n")
+            setting = setting_of(inquiry, judge, population, human)
+            compare_wordings(ask, setting, console).write(path / "wordings.json")
         return examine_judge(inquiry, judge, population, human, ask, console, path)

@@ -1,9 +1,6 @@
 """A log of people beside a run: what its policies, and simpler ones, would have been worth."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,8 +11,6 @@ from rlli_jax.experiments.policies import Learned
 from rlli_jax.experiments.run_directory import read_config
 from rlli_jax.experiments.selection.judging import PEOPLE_RATINGS
 from rlli_jax.feedback import (
-    Gain,
-    Interaction,
     Log,
     Valued,
     baselines,
@@ -24,12 +19,20 @@ from rlli_jax.feedback import (
     interaction_test,
     value_policies,
 )
-from rlli_jax.feedback.evaluation import BY_CONTEXT, Estimate
-from rlli_jax.feedback.posterior import Bought, Comparison, curve, does_the_prior_help
-from rlli_jax.feedback.prediction_powered import Powered, provider_values
+from rlli_jax.feedback.evaluation import BY_CONTEXT
+from rlli_jax.feedback.posterior import curve, does_the_prior_help
+from rlli_jax.feedback.prediction_powered import provider_values
 from rlli_jax.learners.from_log import learned_policy
 from rlli_jax.personas import TRAITS
-from rlli_jax.run_files import PeopleRatings
+from rlli_jax.run_files.people import (
+    JudgeBesidePeople,
+    LogFindings,
+    PoweredProvider,
+    RatingsPoint,
+    ValuedPolicy,
+    WithInterval,
+)
+from rlli_jax.run_files.selection import PeopleRatings
 from rlli_jax.service import ServedPolicy
 
 LEARNED = "learned from this log"
@@ -37,88 +40,19 @@ MOST_SEEN = 0.01  # of a log: so many may be like ratings of a run's table by ch
 SIZES = (0, 10, 20, 50, 100, 200, 500)  # people whose ratings are drawn for the curve
 
 
-@dataclass(frozen=True)
-class JudgeAndPeople:
-    """What the judge of a run is worth beside the people of a log."""
-
-    name: str
-    """What the run was trained on; a stand-in is named as one."""
-    providers: Mapping[str, Powered]
-    """What each provider alone would be worth: by people and judge, and by people alone."""
-    prior: Comparison
-    curve: tuple[Bought, ...]
-    """What the ratings of n people buy, with the judge and without."""
-
-    def summary(self) -> dict[str, Any]:
-        """As plain values."""
-        return {
-            "judge": self.name,
-            "providers": {
-                name: {
-                    "with_judge": _plain(x.estimate), "people_alone": _plain(x.classical),
-                    "trust": x.trust, "worth": x.worth,
-                }
-                for name, x in self.providers.items()
-            },
-            "prior_gain": _plain(self.prior.gain),
-            "warning": self.prior.warning,
-            "curve": [
-                {
-                    "people": x.people, "with_judge": _plain(x.with_judge),
-                    "without": _plain(x.without),
-                }
-                for x in self.curve
-            ],
-        }  # fmt: skip
+def _valued(valued: Valued) -> ValuedPolicy:
+    return ValuedPolicy(
+        name=valued.name,
+        estimates={name: WithInterval.of(x) for name, x in valued.estimates.items()},
+        safe=WithInterval.of(valued.safe),
+        best=WithInterval.of(valued.best),
+        chosen=valued.chosen,
+        warning=valued.warning,
+        **valued.overlap._asdict(),
+    )
 
 
-@dataclass(frozen=True)
-class Findings:
-    """What a log says."""
-
-    log: Log
-    policies: tuple[Valued, ...]
-    """The logging policy's own mean is ``log.reward.mean()``."""
-    interaction: Interaction | None
-    """None where the log tells nothing of its users, or too little to test."""
-    gain: Gain | None
-    left_out: Mapping[str, str]
-    """Policies of the run that cannot be valued, and why."""
-    judge: JudgeAndPeople | None = None
-    """None without a run, or where none of its policies can be valued."""
-    of_run: tuple[str, ...] = ()
-    """Which of the policies are the run's."""
-
-    def summary(self) -> dict[str, Any]:
-        """As plain values, for a JSON file; values are QoE from 0 to 1."""
-        return {
-            "rounds": len(self.log),
-            "users": self.log.users,
-            "propensities": self.log.propensities,
-            "notes": list(self.log.notes),
-            "logging_policy": float(self.log.reward.mean()),
-            "policies": [_summary_of(valued) for valued in self.policies],
-            "interaction": None if self.interaction is None else asdict(self.interaction),
-            "gain_of_personalising": None if self.gain is None else asdict(self.gain),
-            "left_out": dict(self.left_out),
-            "advice": "" if self.gain is None else self.gain.advice,
-            "scale": [self.log.low, self.log.high],
-            "of_run": list(self.of_run),
-            "judge": None if self.judge is None else self.judge.summary(),
-        }
-
-
-def _plain(estimate: Estimate) -> dict[str, float]:
-    return {name: float(value) for name, value in estimate._asdict().items()}
-
-
-def _summary_of(valued: Valued) -> dict[str, Any]:
-    estimates = {name: _plain(estimate) for name, estimate in valued.estimates.items()}
-    plain = {"estimates": estimates, "safe": _plain(valued.safe), "best": _plain(valued.best)}
-    return asdict(valued) | valued.overlap._asdict() | plain
-
-
-def evaluate(log: Log, run: Path | None = None) -> Findings:
+def evaluate(log: Log, run: Path | None = None) -> LogFindings:
     """Value what a log alone suggests and, with a run, each of its policies that can be.
 
     Raises:
@@ -143,12 +77,26 @@ def evaluate(log: Log, run: Path | None = None) -> Findings:
         of_run, left, judge = _of_run(run, log)
         left_out |= left
     valued = value_policies(log, policies | of_run, q=q)
-    return Findings(log, tuple(valued), interaction, gain, left_out, judge, tuple(of_run))
+    return LogFindings(
+        rounds=len(log),
+        users=log.users,
+        propensities=log.propensities,
+        notes=log.notes,
+        logging_policy=log.reward.mean(),
+        policies=tuple(map(_valued, valued)),
+        interaction=interaction,
+        gain_of_personalising=gain,
+        left_out=left_out,
+        advice="" if gain is None else gain.advice,
+        scale=(log.low, log.high),
+        of_run=tuple(of_run),
+        judge=judge,
+    )
 
 
 def _of_run(
     run: Path, log: Log
-) -> tuple[dict[str, np.ndarray], dict[str, str], JudgeAndPeople | None]:
+) -> tuple[dict[str, np.ndarray], dict[str, str], JudgeBesidePeople | None]:
     """Probabilities [n, L] of each policy that learned; why others have none; what its judge says.
 
     A policy chooses among what was offered. Where the log does not name a request of the run, it is
@@ -224,12 +172,23 @@ def _asked(served: ServedPolicy, log: Log) -> tuple[np.ndarray, np.ndarray]:
     return probability[:, place], mean[:, place]
 
 
-def _judge_and_people(name: str, log: Log, expected: np.ndarray) -> JudgeAndPeople:
-    traits = traits_of(log)
+def _judge_and_people(name: str, log: Log, expected: np.ndarray) -> JudgeBesidePeople:
+    traits, of = traits_of(log), WithInterval.of
     sizes = tuple(size for size in SIZES if size <= log.users // 2)
-    return JudgeAndPeople(
-        name=name,
-        providers=provider_values(log, expected),
-        prior=does_the_prior_help(log, expected, traits),
-        curve=tuple(curve(log, expected, traits, sizes)),
-    )
+    prior = does_the_prior_help(log, expected, traits)
+    return JudgeBesidePeople(
+        judge=name,
+        providers={
+            provider: PoweredProvider(
+                with_judge=of(x.estimate), people_alone=of(x.classical), trust=x.trust,
+                worth=x.worth,
+            )
+            for provider, x in provider_values(log, expected).items()
+        },
+        prior_gain=of(prior.gain),
+        warning=prior.warning,
+        curve=tuple(
+            RatingsPoint(people=x.people, with_judge=of(x.with_judge), without=of(x.without))
+            for x in curve(log, expected, traits, sizes)
+        ),
+    )  # fmt: skip

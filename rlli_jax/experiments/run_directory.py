@@ -5,7 +5,6 @@ and nothing is overwritten without being asked.
 """
 
 import fcntl
-import json
 import shlex
 import shutil
 import sys
@@ -21,7 +20,7 @@ from rlli_jax.experiments.selection.config import StudyConfig
 from rlli_jax.experiments.versions import differences, require_settings, versions
 from rlli_jax.experiments.yaml_blocks import StudyBlock, from_yaml, parse_as, to_yaml
 from rlli_jax.files import clear_partial, write_text
-from rlli_jax.run_files import write_json
+from rlli_jax.run_files.versions import Versions
 
 MARKS = ("config.yaml", "versions.json")  # by these a folder is known to hold a run
 SELECTION = "selection"
@@ -133,7 +132,7 @@ def _prepare(
     if not occupied:
         path.mkdir(parents=True, exist_ok=True)
         try:
-            write_json(path / "versions.json", versions() | {"command": _command()})
+            versions(_command()).write(path / "versions.json")
             write_yaml(path / "config.yaml", resolved)
             (path / SWEEP).unlink(missing_ok=True)
             if sweep is not None:
@@ -173,18 +172,19 @@ def _compare_versions(path: Path) -> None:
     """Refuse other settings of JAX; say and record other versions."""
     file = path / "versions.json"
     try:
-        before = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        before = Versions.read(file)
+    except InputError:
         return  # damaged: nothing is known of the beginning
-    require_settings(f"run directory {path}", before)
-    if differ := "; ".join(differences(before, versions())):
+    require_settings(f"run directory {path}", before.by_name())
+    if differ := "; ".join(differences(before.by_name(), versions().by_name())):
         print(
             f"rlli: {path} was begun with {differ}: what is finished stays, the rest may not end "
             "bit for bit where it would have ended.",
             file=sys.stderr,
         )
-        if differ not in (resumed := before.get("resumed_with", "")):
-            write_json(file, before | {"resumed_with": f"{resumed}\n{differ}".strip()})
+        if differ not in before.resumed_with:
+            resumed = f"{before.resumed_with}\n{differ}".strip()
+            before.model_copy(update={"resumed_with": resumed}).write(file)
 
 
 def _command() -> str:

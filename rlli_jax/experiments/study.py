@@ -30,7 +30,8 @@ from rlli_jax.experiments.training import (
     training_progress,
 )
 from rlli_jax.learners.core import Learner
-from rlli_jax.run_files import Summary, write_npz
+from rlli_jax.run_files import write_npz
+from rlli_jax.run_files.policies import Summary
 
 Arrays = dict[str, np.ndarray]
 

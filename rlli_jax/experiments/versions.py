@@ -15,6 +15,7 @@ import jax
 
 import rlli_jax
 from rlli_jax.errors import InputError
+from rlli_jax.run_files.versions import Versions
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "gymnax", "distrax", "numpy", "scikit-image")
 SETTINGS = (
@@ -26,17 +27,20 @@ SETTINGS = (
 SAME = ("rlli_jax", "jax", "jaxlib", "flax", "optax", "numpy", "device")
 
 
-def versions() -> dict[str, str]:
+def versions(command: str = "") -> Versions:
     """Versions, the device and :func:`settings`."""
     device = jax.devices()[0]
-    return {
-        "rlli_jax": rlli_jax.__version__,
-        "python": platform.python_version(),
-        **{package: version(package) for package in PACKAGES},
-        "device": f"{device.device_kind} ({jax.device_count()} x {device.platform})",
-        "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores",
-        **settings(),
-    }
+    return Versions.checked(
+        {
+            "rlli_jax": rlli_jax.__version__,
+            "python": platform.python_version(),
+            **{package: version(package) for package in PACKAGES},
+            "device": f"{device.device_kind} ({jax.device_count()} x {device.platform})",
+            "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores",
+            **settings(),
+            "command": command,
+        }
+    )
 
 
 def settings() -> dict[str, str]:

@@ -4,9 +4,6 @@ So the one test and the one number of :mod:`rlli_jax.feedback.personal` answer f
 whether personalising is worth it, before anything is trained on it.
 """
 
-from dataclasses import asdict
-from typing import Any
-
 import numpy as np
 
 from rlli_jax.errors import InputError
@@ -14,6 +11,7 @@ from rlli_jax.feedback.log import FOLDS, Log
 from rlli_jax.feedback.personal import gain_of_personalising, interaction_test
 from rlli_jax.personas import TRAITS
 from rlli_jax.qoe import QoETable
+from rlli_jax.run_files.people import Interaction, Personalising
 
 MOST_USERS = 300  # of more, so many are drawn at random
 
@@ -45,21 +43,19 @@ def log_of_table(table: QoETable, traits: np.ndarray, seed: int = 0) -> Log:
     )
 
 
-def personalising(table: QoETable, traits: np.ndarray) -> dict[str, Any]:
-    """Is personalising worth it by this table? As plain values for a JSON file.
-
-    ``gain`` and ``interaction`` are None where there are too few users, and ``why`` says so.
-    """
+def personalising(table: QoETable, traits: np.ndarray) -> Personalising:
+    """Is personalising worth it by this table? Says why, where there are too few users to tell."""
     log = log_of_table(table, traits)
-    found: dict[str, Any] = {
-        "users": log.users, "of": len(traits), "gain": None, "advice": "", "interaction": None,
-        "why": "",
-    }  # fmt: skip
-    if log.users < FOLDS:
-        return found | {"why": f"{log.users} users are too few; at least {FOLDS} are needed"}
-    gain = gain_of_personalising(log)
-    found |= {"gain": asdict(gain), "advice": gain.advice}
+    users, of = log.users, len(traits)
+    if users < FOLDS:
+        why = f"{users} users are too few; at least {FOLDS} are needed"
+        return Personalising(users=users, of=of, why=why)
+    gain, why = gain_of_personalising(log), ""
+    interaction: Interaction | None = None
     try:
-        return found | {"interaction": asdict(interaction_test(log))}
+        interaction = interaction_test(log)
     except InputError as error:
-        return found | {"why": str(error).removesuffix(".").replace("the log", "the table")}
+        why = str(error).removesuffix(".").replace("the log", "the table")
+    return Personalising(
+        users=users, of=of, gain=gain, advice=gain.advice, interaction=interaction, why=why
+    )

@@ -5,7 +5,6 @@ permuting traits over people. The number says what choosing by persona adds over
 provider, both chosen on other people than they are valued on.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -15,56 +14,12 @@ from rlli_jax.errors import InputError
 from rlli_jax.feedback.evaluation import BY_CONTEXT, FOR_EACH_REQUEST, LEVEL, SINGLE, baselines
 from rlli_jax.feedback.log import Log
 from rlli_jax.feedback.reward_model import cross_fitted
+from rlli_jax.run_files.people import Gain, Interaction
 
 PERMUTATIONS = 999
 SIMULATIONS = 200
 ALPHA = 0.05
 MATTERS = 0.03  # QoE in [0, 1]: the interaction that power is stated for, as ``Interaction.size``
-
-
-@dataclass(frozen=True)
-class Interaction:
-    """Does the best provider depend on the context?"""
-
-    f: float
-    """F of provider x context over provider + context."""
-    p: float
-    """Share of permutations of the contexts over users with an F at least as large."""
-    power: float
-    """Chance to find, at level .05, an interaction of ``size``."""
-    size: float
-    """Standard deviation over users and providers of what the user's context adds to the QoE of one
-    provider rather than another."""
-    gain: float
-    """What choosing by such an interaction adds to the best single provider: mean over random ones,
-    with the providers' levels as they were found. Where one is far better than the others it is
-    little."""
-    users: int
-
-
-@dataclass(frozen=True)
-class Gain:
-    """What choosing by context adds over a policy that does not know the user, in [0, 1] QoE."""
-
-    value: float
-    low: float
-    high: float
-    personal: float
-    """Value of choosing by context."""
-    single: float
-    """Value of the other policy."""
-    users: int
-    over: str = SINGLE
-    """Which that is: in a log of several requests, the best provider for each request."""
-
-    @property
-    def advice(self) -> str:
-        """One sentence."""
-        if self.low > 0:
-            return f"Choosing by persona pays: it adds to the {self.over}."
-        if self.high < 0:
-            return f"Choosing by persona loses to the {self.over}; use that."
-        return f"No gain from choosing by persona is shown; the {self.over} is the simpler choice."
 
 
 def interaction_test(

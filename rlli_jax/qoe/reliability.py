@@ -27,8 +27,8 @@ import numpy as np
 import scipy
 
 from rlli_jax.errors import InputError
-from rlli_jax.qoe.files import ReliabilityFile, ScaleRecord
 from rlli_jax.qoe.table import QoETable, level_and_spread
+from rlli_jax.run_files.answers import ReliabilityFile, ScaleRecord
 
 AXES = ("user", "request", "provider")
 BINS = 10  # of the histogram whose entropy tells how a judge uses its scale

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlli_jax.qoe.files import AskingFile
 from rlli_jax.report.labels import number, percent
 from rlli_jax.report.run import RunDirectory
 from rlli_jax.report.section import of_file
+from rlli_jax.run_files.answers import AskingFile
 
 STRATEGIES = {
     "random": "drawn at random",

@@ -15,15 +15,14 @@ from rlli_jax.errors import InputError
 from rlli_jax.personas import Population
 from rlli_jax.qoe import QoETable
 from rlli_jax.report.run import PolicyFolder, RunDirectory, load_policies, opened, require
-from rlli_jax.run_files import (
-    Array,
+from rlli_jax.run_files import Array, read
+from rlli_jax.run_files.selection import (
     CalibrationFile,
     Human,
     PeopleFile,
     References,
     SelectionEvaluation,
     SelectionSummary,
-    read,
 )
 from rlli_jax.statistics import Estimate, t_interval
 
@@ -123,7 +122,7 @@ def load_run(directory: str | Path) -> SelectionRun:
         table=table,
         train=train,
         test=test,
-        reference=References.read(path / "references.json"),
+        reference=read(path / "references.json", _references),
         policies=tuple(sorted(policies, key=_order)),
         human=read(human, lambda file: _human(file, known)) if human.exists() else None,
         calibration=CalibrationFile.read(calibrated) if calibrated.exists() else None,
@@ -145,6 +144,12 @@ def _split(table: QoETable, config: dict[str, Any]) -> tuple[QoETable, QoETable]
         return table, table
     test, train = table.split_requests(block["held_out_requests"], block["split_seed"])
     return train, test
+
+
+def _references(path: Path) -> References:
+    references = References.read(path)
+    require(references.optimum > 0, "the optimum is not positive, so no ratio to it exists")
+    return references
 
 
 def _human(path: Path, policies: set[str]) -> Human:

@@ -8,11 +8,11 @@ from typing import Any
 from rlli_jax.report.labels import number
 from rlli_jax.report.run import RunDirectory
 from rlli_jax.report.section import Header, Note, of_file
-from rlli_jax.run_files import read_json
+from rlli_jax.run_files.examination import Check, Examination, Finding
 
 FILE = "examination.json"
 
-ABOUT = {
+ABOUT: dict[Check, str] = {
     "sight": "Do pictures change the answer?",
     "scale": "Does it answer with the labels?",
     "order": "Is the answer the same in other words and label orders?",
@@ -66,33 +66,32 @@ class ExaminationView:
 
 
 def _view(file: Path, run: RunDirectory) -> ExaminationView:
-    found = read_json(file)
-    findings = {finding["check"]: finding for finding in found["findings"]}
-    persona = findings["persona"]
+    found = Examination.read(file)
+    persona = found.by_check["persona"]
     claim = ""
-    if not found["stand_in"] and persona["outcome"] != "pass":
-        word = {"fail": "fails", "weak": "is weak"}.get(persona["outcome"], "was not examined")
+    if not found.stand_in and persona.outcome != "pass":
+        word = {"fail": "fails", "weak": "is weak"}.get(persona.outcome, "was not examined")
         claim = NO_CLAIM.format(word)
-    measures = persona["measures"]
+    measures = persona.measures
     traits = [
         (trait, [_figure(measures[key][i]) for key in KEYS])
         for i, trait in enumerate(measures.get("traits", []))
     ]
-    verdicts = [_verdict(finding) for finding in findings.values()]
+    verdicts = [_verdict(finding) for finding in found.findings]
     return ExaminationView(verdicts, claim, int(measures.get("personas", 0)), traits)
 
 
-def _verdict(finding: dict[str, Any]) -> Verdict:
-    low, high = finding["low"], finding["high"]
+def _verdict(finding: Finding) -> Verdict:
+    low, high = finding.low, finding.high
     interval = "" if low is None or high is None else f"{_figure(low)} to {_figure(high)}"
-    if interval and finding["over"]:
-        interval += f", over {finding['over']}"
-    measured = "" if finding["estimate"] is None else _figure(finding["estimate"])
+    if interval and finding.over:
+        interval += f", over {finding.over}"
+    measured = "" if finding.estimate is None else _figure(finding.estimate)
     if measured:
-        measured += f" ({finding['what']})"
+        measured += f" ({finding.what})"
     return Verdict(
-        finding["check"], ABOUT[finding["check"]], finding["outcome"], measured, interval,
-        finding["threshold"], finding["says"],
+        finding.check, ABOUT[finding.check], finding.outcome, measured, interval,
+        finding.threshold, finding.says,
     )  # fmt: skip
 
 

@@ -27,14 +27,8 @@ from rlli_jax.report.run import (
 )
 from rlli_jax.report.section import Report, Section, each, one
 from rlli_jax.report.style import SMOOTHING
-from rlli_jax.run_files import (
-    Array,
-    MarketEvaluation,
-    MarketReferences,
-    MarketSummary,
-    read,
-    read_json,
-)
+from rlli_jax.run_files import Array, read, read_json
+from rlli_jax.run_files.market import MarketEvaluation, MarketReferences, MarketSummary
 from rlli_jax.statistics import Estimate, jain_index, smooth
 
 

@@ -1,6 +1,6 @@
 """The page of `rlli evaluate`: what a log of people says, from the JSON file that it wrote."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from rlli_jax.files import write_text
 from rlli_jax.report.section import Header, Report, Section, one
 from rlli_jax.report.style import BLUE, COLUMN, INK, LIGHT_GREY, MUTED, PAGE, Drawing
-from rlli_jax.run_files import read, read_json
+from rlli_jax.run_files.people import LogFindings, RatingsPoint, ValuedPolicy
 
 LONGEST = 34  # characters of a name in a figure
 
@@ -21,23 +21,23 @@ class PeopleRun:
     """What ``rlli evaluate`` found."""
 
     title: str
-    found: Mapping[str, Any]
+    found: LogFindings
     description: str = ""
 
     @property
     def low(self) -> float:
         """The scale of the log begins here."""
-        return float(self.found["scale"][0])
+        return self.found.scale[0]
 
     @property
     def high(self) -> float:
         """The scale of the log ends here."""
-        return float(self.found["scale"][1])
+        return self.found.scale[1]
 
     @property
-    def policies(self) -> list[dict[str, Any]]:
+    def policies(self) -> list[ValuedPolicy]:
         """What each policy would have been worth, best first."""
-        return sorted(self.found["policies"], key=lambda policy: -policy["best"]["value"])
+        return sorted(self.found.policies, key=lambda policy: -policy.best.value)
 
     def own(self, value: Any) -> Any:
         """QoE from 0 to 1 on the scale of the log."""
@@ -58,7 +58,7 @@ def render_findings(findings: str | Path, title: str) -> Path:
     InputError where the file is missing or damaged, or the page cannot be written.
     """
     path = Path(findings)
-    page, _ = read(path, lambda file: REPORT.page(PeopleRun(title, read_json(file))))
+    page, _ = REPORT.page(PeopleRun(title, LogFindings.read(path)))
     target = path.with_suffix(".html")
     write_text(target, page)
     return target
@@ -67,33 +67,33 @@ def render_findings(findings: str | Path, title: str) -> Path:
 def _header(run: PeopleRun) -> Header:
     found = run.found
     summary = (
-        f"{found['rounds']:,} rounds of {found['users']:,} people; QoE on the scale from "
+        f"{found.rounds:,} rounds of {found.users:,} people; QoE on the scale from "
         f"{run.low:g} to {run.high:g}. What served them was worth "
-        f"{run.qoe(found['logging_policy'])}. Propensities: {found['propensities']}."
+        f"{run.qoe(found.logging_policy)}. Propensities: {found.propensities}."
     )
-    judge = [("The run was trained on", found["judge"]["judge"])] if found["judge"] else []
-    return Header([("", summary), *judge, *(("", f"{note}.") for note in found["notes"])])
+    judge = [("The run was trained on", found.judge.judge)] if found.judge else []
+    return Header([("", summary), *judge, *(("", f"{note}.") for note in found.notes)])
 
 
 def _forest(run: PeopleRun) -> Figure:
     policies = run.policies
     figure = Figure((PAGE, 0.7 + 0.24 * len(policies)))
     axes = figure.subplots()
-    logged = run.own(run.found["logging_policy"])
+    logged = run.own(run.found.logging_policy)
     axes.axvline(logged, color=MUTED, linewidth=0.8, linestyle="dashed")
     axes.text(
         logged, -0.75, " as logged", color=MUTED, fontsize=7, ha="left", va="center", clip_on=False
     )
     for row, policy in enumerate(policies):
-        value, start, end = (run.own(policy["best"][key]) for key in ("value", "low", "high"))
-        told = not policy["warning"]
-        colour = BLUE if policy["name"] in run.found["of_run"] else INK
+        value, start, end = map(run.own, (policy.best.value, policy.best.low, policy.best.high))
+        told = not policy.warning
+        colour = BLUE if policy.name in run.found.of_run else INK
         axes.plot([start, end], [row, row], color=colour if told else LIGHT_GREY, linewidth=1.6)
         axes.plot(
             value, row, "s" if told else "o", color=colour, markersize=4.5,
             markerfacecolor=colour if told else "white",
         )  # fmt: skip
-    axes.set_yticks(range(len(policies)), [_short(policy["name"]) for policy in policies])
+    axes.set_yticks(range(len(policies)), [_short(policy.name) for policy in policies])
     axes.set_ylim(len(policies) - 0.4, -1.1)
     axes.set_xlabel(f"QoE, {run.low:g} to {run.high:g}")
     axes.grid(axis="y", visible=False)
@@ -101,22 +101,22 @@ def _forest(run: PeopleRun) -> Figure:
 
 
 def _bought(run: PeopleRun) -> list[Drawing]:
-    if len(run.found["judge"]["curve"]) < 2:
+    curve = run.found.judge.curve if run.found.judge else ()
+    if len(curve) < 2:
         return []
-    return [("bought", "What ratings of so many people buy", _curve(run))]
+    return [("bought", "What ratings of so many people buy", _curve(run, curve))]
 
 
-def _curve(run: PeopleRun) -> Figure:
+def _curve(run: PeopleRun, curve: Sequence[RatingsPoint]) -> Figure:
     figure = Figure((COLUMN, 2.4))
     axes = figure.subplots()
-    curve = run.found["judge"]["curve"]
-    people = np.array([point["people"] for point in curve])
+    people = np.array([point.people for point in curve])
     for key, label, colour, dash in (
         ("with_judge", "with the judge", BLUE, "solid"),
         ("without", "people alone", INK, "dashed"),
     ):
         value, start, end = (
-            run.own(np.array([point[key][part] for point in curve]))
+            run.own(np.array([getattr(getattr(point, key), part) for point in curve]))
             for part in ("value", "low", "high")
         )
         axes.plot(people, value, color=colour, linestyle=dash, label=label, marker=".")
@@ -138,14 +138,14 @@ REPORT = Report(
     load=Path,
     header=_header,
     sections=(
-        Section("people/worth_it", when=lambda run: bool(run.found["gain_of_personalising"])),
+        Section("people/worth_it", when=lambda run: run.found.gain_of_personalising is not None),
         Section(
             "people/policies",
             figures=one(
                 "forest", "What each policy would have been worth to these people", _forest
             ),
         ),
-        Section("people/judge", figures=_bought, when=lambda run: bool(run.found["judge"])),
+        Section("people/judge", figures=_bought, when=lambda run: run.found.judge is not None),
     ),
     made=False,
 )

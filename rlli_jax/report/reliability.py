@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from rlli_jax.qoe.files import ReliabilityFile, ScaleRecord
 from rlli_jax.report.labels import conjunction, number, percent
 from rlli_jax.report.run import RunDirectory
 from rlli_jax.report.section import of_file
+from rlli_jax.run_files.answers import ReliabilityFile, ScaleRecord
 
 MAX_USERS = 10  # whose use of the scale is listed one by one
 

@@ -15,7 +15,9 @@ import yaml
 from rlli_jax.errors import InputError
 from rlli_jax.qoe import QoETable
 from rlli_jax.report.labels import too_few
-from rlli_jax.run_files import Array, Curve, Evaluation, Summary, read, read_json
+from rlli_jax.run_files import Array, read, read_json
+from rlli_jax.run_files.policies import Curve, Evaluation, Summary
+from rlli_jax.run_files.versions import Versions
 from rlli_jax.statistics import Estimate
 
 
@@ -28,7 +30,7 @@ class RunDirectory:
     """The resolved YAML, as written."""
     config: Mapping[str, Any]
     """The same, read."""
-    versions: Mapping[str, str]
+    versions: Versions
     judge: str = ""
     """Who rated the pictures; empty where nobody did."""
     stand_in: bool = False
@@ -63,7 +65,7 @@ def opened(path: Path) -> dict[str, Any]:
         InputError: a file is missing or damaged.
     """
     text, config = read(path / "config.yaml", read_config)
-    versions = read(path / "versions.json", read_versions)
+    versions = Versions.read(path / "versions.json")
     return {"path": path, "text": text, "config": config, "versions": versions}
 
 
@@ -79,11 +81,6 @@ def read_config(path: Path) -> tuple[str, dict[str, Any]]:
     content = yaml.safe_load(text)
     require(isinstance(content, dict), "it is no YAML mapping")
     return text, content
-
-
-def read_versions(path: Path) -> dict[str, str]:
-    """``versions.json``. Raises OSError or ValueError."""
-    return {str(key): str(value) for key, value in read_json(path).items()}
 
 
 def require(condition: bool, message: str) -> None:

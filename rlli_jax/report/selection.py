@@ -25,7 +25,8 @@ from rlli_jax.report.labels import (
 )
 from rlli_jax.report.run import learns
 from rlli_jax.report.section import Note, Report, Section, of_file, one
-from rlli_jax.run_files import HeldOutUsers, Human, read_json
+from rlli_jax.run_files.people import Personalising
+from rlli_jax.run_files.selection import HeldOutUsers, Human
 from rlli_jax.statistics import Estimate, jain_index, t_interval
 
 MAX_REQUESTS = 12  # in the gallery
@@ -224,7 +225,7 @@ REPORT = Report(
         ),
         Section("selection/means", _means),
         of_file("held_out_users", "held_out_users.json", _held_out_users),
-        of_file("personalising", "personalising.json", lambda path, run: read_json(path)),
+        of_file("personalising", "personalising.json", lambda path, run: Personalising.read(path)),
         asking.SECTION,
         reliability.SECTION,
         Section("ratings", when=lambda run: run.people is not None),

@@ -16,7 +16,7 @@ from rlli_jax.report.market_figures import COLOURS, convergence
 from rlli_jax.report.run import PolicyFolder, RunDirectory, learns, load_policies, opened_with_table
 from rlli_jax.report.section import Report, Section, each, one
 from rlli_jax.report.style import DASHES, INK, PAGE, legend, legend_columns
-from rlli_jax.run_files import SessionEvaluation, SessionReferences, SessionSummary
+from rlli_jax.run_files.session import SessionEvaluation, SessionReferences, SessionSummary
 from rlli_jax.statistics import Estimate, t_interval
 
 DIGITS = 2

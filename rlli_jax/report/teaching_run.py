@@ -9,7 +9,8 @@ import numpy as np
 
 from rlli_jax.report.labels import quantity
 from rlli_jax.report.run import RunDirectory, opened, require
-from rlli_jax.run_files import TeachingTask, read
+from rlli_jax.run_files import read
+from rlli_jax.run_files.teaching import TeachingTask
 from rlli_jax.statistics import Estimate, t_interval
 
 

@@ -28,7 +28,8 @@ from rlli_jax.report.style import (
     legend_columns,
     level,
 )
-from rlli_jax.run_files import Array, Curve
+from rlli_jax.run_files import Array
+from rlli_jax.run_files.policies import Curve
 from rlli_jax.run_files.tuning import TunedEvaluation, TunedSummary, TuningReferences
 from rlli_jax.statistics import Estimate, t_interval
 

@@ -1,6 +1,7 @@
 """Files of studies of a planner above a low level."""
 
-from rlli_jax.run_files import Array, Evaluation, Record, Summary, dims
+from rlli_jax.run_files import Array, Record, dims
+from rlli_jax.run_files.policies import Evaluation, Summary
 
 
 class Author(Record):

@@ -1,6 +1,7 @@
 """Files of studies in which a language model is tuned by reward."""
 
-from rlli_jax.run_files import Evaluation, Record, Summary, dims
+from rlli_jax.run_files import Record, dims
+from rlli_jax.run_files.policies import Evaluation, Summary
 
 
 class TunedSummary(Summary):

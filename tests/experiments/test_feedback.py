@@ -123,6 +123,6 @@ def test_a_log_that_knows_nothing_of_its_users_still_values_single_providers(tmp
     findings = feedback.evaluate(log)
     assert {v.name for v in findings.policies} == {"random", "best single provider"}
     assert findings.judge is None
-    assert findings.gain is findings.interaction is None
+    assert findings.gain_of_personalising is findings.interaction is None
     best = next(v for v in findings.policies if v.name == "best single provider")
     assert 1 + 4 * best.best.value == pytest.approx(4.5, abs=0.1)

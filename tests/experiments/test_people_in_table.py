@@ -17,7 +17,7 @@ from rlli_jax.personas import TRAITS, Population
 from rlli_jax.qoe import QoETable
 from rlli_jax.qoe.model import fit_model
 from rlli_jax.qoe.predicted import QUANTILES
-from rlli_jax.run_files import PeopleFile
+from rlli_jax.run_files.selection import PeopleFile
 from rlli_jax.studies import load_study
 
 POLICIES = {"Random": {"learner": "random"}, "Optimal": {"learner": "optimal"}}

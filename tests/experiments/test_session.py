@@ -8,7 +8,7 @@ import yaml
 from rich.console import Console
 
 from rlli_jax.errors import InputError
-from rlli_jax.run_files import SessionReferences
+from rlli_jax.run_files.session import SessionReferences
 from rlli_jax.studies import carry_out, load_study, render
 
 STUDY = {

@@ -33,19 +33,19 @@ def test_tastes_are_found_and_their_gain_is_that_of_the_table():
     found = personalising(made, traits)
     values = made.provider_values
     possible = values.max(1).mean() - values.mean(0).max()
-    assert found["gain"]["value"] == pytest.approx(possible, abs=0.02)
-    assert found["interaction"]["p"] <= 0.01
-    assert found["advice"].startswith("Choosing by persona pays")
+    assert found.gain.value == pytest.approx(possible, abs=0.02)
+    assert found.interaction.p <= 0.01
+    assert found.advice.startswith("Choosing by persona pays")
 
 
 def test_without_tastes_none_are_found_and_few_users_are_told():
     found = personalising(*table(2, 0.0))
-    assert abs(found["gain"]["value"]) < 0.01
-    assert not found["advice"].startswith("Choosing by persona pays")
+    assert abs(found.gain.value) < 0.01
+    assert not found.advice.startswith("Choosing by persona pays")
     few = personalising(*table(3, 0.1, users=4))
-    assert few["gain"] is None
-    assert few["why"] == "4 users are too few; at least 5 are needed"
+    assert few.gain is None
+    assert few.why == "4 users are too few; at least 5 are needed"
     some = personalising(*table(3, 0.1, users=5))
-    assert some["gain"]["users"] == 5
-    assert some["interaction"] is None
-    assert "the test has" in some["why"]
+    assert some.gain.users == 5
+    assert some.interaction is None
+    assert "the test has" in some.why

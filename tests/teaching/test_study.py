@@ -15,7 +15,7 @@ from rlli_jax.errors import InputError
 from rlli_jax.language import t5
 from rlli_jax.report.teaching import findings
 from rlli_jax.report.teaching_run import Result, TeachingRun, load_teaching_run
-from rlli_jax.run_files import TeachingTask
+from rlli_jax.run_files.teaching import TeachingTask
 from rlli_jax.statistics import Estimate
 from rlli_jax.studies import load_study, render
 

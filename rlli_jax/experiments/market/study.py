@@ -39,7 +39,7 @@ from rlli_jax.experiments.market.config import MarketBaseline, MarketConfig
 from rlli_jax.experiments.market.episodes import Episodes, gather, play_episodes, policy_of
 from rlli_jax.experiments.study import Job, Told, TrainedStudy
 from rlli_jax.qoe import QoETable
-from rlli_jax.run_files import MarketReferences, MarketSummary
+from rlli_jax.run_files.market import MarketReferences, MarketSummary
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 
 from rlli_jax.experiments.two_way import interval_over, two_way_bootstrap
 from rlli_jax.qoe import QoETable
-from rlli_jax.run_files import HeldOutUsers, Interval, Served
+from rlli_jax.run_files.selection import HeldOutUsers, Interval, Served
 
 FILE = "held_out_users.json"
 

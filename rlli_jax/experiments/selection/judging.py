@@ -18,7 +18,7 @@ from rlli_jax.experiments.selection.tables import Others, Problem, build_problem
 from rlli_jax.files import whole
 from rlli_jax.personas import Population
 from rlli_jax.qoe import QoETable
-from rlli_jax.run_files import write_json
+from rlli_jax.run_files.selection import References
 
 PEOPLE_RATINGS = "people_ratings.npz"
 HELD_OUT = "held_out.npz"  # what choices on held-out requests are worth
@@ -37,7 +37,7 @@ def judge(config: StudyConfig, path: Path, console: Console) -> Problem:
     problem.population.to_csv(path / "population.csv")
     _write_thumbnails(problem.catalog, path / "pictures")
     write_generated(problem.catalog, path)
-    write_json(path / "references.json", problem.worth.references())
+    References.checked(problem.worth.references()).write(path / "references.json")
     keep_measures(path, problem.reliability, problem.asked, config.judge.ask)
     if problem.calibration is not None:
         problem.calibration.file().write(path / "calibration.json")

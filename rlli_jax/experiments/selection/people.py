@@ -13,7 +13,7 @@ from rlli_jax.feedback.posterior import does_the_prior_help, fit_posterior, one_
 from rlli_jax.qoe import QoETable
 from rlli_jax.qoe.model import FEWEST, QoEModel, fit_model
 from rlli_jax.qoe.predicted import QUANTILES
-from rlli_jax.run_files import PeopleFile, PeopleRatings
+from rlli_jax.run_files.selection import PeopleFile, PeopleRatings
 
 RESTS = 0.5  # of how far people may be from the judge: a cell rests on them where they tell this
 

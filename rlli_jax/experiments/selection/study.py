@@ -23,7 +23,7 @@ from rlli_jax.feedback.of_table import personalising
 from rlli_jax.judges import scale_of
 from rlli_jax.qoe import QoETable
 from rlli_jax.qoe.model import QoEModel
-from rlli_jax.run_files import Human, HumanReferences, SelectionSummary, write_json
+from rlli_jax.run_files.selection import Human, HumanReferences, SelectionSummary
 from rlli_jax.sentences import components, encode
 
 
@@ -104,7 +104,7 @@ class Selection(TrainedStudy):
             held_out_users(problem.train, problem.others.table, config.policies, path)
         traits, file = problem.population.traits, path / "personalising.json"
         if traits is not None and not file.exists():
-            write_json(file, personalising(problem.worth, traits))
+            personalising(problem.worth, traits).write(file)
 
 
 STUDY = Selection()

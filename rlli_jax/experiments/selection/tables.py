@@ -20,7 +20,7 @@ from rlli_jax.personas import Population
 from rlli_jax.qoe import QoETable
 from rlli_jax.qoe.model import QoEModel, fit_model
 from rlli_jax.qoe.reliability import Reliability, shrink
-from rlli_jax.run_files import CalibrationFile, CalibrationPoint
+from rlli_jax.run_files.selection import CalibrationFile, CalibrationPoint
 
 if TYPE_CHECKING:  # it brings optimisers and data frames, which few studies need
     from rlli_jax.experiments.selection.people import Corrected

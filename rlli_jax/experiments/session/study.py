@@ -23,7 +23,7 @@ from rlli_jax.experiments.kept_table import kept_table
 from rlli_jax.experiments.session.config import SessionBaseline, SessionStudy
 from rlli_jax.experiments.study import Arrays, Job, Told, TrainedStudy
 from rlli_jax.qoe import QoETable
-from rlli_jax.run_files import SessionReferences, SessionSummary
+from rlli_jax.run_files.session import SessionReferences, SessionSummary
 
 
 @dataclass(frozen=True)

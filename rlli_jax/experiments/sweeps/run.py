@@ -31,7 +31,7 @@ from rlli_jax.experiments.sweeps.config import Sweep
 from rlli_jax.experiments.sweeps.plan import Plan, make_plan
 from rlli_jax.experiments.sweeps.results import collect, write_dataset
 from rlli_jax.progress import LoggedProgress
-from rlli_jax.run_files import PlannedGroup, SweepPlan
+from rlli_jax.run_files.sweep import PlannedGroup, SweepPlan
 
 Engine = Literal["local", "ray"]
 

@@ -38,7 +38,8 @@ from rlli_jax.experiments.yaml_blocks import load_as
 from rlli_jax.language import LanguageModel, load_model
 from rlli_jax.language.tiny import tiny_model
 from rlli_jax.progress import LOG_SECONDS
-from rlli_jax.run_files import TeachingTask, write_npz
+from rlli_jax.run_files import write_npz
+from rlli_jax.run_files.teaching import TeachingTask
 from rlli_jax.teaching.bidirectional import FeedbackSum, StudentLoop, student_loop
 from rlli_jax.teaching.language_policy import language_policy, model_params, policy_table
 from rlli_jax.teaching.methods import Adapt, Choices, Method, TeachingConfig

@@ -1,67 +1,18 @@
-"""A verdict on one thing that a judge should be able to do, with what it rests on."""
+"""How verdicts on what a judge should be able to do are reached: correlations and thresholds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from rlli_jax.judges.base import JSON
+from rlli_jax.run_files.examination import Check, Finding, Outcome
 
-Check: TypeAlias = Literal[
-    "sight", "scale", "order", "quality", "persona", "prediction", "steering"
-]
 CHECKS: tuple[Check, ...] = get_args(Check)
-Outcome: TypeAlias = Literal["pass", "weak", "fail", "not applicable"]
 
 CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one check found."""
-
-    check: Check
-    outcome: Outcome
-    says: str
-    """One sentence for people: what was found, and what helps."""
-    what: str = ""
-    """What ``estimate`` is."""
-    estimate: float | None = None
-    low: float | None = None
-    """Of the 95 % interval, as ``high``; None where there is none."""
-    high: float | None = None
-    over: str = ""
-    """What the interval is over."""
-    threshold: str = ""
-    """What would pass, and what is weak."""
-    questions: int = 0
-    """Answers that it rests on."""
-    measures: Mapping[str, Any] = field(default_factory=dict)
-    """Everything else that was measured."""
-
-    def summary(self) -> dict[str, JSON]:
-        """As ``examination.json`` holds it."""
-        return {name: _plain(value) for name, value in vars(self).items()}
-
-
-def _plain(value: Any) -> JSON:
-    """Arrays as lists, numbers short, and NaN, which JSON has not, as null."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float):
-        return None if not np.isfinite(value) else float(f"{value:.6g}")
-    return value
 
 
 def not_applicable(check: Check, why: str) -> Finding:

@@ -212,6 +212,9 @@ def test_prediction_is_held_against_always_answering_the_mean():
 def test_a_finding_is_plain_json():
     import json
 
+    from rlli_jax.run_files.examination import Examination
+
     world = World(0)
-    for finding in (steering(world, world.perfect), persona(world, world.questionnaire())):
-        json.dumps(finding.summary(), allow_nan=False)
+    findings = (steering(world, world.perfect), persona(world, world.questionnaire()))
+    kept = Examination(judge="made up", stand_in=True, wording="full", findings=findings)
+    json.dumps(kept.model_dump(mode="json"), allow_nan=False)
