@@ -1,6 +1,7 @@
 """The table of a run directory: asked for once, and read where it is there already."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 
@@ -9,11 +10,23 @@ from rlli_jax.experiments.catalog_block import CatalogBlock
 from rlli_jax.experiments.generated import generated, read_generated, write_generated
 from rlli_jax.experiments.judge_blocks import AnyJudge
 from rlli_jax.experiments.sources import PopulationBlock, judged
+from rlli_jax.oracle import Budget
 from rlli_jax.oracle.asking_less import Asked
 from rlli_jax.personas import Population
 from rlli_jax.qoe import QoETable
 from rlli_jax.qoe.reliability import Reliability, reliability
 from rlli_jax.run_files.generated import GeneratedPictures
+
+
+class KeptTable(NamedTuple):
+    """A table, and what is known of it."""
+
+    table: QoETable
+    people: Population
+    made: GeneratedPictures | None
+    """How its pictures were generated; None where they were not."""
+    left: Budget | None = None
+    """What of the judge's budget is left to this command; None: all of it."""
 
 
 def kept_table(
@@ -22,9 +35,9 @@ def kept_table(
     judge: AnyJudge,
     path: Path | None,
     console: Console,
-) -> tuple[QoETable, Population, GeneratedPictures | None]:
-    """QoE of all people about all requests, who they are, and how pictures were made if they were
-    generated; ``table.npz``, ``population.csv`` and ``generated.json``.
+) -> KeptTable:
+    """QoE of all people about all requests; ``table.npz``, ``population.csv`` and
+    ``generated.json``.
 
     ``path``: the run directory; None keeps nothing.
 
@@ -33,7 +46,7 @@ def kept_table(
     """
     if path is not None and (path / "table.npz").exists():
         people = Population.from_csv(path / "population.csv", traits=population is not None)
-        return QoETable.load(path / "table.npz"), people, read_generated(path)
+        return KeptTable(QoETable.load(path / "table.npz"), people, read_generated(path))
     found = judged(population, catalog, judge, console, path=path)
     table = found.table
     if judge.on_missing == "impute" and found.asked is None:
@@ -45,7 +58,7 @@ def kept_table(
         keep_measures(path, noise_of(table, found.asked), found.asked, judge.ask)
         # Last, because its presence says that all of this is done.
         table.save(path / "table.npz")
-    return table, people, made
+    return KeptTable(table, people, made, found.left)
 
 
 def noise_of(table: QoETable, asked: Asked | None) -> Reliability | None:

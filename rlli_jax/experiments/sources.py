@@ -321,6 +321,7 @@ class Judged(NamedTuple):
     asked: Asked | None = None  # with judge.ask: of the requests that learners see; these cells of
     # the table are predicted
     people: Population | None = None  # the held-out users
+    left: Budget | None = None  # what of the judge's budget is left
 
 
 def judged(
@@ -394,7 +395,7 @@ def _tables(
     if parts.others is not None:
         others = in_full(parts.others)
     people = None if parts.others is None else parts.others.population
-    return Judged(inquiry, table, others, asked, people)
+    return Judged(inquiry, table, others, asked, people, asker.left)
 
 
 def _ask_some(

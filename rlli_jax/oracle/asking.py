@@ -244,6 +244,10 @@ class Asker:
 
     Args:
         judge, store, budget, console: as of :func:`ask`.
+        left: of the budget, where another has used up a part of it.
+
+    Attributes:
+        left: what the budget still allows.
     """
 
     def __init__(
@@ -252,15 +256,17 @@ class Asker:
         store: Store | None = None,
         budget: Budget | None = None,
         console: Console | None = None,
+        left: Budget | None = None,
     ) -> None:
         self._judge, self._store, self._console = judge, store, console
-        self._budget = self._left = budget or Budget()
+        self._budget = budget or Budget()
+        self.left = left or self._budget
 
     def __call__(self, questions: Sequence[Question], *, quiet: bool = False) -> Sequence[Answer]:
         """See :func:`ask`; ``quiet``: shows nothing."""
-        tally, console = Tally(self._left, self._budget), None if quiet else self._console
+        tally, console = Tally(self.left, self._budget), None if quiet else self._console
         given = ask(self._judge, questions, self._store, console=console, tally=tally)
-        self._left = tally.left
+        self.left = tally.left
         return given
 
 

@@ -131,8 +131,11 @@ def test_the_judge_itself_compares_in_both_orders(tmp_path, likes_colour):
         seeds=2,
     )
     stopped = load_study(path, ["judge.budget.questions=20"])  # 18 cells, 36 questions about pairs
-    with pytest.raises(InputError, match=r"16 of 36 questions about pairs have no answer \(not"):
+    with pytest.raises(InputError, match=r"34 of 36 questions about pairs have no answer \(not"):
         carry_out(stopped, tmp_path / "stopped", "refuse", Console(quiet=True))
+    assert len(likes_colour.requests) == 20  # one budget for both
+    with pytest.raises(InputError, match=r"14 of 36 questions about pairs have no answer \(not"):
+        carry_out(stopped, tmp_path / "stopped", "resume", Console(quiet=True))  # another command
     run = tmp_path / "run"
     carry_out(load_study(path), run, "refuse", Console(quiet=True))
     assert len(likes_colour.requests) == 18 + 36  # what was answered is not asked again

@@ -155,7 +155,8 @@ def _users(
     steps that groups of requests share."""
     assert config.catalog is not None
     assert config.judge is not None
-    table, people, made = kept_table(config.population, config.catalog, config.judge, path, console)
+    found = kept_table(config.population, config.catalog, config.judge, path, console)
+    table, people, made = found.table, found.people, found.made
     if len(table.providers) != len(fleet):
         raise InputError(
             f"market.fleet has {len(fleet)} providers, but the judge rated pictures of "

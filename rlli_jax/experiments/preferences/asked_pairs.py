@@ -29,9 +29,11 @@ FILE = "pairs.npz"
 
 
 def kept_pairs(
-    config: PreferencesStudy, table: QoETable, path: Path, console: Console
+    config: PreferencesStudy, table: QoETable, path: Path, console: Console, left: Budget | None
 ) -> AskedPairs:
     """The judge's comparisons: asked, and kept in the run directory, or read from there.
+
+    ``left``: what the table left of the judge's budget; None: all of it.
 
     Raises:
         InputError: there are fewer pairs than a run is to have; the judge left some unanswered, or
@@ -39,11 +41,13 @@ def kept_pairs(
     """
     file = path / FILE
     if not file.exists():
-        ask_pairs(config, table, console).write(file)
+        ask_pairs(config, table, console, left).write(file)
     return AskedPairs.read(file)
 
 
-def ask_pairs(config: PreferencesStudy, table: QoETable, console: Console) -> AskedPairs:
+def ask_pairs(
+    config: PreferencesStudy, table: QoETable, console: Console, left: Budget | None = None
+) -> AskedPairs:
     """Ask the judge of a study about ``pairs.ask`` pairs of its table, drawn evenly; answers are
     looked up and kept in its store. Raises InputError, as :func:`kept_pairs`."""
     block = config.judge
@@ -74,7 +78,8 @@ def ask_pairs(config: PreferencesStudy, table: QoETable, console: Console) -> As
     asked = [questions[2 * i + order] for i in chosen for order in (0, 1)]
     tell = partial(console.print, highlight=False, markup=False)
     with closing(open_store(block.store, message=tell)) as store:
-        ask = Asker(inquiry.judge, store, Budget(**block.budget.model_dump()), console)
+        budget = Budget(**block.budget.model_dump())
+        ask = Asker(inquiry.judge, store, budget, console, left)
         answers = ask(asked)
     shares = _shares(list(answers)).reshape(-1, 2)
     return AskedPairs(

@@ -25,6 +25,7 @@ from rlli_jax.experiments.preferences.config import PreferencesStudy
 from rlli_jax.experiments.preferences.pairs import read_pairs
 from rlli_jax.experiments.training import training_progress
 from rlli_jax.learners.cpu import TRAIN, compiler_options
+from rlli_jax.oracle import Budget
 from rlli_jax.qoe import QoETable
 from rlli_jax.qoe.model_blocks import persona_features
 from rlli_jax.run_files import write_npz
@@ -59,11 +60,11 @@ class Preferences:
         Raises:
             InputError: what the config asks for cannot be had.
         """
-        table, people, _ = kept_table(
+        table, people, _, left = kept_table(
             config.population, config.catalog, config.judge, path, console
         )
         world = build_world(config, table, people.traits)
-        pairs = _given_pairs(config, table, path, console)
+        pairs = _given_pairs(config, table, path, console, left)
         if not (path / "references.json").exists():
             _references(table, world, pairs).write(path / "references.json")
         if train and not (path / "runs.npz").exists():
@@ -74,13 +75,13 @@ STUDY = Preferences()
 
 
 def _given_pairs(
-    config: PreferencesStudy, table: QoETable, path: Path, console: Console
+    config: PreferencesStudy, table: QoETable, path: Path, console: Console, left: Budget | None
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """The comparisons of a file or of the judge; None where a rater is simulated."""
     if config.pairs.file is not None:
         return read_pairs(config.pairs.file, table)
     if config.pairs.ask is not None:
-        return kept_pairs(config, table, path, console).comparisons()
+        return kept_pairs(config, table, path, console, left).comparisons()
     return None
 
 

@@ -49,7 +49,7 @@ def prepare(config: SessionStudy, path: Path | None, console: Console) -> Proble
     Raises:
         InputError: anything that is wrong with the files or numbers of the config.
     """
-    table, people, _ = kept_table(config.population, config.catalog, config.judge, path, console)
+    table, people, *_ = kept_table(config.population, config.catalog, config.judge, path, console)
     traits, block = people.traits, config.session
     try:
         test, train = table.split_users(block.held_out_users, block.split_seed)

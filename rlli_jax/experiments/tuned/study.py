@@ -49,7 +49,7 @@ class TunedPolicies(TrainedStudy):
 
     def prepare(self, config: TuningStudy, path: Path | None, console: Console) -> Problem:
         """Texts, table and model, and what choices are worth."""
-        table, people, _ = kept_table(
+        table, people, *_ = kept_table(
             config.population, config.catalog, config.judge, path, console
         )
         params = make_params(table, people.traits)
