@@ -178,3 +178,11 @@ def _any_of_all_runs(
 ) -> tuple[jax.Array, bool]:
     del axis_size, in_batched
     return _any_of_all(active), False
+
+
+def totals(
+    env: Env, episodes: int, policy: Policy, key: Key, params: PyTree
+) -> dict[str, jax.Array]:
+    """What :func:`evaluate` finds, by name: ``returns`` [E] and the summed statistics."""
+    found = evaluate(env, policy, key, params, episodes)
+    return {"returns": found.returns, **found.statistics}

@@ -3,11 +3,15 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+import flax.linen as nn
+import jax
+
 from rlli_jax.language.files import write_folder
-from rlli_jax.language.scoring import Candidates, Prompts, Scores, Scoring
+from rlli_jax.language.scoring import Candidates, Prompts, Scores, Scoring, sum_along
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -24,9 +28,35 @@ class Architecture(Protocol):
     def width(self) -> int:
         """D, of the hidden states."""
 
+    def module(self) -> nn.Module:
+        """That computes hidden states [C, N, D] and logits [C, N, V] of candidates after prompts.
+
+        Called with ids [C, S], mask [C, S], tokens [N], depth [N] and visible [N, N].
+        """
+
     def text_bytes(self, tokens: int, nodes: int) -> int:
         """Memory, roughly, of the gradient of one text's scores: a prompt of ``tokens`` tokens,
         ``nodes`` nodes of the candidates' tree."""
+
+
+@partial(jax.jit, static_argnames=("config", "scoring"))
+def score(
+    config: Architecture,
+    params: Any,
+    prompts: Prompts,
+    candidates: Candidates,
+    scoring: Scoring = "log_probability",
+) -> Scores:
+    """See :meth:`LanguageModel.score`; ``config`` and ``scoring`` are static."""
+    hidden, logits = config.module().apply(
+        {"params": params},
+        prompts.ids,
+        prompts.mask,
+        candidates.tokens,
+        candidates.depth,
+        candidates.visible,
+    )
+    return Scores(sum_along(logits, candidates, scoring), hidden[:, 0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +94,6 @@ class LanguageModel(ABC):
                 know; two with the same tokens.
         """
 
-    @abstractmethod
     def score(
         self,
         params: Any,
@@ -76,6 +105,7 @@ class LanguageModel(ABC):
 
         Jitted; differentiable in ``params``.
         """
+        return score(self.config, params, prompts, candidates, scoring)
 
     @abstractmethod
     def draw_params(self, key: Any) -> dict:

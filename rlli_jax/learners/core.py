@@ -12,6 +12,7 @@ from flax import struct
 
 from rlli_jax.envs.contract import Env, Key, PyTree, check_environment
 from rlli_jax.envs.policy import Policy, PolicyInput, policy_input
+from rlli_jax.errors import InputError
 
 
 class Learner(NamedTuple):
@@ -186,3 +187,13 @@ def rollout(
 def forget(memory: PyTree, done: jax.Array) -> PyTree:
     """Memory [N, units], 0 where an episode is over."""
     return jax.tree.map(lambda x: jnp.where(done[:, None], 0.0, x), memory)
+
+
+def check_minibatches(num_envs: int, num_steps: int, num_minibatches: int) -> None:
+    """Raise InputError unless a collected batch divides into its minibatches."""
+    batch = num_envs * num_steps
+    if batch % num_minibatches:
+        raise InputError(
+            f"num_envs x num_steps = {batch} does not divide into num_minibatches = "
+            f"{num_minibatches}; choose numbers that do."
+        )

@@ -20,7 +20,7 @@ from rlli_jax.envs.contract import Key, PyTree
 from rlli_jax.envs.policy import Policy, PolicyInput
 from rlli_jax.errors import InputError
 from rlli_jax.learners import core
-from rlli_jax.learners.core import Learner
+from rlli_jax.learners.core import Learner, check_minibatches
 from rlli_jax.learners.cpu import fitting_group_size, orthogonal, permutations
 from rlli_jax.learners.hyperparams import Hyperparams
 from rlli_jax.learners.networks import Activation, Actor, Critic
@@ -63,12 +63,7 @@ class PPOConfig:
                 f"num_envs = {self.num_envs} does not divide into num_minibatches = "
                 f"{self.num_minibatches}, as memory needs; choose numbers that do."
             )
-        batch = self.num_envs * self.num_steps
-        if batch % self.num_minibatches:
-            raise InputError(
-                f"num_envs x num_steps = {batch} does not divide into num_minibatches = "
-                f"{self.num_minibatches}; choose numbers that do."
-            )
+        check_minibatches(self.num_envs, self.num_steps, self.num_minibatches)
 
 
 class PPOHyperparams(Hyperparams):

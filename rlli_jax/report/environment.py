@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from rlli_jax.report.labels import digits_for, duration, plus_minus, quantity
+from rlli_jax.report.labels import digits_for, plus_minus
 from rlli_jax.report.market_figures import convergence, returns_figure
 from rlli_jax.report.run import (
     PolicyFolder,
     RunDirectory,
+    effort,
     interval_words,
     learns,
     load_policies,
@@ -73,9 +74,7 @@ def _row(run: EnvironmentRun, policy: EnvironmentPolicy) -> dict[str, Any]:
         "name": policy.name,
         "learner": policy.learner,
         "returns": plus_minus(policy.mean(), run.digits),
-        "steps": quantity(policy.env_steps) if policy.env_steps else "–",
-        "time": duration(policy.train_seconds),
-        "speed": quantity(policy.steps_per_second) if policy.steps_per_second else "–",
+        **effort(policy),
     }
 
 

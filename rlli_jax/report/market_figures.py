@@ -23,7 +23,10 @@ from rlli_jax.report.style import (
 from rlli_jax.statistics import smooth, t_interval
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from rlli_jax.report.market import MarketPolicy, MarketRun
+    from rlli_jax.report.run import PolicyFolder
 
 # Okabe and Ito's colours (2008); policies beyond their number differ by dash as well.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#46525e")
@@ -84,30 +87,36 @@ def convergence(run: Any) -> Figure:
     return figure
 
 
+def means(axes: Axes, policies: Sequence[PolicyFolder], least: float = -np.inf) -> None:
+    """A row for each policy: its mean with its interval, filled if it learned.
+
+    ``least``: what is shown of a lower mean is an arrow there.
+    """
+    for y, policy in enumerate(policies):
+        mean, low, high = (float(x) for x in policy.mean())
+        if np.isfinite(low):
+            axes.hlines(y, max(low, least), max(high, least), color=COLOURS[0], linewidth=1.6)
+        axes.plot(
+            max(mean, least), y, "<" if mean < least else "o", color=COLOURS[0],
+            markerfacecolor=COLOURS[0] if policy.learned else "white", markersize=4,
+        )  # fmt: skip
+    axes.set_yticks(range(len(policies)), [policy.name for policy in policies])
+    axes.set_ylim(len(policies) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+
+
 def returns_figure(
     run: Any, label: str = "Return of an episode (filled: learned; line: offline optimum)"
 ) -> Figure:
     """Mean return with its interval, and the offline optimum as a line."""
     figure = Figure((PAGE, 0.7 + 0.2 * len(run.policies)))
     axes = figure.subplots()
-    estimates = [policy.mean() for policy in run.policies]
     # A policy that mostly crashes would push all others into a corner: it becomes an arrow.
-    least = -abs(max(float(estimate.value) for estimate in estimates))
-    for y, (policy, estimate) in enumerate(zip(run.policies, estimates, strict=True)):
-        mean, low, high = (float(x) for x in estimate)
-        if np.isfinite(low):
-            axes.hlines(y, max(low, least), max(high, least), color=COLOURS[0], linewidth=1.6)
-        filled = "white" if policy.curve is None else COLOURS[0]
-        axes.plot(
-            max(mean, least), y, "<" if mean < least else "o",
-            color=COLOURS[0], markerfacecolor=filled, markersize=4,
-        )  # fmt: skip
+    best = max(float(policy.mean().value) for policy in run.policies)
+    means(axes, run.policies, least=-abs(best))
     optimum = getattr(run, "optimum", None)  # only markets know one
     if optimum is not None:
         axes.axvline(float(optimum.mean()), color=INK, linewidth=0.9)
-    axes.set_yticks(range(len(run.policies)), [p.name for p in run.policies])
-    axes.set_ylim(len(run.policies) - 0.5, -0.5)
-    axes.tick_params(axis="y", length=0)
     axes.set_xlabel(label)
     return figure
 

@@ -14,7 +14,7 @@ import yaml
 
 from rlli_jax.errors import InputError
 from rlli_jax.qoe import QoETable
-from rlli_jax.report.labels import too_few
+from rlli_jax.report.labels import duration, quantity, too_few
 from rlli_jax.run_files import Array, read, read_json
 from rlli_jax.run_files.policies import Curve, Evaluation, Summary
 from rlli_jax.run_files.versions import Versions
@@ -138,6 +138,16 @@ def load_policies(path: Path, config: Mapping[str, Any], kind: type[P]) -> tuple
 def learns(run: Any) -> bool:
     """Whether a run has a policy that learns."""
     return any(policy.learned for policy in run.policies)
+
+
+def effort(policy: Summary) -> dict[str, str]:
+    """What learning took, for a row: ``steps`` of the environment, ``time``, and ``speed`` in steps
+    a second; a dash for each where a policy does not learn."""
+    return {
+        "steps": quantity(policy.env_steps),
+        "time": duration(policy.train_seconds),
+        "speed": quantity(policy.steps_per_second),
+    }
 
 
 def interval_words(seeds: int) -> str:

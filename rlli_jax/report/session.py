@@ -11,9 +11,16 @@ from matplotlib.ticker import MaxNLocator
 from rlli_jax.experiments.two_way import interval_over, two_way_bootstrap
 from rlli_jax.report import asking, examination, reliability
 from rlli_jax.report.examination import judged
-from rlli_jax.report.labels import duration, number, plus_minus, quantity
-from rlli_jax.report.market_figures import COLOURS, convergence
-from rlli_jax.report.run import PolicyFolder, RunDirectory, learns, load_policies, opened_with_table
+from rlli_jax.report.labels import number, plus_minus
+from rlli_jax.report.market_figures import COLOURS, convergence, means
+from rlli_jax.report.run import (
+    PolicyFolder,
+    RunDirectory,
+    effort,
+    learns,
+    load_policies,
+    opened_with_table,
+)
 from rlli_jax.report.section import Report, Section, each, one
 from rlli_jax.report.style import DASHES, INK, PAGE, legend, legend_columns
 from rlli_jax.run_files.session import SessionEvaluation, SessionReferences, SessionSummary
@@ -166,9 +173,7 @@ def _learning_row(run: SessionRun, policy: SessionPolicy) -> dict[str, Any]:
         "name": policy.name,
         "reference": not policy.learned,
         "sees": ", ".join(policy.observation) or "–",
-        "steps": quantity(policy.env_steps) if policy.env_steps else "–",
-        "time": duration(policy.train_seconds),
-        "speed": quantity(policy.steps_per_second) if policy.steps_per_second else "–",
+        **effort(policy),
     }
 
 
@@ -176,12 +181,7 @@ def _sessions(run: SessionRun) -> Figure:
     """Mean of each policy with its interval, and the references as lines."""
     figure = Figure((PAGE, 1.0 + 0.22 * len(run.policies)))
     axes = figure.subplots()
-    for y, policy in enumerate(run.policies):
-        mean, low, high = (float(x) for x in policy.mean())
-        if np.isfinite(low):
-            axes.hlines(y, low, high, color=COLOURS[0], linewidth=1.6)
-        filled = "white" if not policy.learned else COLOURS[0]
-        axes.plot(mean, y, "o", color=COLOURS[0], markerfacecolor=filled, markersize=4)
+    means(axes, run.policies)
     for name, value, dash in (
         ("best without\nadapting", run.references.best_without_adapting, "solid"),
         ("person\nknown", run.references.known_person, (0, (4, 2))),
@@ -192,9 +192,6 @@ def _sessions(run: SessionRun) -> Figure:
             name, (value, 1), xycoords=("data", "axes fraction"), xytext=(0, 3),
             textcoords="offset points", ha="center", va="bottom", fontsize=7, color=INK,
         )  # fmt: skip
-    axes.set_yticks(range(len(run.policies)), [p.name for p in run.policies])
-    axes.set_ylim(len(run.policies) - 0.5, -0.5)
-    axes.tick_params(axis="y", length=0)
     axes.set_xlabel("QoE of a session (filled: learned)")
     return figure
 

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 
 from rlli_jax.report import asking, examination, reliability
 from rlli_jax.report.labels import (
-    duration,
     percent,
     percent_interval,
     plus_minus,
@@ -17,7 +16,7 @@ from rlli_jax.report.labels import (
     too_few,
 )
 from rlli_jax.report.market_figures import COLOURS
-from rlli_jax.report.run import PolicyFolder, RunDirectory, load_policies, opened_with_table
+from rlli_jax.report.run import PolicyFolder, RunDirectory, effort, load_policies, opened_with_table
 from rlli_jax.report.section import Note, Report, Section, each
 from rlli_jax.report.style import (
     DASHES,
@@ -128,8 +127,7 @@ def _tuning_row(run: TuningRun, policy: TunedPolicy) -> dict[str, str]:
     return {
         "name": policy.name,
         "sees": ", ".join(policy.observation),
-        "steps": quantity(policy.env_steps),
-        "time": duration(policy.train_seconds),
+        **effort(policy),
     }
 
 

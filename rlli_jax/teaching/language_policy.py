@@ -21,10 +21,9 @@ from pydantic import Field
 from rlli_jax.checking import checked
 from rlli_jax.envs.contract import Key, PyTree, typed_key
 from rlli_jax.envs.policy import Policy, PolicyInput
-from rlli_jax.errors import InputError
 from rlli_jax.language import LanguageModel, Scoring, merge_lora
 from rlli_jax.learners import core
-from rlli_jax.learners.core import Learner
+from rlli_jax.learners.core import Learner, check_minibatches
 from rlli_jax.learners.optimizer import adam, remaining
 from rlli_jax.learners.ppo import PPOHyperparams, advantages
 from rlli_jax.teaching.distinct import group_size, over_distinct
@@ -76,12 +75,7 @@ class LanguagePolicyConfig:
     """Of the adapters, with ``adapt: lora``."""
 
     def __post_init__(self) -> None:
-        batch = self.num_envs * self.num_steps
-        if batch % self.num_minibatches:
-            raise InputError(
-                f"num_envs x num_steps = {batch} does not divide into num_minibatches = "
-                f"{self.num_minibatches}; choose numbers that do."
-            )
+        check_minibatches(self.num_envs, self.num_steps, self.num_minibatches)
 
 
 @struct.dataclass

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from rlli_jax.checking import checked
 from rlli_jax.errors import InputError
+from rlli_jax.learners.core import check_minibatches
 from rlli_jax.learners.hyperparams import Hyperparams
 from rlli_jax.learners.ppo import PPOHyperparams
 
@@ -129,12 +130,7 @@ class TeachingConfig:
     """Of the adapters, where a method adapts by LoRA."""
 
     def __post_init__(self) -> None:
-        batch = self.num_envs * self.num_steps
-        if batch % self.num_minibatches:
-            raise InputError(
-                f"num_envs x num_steps = {batch} does not divide into num_minibatches = "
-                f"{self.num_minibatches}; choose numbers that do."
-            )
+        check_minibatches(self.num_envs, self.num_steps, self.num_minibatches)
 
 
 DEFAULTS = TeachingConfig()

@@ -3,11 +3,10 @@
 from functools import partial
 from pathlib import Path
 
-import jax
 from rich.console import Console
 
-from rlli_jax.envs.contract import Env, Key, PyTree, check_environment
-from rlli_jax.envs.policy import Policy, evaluate, random
+from rlli_jax.envs.contract import Env, PyTree, check_environment
+from rlli_jax.envs.policy import random, totals
 from rlli_jax.experiments.environment.config import EnvironmentStudy, RandomPolicy
 from rlli_jax.experiments.study import Job, TrainedStudy
 
@@ -26,7 +25,7 @@ class OwnEnvironment(TrainedStudy):
     def job(self, config: EnvironmentStudy, problem: Problem, name: str) -> Job:
         """Learned and judged in the same environment."""
         (env, params), block = problem, config.policies[name]
-        judge = partial(_judge, env, config.evaluation.episodes)
+        judge = partial(totals, env, config.evaluation.episodes)
         if isinstance(block, RandomPolicy):
             return Job(params, params, judge, policy=random())
         return Job(
@@ -46,10 +45,3 @@ class OwnEnvironment(TrainedStudy):
 
 
 STUDY = OwnEnvironment()
-
-
-def _judge(
-    env: Env, episodes: int, policy: Policy, key: Key, params: PyTree
-) -> dict[str, jax.Array]:
-    result = evaluate(env, policy, key, params, episodes)
-    return {"returns": result.returns, **result.statistics}

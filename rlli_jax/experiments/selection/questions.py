@@ -81,9 +81,7 @@ def export_missing(config: StudyConfig, path: Path) -> str:
     Raises:
         InputError: the judge is no server's model, or the file cannot be written.
     """
-    parts, block = _parts(config), config.judge
-    judge = _server(parts.users.judge)
-    assert isinstance(block, OpenAI)  # the only block that makes such a judge
+    parts, judge, block = _asked_of_server(config)
     with closing(open_store(block.store, read_only=True)) as store:
         questions = parts.questions(block.ask)
         if block.ask is not None:  # what comes after depends on the answers
@@ -99,9 +97,7 @@ def import_answers(config: StudyConfig, path: Path) -> str:
     Raises:
         InputError: the judge is no server's model, or the file cannot be read.
     """
-    parts, block = _parts(config), config.judge
-    judge = _server(parts.users.judge)
-    assert isinstance(block, OpenAI)  # the only block that makes such a judge
+    parts, judge, block = _asked_of_server(config)
     with closing(open_store(block.store)) as store:
         return str(import_batch(judge, parts.questions(), store, path))
 
@@ -137,10 +133,14 @@ def _part_of(planned: Plan, found: SoFar, samples: int) -> Plan:
     )
 
 
-def _server(judge: object) -> OpenAIJudge:
+def _asked_of_server(config: StudyConfig) -> tuple[Parts, OpenAIJudge, OpenAI]:
+    """What a study asks, and its judge with its block. Raises InputError if that is no server."""
+    parts, block = _parts(config), config.judge
+    judge = parts.users.judge
     if not isinstance(judge, OpenAIJudge):
         raise InputError(
             "judge.kind: files for batch services are for judges of kind openai; the others are "
             "asked by rlli judge itself."
         )
-    return judge
+    assert isinstance(block, OpenAI)  # the only block that makes such a judge
+    return parts, judge, block

@@ -14,8 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from rlli_jax.envs.contract import Key
-from rlli_jax.envs.policy import Policy, evaluate, random, round_robin
+from rlli_jax.envs.policy import Policy, random, round_robin, totals
 from rlli_jax.envs.session import EnvParams, Session, make_params
 from rlli_jax.envs.session import references as known
 from rlli_jax.errors import InputError
@@ -109,7 +108,7 @@ class SessionsStudy(TrainedStudy):
         shared: dict[str, Any] = {
             "train": problem.train,
             "test": problem.test,
-            "judge": partial(_judge, env, episodes),
+            "judge": partial(totals, env, episodes),
             "measure": partial(_measure, episodes),
         }
         if isinstance(block, SessionBaseline):
@@ -141,13 +140,6 @@ class SessionsStudy(TrainedStudy):
 
 
 STUDY = SessionsStudy()
-
-
-def _judge(
-    env: Session, episodes: int, policy: Policy, key: Key, params: EnvParams
-) -> dict[str, jax.Array]:
-    result = evaluate(env, policy, key, params, episodes)
-    return {"returns": result.returns, **result.statistics}
 
 
 def _measure(episodes: int, found: Arrays, params: EnvParams) -> Arrays:

@@ -18,7 +18,6 @@ from rlli_jax.language.files import (
     tokenise,
 )
 from rlli_jax.language.llama.model import (
-    Llama,
     LlamaConfig,
     LongContext,
     draw_params,
@@ -28,11 +27,8 @@ from rlli_jax.language.products import ComputeDtype
 from rlli_jax.language.scoring import (
     Candidates,
     Prompts,
-    Scores,
-    Scoring,
     encode_candidates,
     encode_prompts,
-    sum_along,
 )
 
 ARCHITECTURES = ("llama", "mistral", "qwen2")
@@ -68,15 +64,6 @@ class LlamaModel(LanguageModel):
         ]
         return encode_candidates(texts, rows, unknown=self.tokenizer.unk_token_id)
 
-    def score(
-        self,
-        params: Any,
-        prompts: Prompts,
-        candidates: Candidates,
-        scoring: Scoring = "log_probability",
-    ) -> Scores:
-        return score(self.config, params, prompts, candidates, scoring)
-
     def draw_params(self, key: Any) -> dict:
         return draw_params(key, self.config)
 
@@ -97,26 +84,6 @@ class LlamaModel(LanguageModel):
         for token in ("bos", "eos", "pad"):
             config[f"{token}_token_id"] = getattr(self.tokenizer, f"{token}_token_id")
         return config, named_tensors(self.params, partial(tensor_names, c.num_hidden_layers))
-
-
-@partial(jax.jit, static_argnames=("config", "scoring"))
-def score(
-    config: LlamaConfig,
-    params: Any,
-    prompts: Prompts,
-    candidates: Candidates,
-    scoring: Scoring = "log_probability",
-) -> Scores:
-    """See :meth:`LanguageModel.score`; ``config`` and ``scoring`` are static."""
-    hidden, logits = Llama(config).apply(
-        {"params": params},
-        prompts.ids,
-        prompts.mask,
-        candidates.tokens,
-        candidates.depth,
-        candidates.visible,
-    )
-    return Scores(sum_along(logits, candidates, scoring), hidden[:, 0])
 
 
 def tensor_names(layers: int, path: tuple[str, ...]) -> str | list[str]:

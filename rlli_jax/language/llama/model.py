@@ -62,6 +62,10 @@ class LlamaConfig:
         """Of the hidden states."""
         return self.hidden_size
 
+    def module(self) -> "Llama":
+        """That computes what a model of this shape says."""
+        return Llama(self)
+
     def text_bytes(self, tokens: int, nodes: int) -> int:
         """Memory, roughly, of the gradient of one text's scores: a prompt of ``tokens`` tokens,
         ``nodes`` nodes of the candidates' tree."""

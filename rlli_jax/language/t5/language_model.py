@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,10 @@ from rlli_jax.language.products import ComputeDtype
 from rlli_jax.language.scoring import (
     Candidates,
     Prompts,
-    Scores,
-    Scoring,
     encode_candidates,
     encode_prompts,
-    sum_along,
 )
-from rlli_jax.language.t5.model import T5, T5Config, draw_params, init_params
+from rlli_jax.language.t5.model import T5Config, draw_params, init_params
 
 _SHARED = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 _HEAD = "lm_head.weight"
@@ -52,15 +48,6 @@ class T5Model(LanguageModel):
             unknown=self.tokenizer.unk_token_id,
         )
 
-    def score(
-        self,
-        params: Any,
-        prompts: Prompts,
-        candidates: Candidates,
-        scoring: Scoring = "log_probability",
-    ) -> Scores:
-        return score(self.config, params, prompts, candidates, scoring)
-
     def draw_params(self, key: Any) -> dict:
         return draw_params(key, self.config)
 
@@ -72,26 +59,6 @@ class T5Model(LanguageModel):
         config |= {"pad_token_id": self.tokenizer.pad_token_id}
         config |= {"eos_token_id": self.tokenizer.eos_token_id, "is_encoder_decoder": True}
         return config, named_tensors(self.params, tensor_name)
-
-
-@partial(jax.jit, static_argnames=("config", "scoring"))
-def score(
-    config: T5Config,
-    params: Any,
-    prompts: Prompts,
-    candidates: Candidates,
-    scoring: Scoring = "log_probability",
-) -> Scores:
-    """See :meth:`LanguageModel.score`; ``config`` and ``scoring`` are static."""
-    hidden, logits = T5(config).apply(
-        {"params": params},
-        prompts.ids,
-        prompts.mask,
-        candidates.tokens,
-        candidates.depth,
-        candidates.visible,
-    )
-    return Scores(sum_along(logits, candidates, scoring), hidden[:, 0])
 
 
 def read_t5_config(given: Mapping[str, Any], source: Path) -> T5Config:

@@ -54,6 +54,10 @@ class T5Config:
         """Of the hidden states."""
         return self.d_model
 
+    def module(self) -> "T5":
+        """That computes what a model of this shape says."""
+        return T5(self)
+
     def text_bytes(self, tokens: int, nodes: int) -> int:
         """Memory, roughly, of the gradient of one text's scores: a prompt of ``tokens`` tokens,
         ``nodes`` nodes of the candidates' tree."""
