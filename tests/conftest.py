@@ -11,11 +11,12 @@ import tempfile
 from pathlib import Path
 
 # Tests compile much and compute little, several at a time: XLA is to spend no time on fast
-# programs, and linear algebra none on handing small matrices from thread to thread.
+# programs, nor on splitting them for more cores, and linear algebra none on handing small matrices
+# from thread to thread.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-    "--xla_cpu_use_fusion_emitters=false",
+    "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
 )
 os.environ.update({name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")})
 
@@ -24,6 +25,11 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from rlli_jax import cli
+
+
+def pytest_xdist_auto_num_workers():
+    """One more than cores: tests also wait, for servers, files and processes."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture
@@ -37,8 +43,12 @@ def ctrl_c():
 
 @pytest.fixture(scope="session")
 def compilations(tmp_path_factory):
-    """Compiled programs kept on disk for the session; gives the environment of a subprocess."""
-    home = tmp_path_factory.mktemp("cache")
+    """Compiled programs kept on disk for the session; gives the environment of a subprocess.
+
+    Processes that share the tests share the programs too.
+    """
+    base = tmp_path_factory.getbasetemp()
+    home = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
     settings = {
         "jax_compilation_cache_dir": str(home / "rlli_jax" / "xla"),
         "jax_persistent_cache_min_compile_time_secs": 0,
