@@ -49,7 +49,7 @@ RATES = {
 
 
 def train(learner, hyperparams, env, iterations=60, then=lambda state: state):
-    """-> what is made of the state after training; all one program, as tests compile for longest."""
+    """-> what is made of the state after training; one program, as tests compile for longest."""
     params = env.default_params
 
     @jax.jit
