@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,8 @@ from rlli_jax.report.run import (
     opened_with_table,
 )
 from rlli_jax.report.section import Note, Report, Section, each, one
-from rlli_jax.run_files import Array
+from rlli_jax.report.style import Drawing
+from rlli_jax.run_files import Array, Curve
 from rlli_jax.run_files.planner import PlannerEvaluation, PlannerReferences, PlannerSummary
 from rlli_jax.statistics import Estimate, t_interval
 
@@ -233,7 +235,7 @@ def _row(run: PlannerRun, policy: PlannerPolicy) -> dict[str, Any]:
         "time": duration(policy.train_seconds),
     }
     if run.in_market:
-        for name in ("qoe", "lost"):
+        for name in ("total_qoe", "lost"):
             found = policy.counted(name)
             row[name] = "–" if found is None else plus_minus(found, 1)
         vips, tasks = policy.counted("vip_qoe"), policy.counted("vip_tasks")
@@ -280,6 +282,20 @@ def _scores(run: PlannerRun) -> Figure:
     return returns_figure(run, f"{what} (filled: learned)")
 
 
+def _learning(run: PlannerRun) -> list[Drawing]:
+    low = SimpleNamespace(
+        name="Low level",
+        learner=run.config["low_level"]["learner"],
+        curve=Curve.read(run.path / "low_level.npz"),
+        returns=np.asarray(run.references.low_return),
+    )
+    alone = convergence(SimpleNamespace(policies=[low]))
+    drawn: list[Drawing] = [("low_level", "Return of the low level while training", alone)]
+    if learns(run):
+        drawn.append(("convergence", "Return while training", convergence(run)))
+    return drawn
+
+
 REPORT = Report(
     kicker="rlli_jax report: planners",
     load=_load,
@@ -289,11 +305,7 @@ REPORT = Report(
         Section("planner/finding", lambda run: {"lead": _lead(run), "details": _details(run)}),
         Section("planner/policies", each(_row), one("returns", "Score of each policy", _scores)),
         Section("planner/plans", _plans),
-        Section(
-            "environment/learning",
-            figures=one("convergence", "Return while training", convergence),
-            when=learns,
-        ),
+        Section("planner/learning", figures=_learning),
         asking.SECTION,
         reliability.SECTION,
     ),

@@ -93,7 +93,7 @@ def test_planners_share_the_low_level_of_their_seed_and_keep_their_plans(finishe
     made = json.loads((run / "plans" / "Tiny.json").read_text())
     np.testing.assert_array_equal(tiny["plan"], [made["plan"]] * 2)
     np.testing.assert_allclose(q["objective"], q["returns"].mean(1), rtol=1e-5)
-    assert (q["qoe"] > 0).all()
+    assert (q["total_qoe"] > 0).all()
     summary = json.loads((run / "policies" / "Q" / "summary.json").read_text())
     assert (summary["env_steps"], summary["low_steps"]) == (64, 96)
 

@@ -211,14 +211,14 @@ class GoalMarket(environment.Environment[GoalState, GoalParams]):
     def statistics(
         self, state: GoalState, action: jax.Array, params: GoalParams
     ) -> dict[str, jax.Array]:
-        """Counts of this decision: ``tasks``, ``lost`` (dropped in a crash), ``qoe``, and of VIPs
-        ``vip_tasks`` and ``vip_qoe``; what was lost has QoE 0."""
+        """Counts of this decision: ``tasks``, ``lost`` (dropped in a crash), ``total_qoe``, and of
+        VIPs ``vip_tasks`` and ``vip_qoe``; what was lost has QoE 0."""
         outcome = self.market.outcome(state.market, action, params.market)
         vip = params.vip[state.market.task.user]
         return {
             "tasks": jnp.float32(1),
             "lost": outcome["crashed"].astype(jnp.float32),
-            "qoe": outcome["qoe"],
+            "total_qoe": outcome["qoe"],
             "vip_tasks": vip,
             "vip_qoe": vip * outcome["qoe"],
         }
