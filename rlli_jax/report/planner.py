@@ -32,8 +32,9 @@ from rlli_jax.report.run import (
 )
 from rlli_jax.report.section import Note, Report, Section, each, one
 from rlli_jax.report.style import Drawing
-from rlli_jax.run_files import Array, Curve
+from rlli_jax.run_files import Array
 from rlli_jax.run_files.planner import PlannerEvaluation, PlannerReferences, PlannerSummary
+from rlli_jax.run_files.policies import Curve
 from rlli_jax.statistics import Estimate, t_interval
 
 AUTHORS = {
