@@ -95,6 +95,8 @@ def one_sentence(
         tags = _tags(_block_at(kind, content, keys)[0])
         where, message = f"{where}.kind", f"must be one of {', '.join(tags)}"
         given = given.get("kind") if isinstance(given, dict) else given
+    if problem["type"] == "sequence_str" or problem.get("ctx", {}).get("class") == "Sequence":
+        message = "must be a list"
     message = message.replace("Input should be", "must be", 1)
     plain = isinstance(given, str | int | float | None)
     told = f" (given: {shown(given)})" if plain else ""

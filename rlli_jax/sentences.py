@@ -118,7 +118,7 @@ def _transformer(texts: Sequence[str], name: str, shown: str) -> Encoded:
         tokenizer = AutoTokenizer.from_pretrained(name)
         model: Any = AutoModel.from_pretrained(name, dtype=torch.float32).eval()
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200].rstrip(". ")
+        reason = " ".join(str(error).split()).split(". ")[0].rstrip(". ")
         raise InputError(
             f"the encoder {shown} cannot be loaded ({reason}); give the folder of a model with its "
             f"weights, a name on the hub, or one of {', '.join(ENCODERS)}."

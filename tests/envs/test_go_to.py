@@ -136,6 +136,8 @@ def test_rooms_are_drawn_as_minigrid_draws_them():
     np.testing.assert_allclose(np.bincount(few, minlength=36) / 40_000, 1 / 36, atol=0.004)
     with pytest.raises(InputError, match="objects is 40; a room takes 1 to 16"):
         draw_rooms(1, 40, 0)
+    with pytest.raises(InputError, match="seed is -1; it must be at least 0"):
+        draw_rooms(1, 1, -1)
 
 
 def test_an_episode_has_what_its_instruction_asks_for():
@@ -213,7 +215,10 @@ def test_splits_hold_out_pairs_of_known_words():
     [
         ([], "instructions is empty; give at least one"),
         ("most", "instructions 'most' are unknown; choose one of all, trained, held_out"),
-        (["go to the blue door"], "has the word 'door', which is unknown; the words are go"),
+        (
+            ["go to the blue door"],
+            "has the word 'door', which is unknown; name things by red, green",
+        ),
         (["go to the ball"], "names no one goal in 'go to the ball'; name one colour"),
         (["go to the blue key for the red ball"], "names no one goal"),
         (["go"], "names no one goal"),

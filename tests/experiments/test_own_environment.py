@@ -1,5 +1,7 @@
 """An environment outside of the package, from YAML to run, resume, report and sweep."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -8,10 +10,12 @@ import xarray as xr
 import yaml
 from rich.console import Console
 
+from rlli_jax.envs.go_to import GoTo
 from rlli_jax.errors import InputError
 from rlli_jax.experiments import checkpoints
 from rlli_jax.studies import StudyKind, carry_out, load_study, render, study_kind
 
+GO_TO = Path(__file__).parents[2] / "configs" / "go_to.yaml"
 STUDY = {
     "name": "queues",
     "kind": "environment",
@@ -122,6 +126,43 @@ def test_it_is_swept_with_its_parameters_traced(tmp_path):
 def test_a_mistake_is_one_sentence(tmp_path, changes, message):
     with pytest.raises(InputError, match=message) as error:
         run(written(tmp_path, **changes), tmp_path / "run")
+    assert "\n" not in str(error.value)
+
+
+def make_queues(rates: np.ndarray, doors: int = None, open=True):  # noqa: RUF013 - users write so
+    assert isinstance(rates, list)
+    return GoTo(objects=2)
+
+
+def test_arguments_of_types_that_are_not_of_yaml_are_left_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr("queues.make", make_queues, raising=False)
+    environment = {"make": "queues:make", "arguments": {"rates": [1, 2], "doors": None, "open": 3}}
+    env, _ = written(tmp_path, environment=environment).environment.load()
+    assert env.name == "GoTo-v0"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("arguments.instructions=[5]", r"arguments: instructions.0: must be a valid string"),
+        ("arguments.instructions=5", r"arguments: instructions: must be a list \(given: 5\)"),
+        ("arguments.instructions=[go]", "arguments: the instruction 'go' names no one goal"),
+        ("arguments.instructions=[go to the door]", "has the word 'door', which is unknown"),
+        ("arguments.observation=blocked", "observation: must be a list"),
+        ("arguments.observation=[sight]", "observation.0: must be 'blocked', 'likeness'"),
+        ("arguments.objects=many", "objects: must be a valid integer"),
+        ("arguments.objects=0", "objects is 0; a room takes 1 to 16"),
+        ("arguments.actions=3.5", "actions: must be a valid integer"),
+        ("arguments.things=3", "things is unknown; the keys here are objects, instructions"),
+        ("arguments.encoder=", "encoder: must be a valid string"),
+        ("params.max_steps_in_episode=x", "max_steps_in_episode: must be a number"),
+    ],
+)
+def test_what_a_room_cannot_be_made_with_is_refused(change, message):
+    study = load_study(GO_TO, [f"environment.{change}"])
+    with pytest.raises(InputError, match=message) as error:
+        study.environment.load()
+    assert str(error.value).startswith("environment.")
     assert "\n" not in str(error.value)
 
 

@@ -83,7 +83,7 @@ class GoTo(environment.Environment[EnvState, EnvParams]):
         self,
         *,
         objects: int = 8,
-        instructions: str | Sequence[str] = "trained",
+        instructions: Sequence[str] | str = "trained",
         encoder: str = "hashing",
         observation: Sequence[GoToObservationPart] = ("blocked", "likeness"),
         actions: int = 3,
@@ -112,13 +112,14 @@ class GoTo(environment.Environment[EnvState, EnvParams]):
         if isinstance(instructions, str):
             instructions = split(instructions)
         self.instructions = tuple(instructions)
+        rooms = draw_rooms(ROOMS, objects, seed)
         say = told(instructions, encoder)
         if say.goals.shape[1] > objects:
             raise InputError(
                 f"objects is {objects}, but an instruction has {say.goals.shape[1]} goals."
             )
         self._params = EnvParams(
-            rooms=jnp.asarray(draw_rooms(ROOMS, objects, seed)),
+            rooms=jnp.asarray(rooms),
             goals=jnp.asarray(say.goals),
             vectors=jnp.asarray(say.vectors),
             likeness=jnp.asarray(say.likeness),

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlli_jax.errors import InputError, listed
+from rlli_jax.errors import InputError
 from rlli_jax.sentences import encode
 
 COLOURS = ("red", "green", "blue", "purple", "yellow", "grey")
@@ -61,8 +61,9 @@ def _goal(part: str, instruction: str) -> int:
     for word, given in words:
         if word not in (*COLOURS, *THINGS, *FILLING):
             raise InputError(
-                f"the instruction {instruction!r} has the word {given!r}, which is unknown; the "
-                f"words are {listed([*FILLING, 'then', *COLOURS, *THINGS, *OTHER_WORDS])}."
+                f"the instruction {instruction!r} has the word {given!r}, which is unknown; name "
+                f"things by {', '.join([*COLOURS, *THINGS, *OTHER_WORDS])}, and say else only "
+                f"{', '.join([*FILLING, 'then'])}."
             )
     colours = [word for word, _ in words if word in COLOURS]
     things = [word for word, _ in words if word in THINGS]

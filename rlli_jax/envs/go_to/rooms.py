@@ -16,10 +16,12 @@ def draw_rooms(count: int, objects: int, seed: int) -> np.ndarray:
     ``add_distractors`` and ``check_objs_reachable``).
 
     Raises:
-        InputError: more things than a room takes.
+        InputError: more things than a room takes, or a negative seed.
     """
     if not 1 <= objects <= MOST_OBJECTS:
         raise InputError(f"objects is {objects}; a room takes 1 to {MOST_OBJECTS}.")
+    if seed < 0:
+        raise InputError(f"seed is {seed}; it must be at least 0.")
     generator = np.random.default_rng(seed)
     cells = np.arange(SIDE * SIDE)
     x, y = cells % SIDE, cells // SIDE
