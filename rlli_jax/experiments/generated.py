@@ -1,5 +1,6 @@
 """What a run keeps of how its pictures were generated."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -35,18 +36,30 @@ def read_generated(path: Path) -> GeneratedPictures | None:
     return GeneratedPictures.read(path / FILE) if (path / FILE).exists() else None
 
 
-def shared_parts(made: GeneratedPictures | None, shape: tuple[int, int]) -> np.ndarray | None:
-    """The part of each picture's denoising steps that its group shares, in [0, 1].
+def spared_parts(made: GeneratedPictures | None, shape: tuple[int, int]) -> np.ndarray | None:
+    """The part of each picture's denoising steps that sharing spares its provider, in [0, 1).
+
+    The shared steps of a group are run once for as many pictures as it has, as they were when these
+    were made, and each picture bears its part of them: of N steps, n of which m pictures share, one
+    takes N - n + n / m, and is spared (n / N)(1 - 1 / m) of them. So a group's pictures take
+    m (N - n) + n steps together, which is how Du et al. count them (IEEE Network 2024; see
+    :mod:`rlli_jax.generation.denoising`). A group of one is spared nothing.
 
     Args:
         made: how the pictures were made; None where they were given.
         shape: of the table, (R, L).
 
     Returns:
-        Float [R, L]; None if no steps are shared.
+        Float [R, L]; None if nothing is spared.
     """
+    sharing = [picture for picture in made.pictures if picture.shared_steps] if made else []
+    sizes = Counter(map(_group, sharing))
     parts = np.zeros(shape)
-    for picture in made.pictures if made is not None else ():
-        whole = picture.shared_steps + (picture.steps or 0)
-        parts[picture.request, picture.provider] = picture.shared_steps / whole if whole else 0.0
+    for picture in sharing:
+        part = picture.shared_steps / (picture.shared_steps + (picture.steps or 0))
+        parts[picture.request, picture.provider] = part * (1 - 1 / sizes[_group(picture)])
     return parts if parts.any() else None
+
+
+def _group(picture: GeneratedPicture) -> tuple[int, str]:
+    return picture.provider, str(picture.settings.get("common"))

@@ -30,6 +30,7 @@ from rlli_jax.experiments.training import (
     training_progress,
 )
 from rlli_jax.learners.core import Learner
+from rlli_jax.qoe import QoETable
 from rlli_jax.run_files import write_npz
 from rlli_jax.run_files.policies import Summary
 
@@ -97,6 +98,14 @@ class Told(NamedTuple):
     stand_in: bool = False
 
 
+class Offered(NamedTuple):
+    """What providers offer, whoever chooses."""
+
+    table: QoETable
+    spared: np.ndarray | None = None
+    """[R, L] in [0, 1], the part of denoising steps that sharing them spares; None: none."""
+
+
 class TrainedStudy(ABC):
     """A kind of study: a problem, and a job for each of its policies.
 
@@ -131,6 +140,10 @@ class TrainedStudy(ABC):
     def told(self, problem: Any) -> Told:
         """What reports say of the problem."""
         return Told()
+
+    def offered(self, problem: Any) -> Offered | None:
+        """What providers offer; None where there is no table."""
+        return None
 
     def conclude(self, config: Any, problem: Any, path: Path) -> None:  # noqa: B027 - may be nothing
         """What remains to be done when all policies are finished."""

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from rlli_jax.errors import listed
+from rlli_jax.report import sweep_providers
 from rlli_jax.report.examination import judged
 from rlli_jax.report.labels import conjunction, interval, too_few
 from rlli_jax.report.section import Report, Section
@@ -159,6 +160,7 @@ REPORT = Report(
     sections=(
         Section("sweep/finding", lambda run: {"lead": _lead(run), "details": _details(run)}),
         Section("sweep/best", _best_rows),
+        sweep_providers.SECTION,
         Section("sweep/sensitivity", _keys, sensitivities),
         Section("sweep/profile", figures=profiles),
     ),

@@ -74,7 +74,7 @@ def sensitivity(run: SweepRun, key: Key) -> Figure:
             label=policy,
         )
     _references(axes, run, key, x)
-    _key_axis(axes, key, x)
+    key_axis(axes, key, x)
     axes.set_ylabel(_axis(run))
     legend(figure, legend_columns(axes.get_legend_handles_labels()[1], COLUMN))
     return figure
@@ -98,7 +98,8 @@ def _axis(run: SweepRun) -> str:
     return f"{run.measure} (%)" if run.compared == "ratio" else run.measure
 
 
-def _key_axis(axes: Axes, key: Key, x: Array) -> None:
+def key_axis(axes: Axes, key: Key, x: Array) -> None:
+    """The axis of a key's values, at ``x``."""
     axes.set_xlabel(key.name)
     if not key.numeric:
         axes.set_xticks(x, [level.label for level in key.levels])

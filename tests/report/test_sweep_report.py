@@ -201,3 +201,37 @@ def test_a_damaged_file_is_named(grid):
     (grid / "sweep.nc").write_bytes(b"no netCDF")
     with pytest.raises(InputError, match=r"sweep.nc"):
         render_sweep(grid)
+
+
+def test_providers_are_shown_where_a_key_changes_what_they_offer(tmp_path):
+    """Six people of other levels: their difference is exact, though their mean is not."""
+    from rlli_jax.report.sweep_providers import concerned, offered
+
+    steps, rates = np.repeat([0, 2], 2), np.tile([1e-4, 1e-3], 2)
+    path = write_run(
+        tmp_path / "run", {"catalog.steps": steps, RATE: rates}, np.full((1, 4, 5), 0.5)
+    )
+    people, noise = np.linspace(0.3, 0.8, 6), np.array([0.0, 0.01, -0.01])  # of requests
+    qoe = np.zeros((4, 6, 3, 2))
+    qoe += people[:, None, None] + noise[:, None]
+    qoe[..., 1] -= 0.1 * steps[:, None, None]
+    qoe[:, :, 1, 1] = np.nan  # no picture of the second request
+    data = xr.load_dataset(path / "sweep.nc", engine="scipy")
+    data["offered"] = ("point", "person", "request", "provider"), qoe
+    data["saved"] = ("point", "provider"), np.stack([0 * steps, steps / 8], 1)
+    data = data.assign_coords(provider=["alone", "sharing"])
+    data.to_netcdf(path / "sweep.nc", engine="scipy")
+
+    run = load_sweep_run(path)
+    (key,) = concerned(run)  # a learning rate changes no picture
+    assert key.path == "catalog.steps"
+    first, second = offered(run, key, "sharing")
+    assert first.more is None
+    np.testing.assert_allclose(first.qoe.value, people.mean() - 0.005)
+    assert float(first.qoe.high - first.qoe.low) > 0.1
+    np.testing.assert_allclose(second.more, -0.2, atol=1e-9)
+    assert [at.saved for at in (first, second)] == [0, 0.25]
+    np.testing.assert_allclose(offered(run, key, "alone")[1].more, 0, atol=1e-9)
+    page = render_sweep(path).read_text()
+    assert "intervals over people, for these requests" in page
+    assert "25\N{NO-BREAK SPACE}%" in page

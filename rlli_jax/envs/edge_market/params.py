@@ -31,7 +31,7 @@ class EnvParams(environment.EnvParams):
     patience: float | jax.Array  # seconds, the reward falls by exp(-latency / patience)
     users: Users | None = None  # personal QoE; without it a picture is worth its utility
     link: Link | None = None  # the wireless leg and energy; without it neither counts
-    # [R, L] float32 in [0, 1], part of a task's steps that its group shares; without it none are.
+    # [R, L] float32 in [0, 1], part of a task's steps that sharing spares the provider; None: none.
     shared: jax.Array | None = None
     pace: jax.Array | None = None  # [L] float32, factors of the runtime; without it 1
     # A step limit that truncates; the default is never reached.
@@ -71,9 +71,11 @@ def make_params(
             the queue, the runtime and, with a link, the transmissions.
         users: those of :func:`.users.make_users`, for personal QoE; AGOD has none.
         link: the wireless leg of each task; AGOD has none.
-        shared: [R, L] in [0, 1], the part of the steps of a task, by request and provider, that is
-            denoised once for a group of similar requests and not by the provider for each; needs
-            users. A picture is worth what all of its steps are worth.
+        shared: [R, L] in [0, 1], the part of the steps of a task, by request and provider, that
+            its provider need not run because a group of similar requests shares steps; needs users.
+            Of N steps, n of which m requests share, (n / N)(1 - 1 / m): the shared ones are run
+            once for each m tasks, and each bears its part. A picture is worth what all of its steps
+            are worth.
 
     Raises:
         InputError: a number outside the range that makes sense.

@@ -163,8 +163,8 @@ def runtime_at(steps: jax.Array, provider: jax.Array, params: "EnvParams") -> ja
 
 
 def own_steps(task: Task, provider: jax.Array, params: "EnvParams") -> jax.Array:
-    """Denoising steps of ``task`` that remain for ``provider``, int32 of its shape: all, or those
-    that its group does not share."""
+    """Denoising steps of ``task`` that ``provider`` runs, int32 of its shape: all, or those that
+    sharing does not spare it (its own, and its part of those that its group shares)."""
     if params.shared is None:
         return jnp.broadcast_to(task.demand, jnp.shape(provider))
     part = params.shared[task.request, provider]

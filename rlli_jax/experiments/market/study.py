@@ -33,11 +33,11 @@ from rlli_jax.envs.edge_market.optimum import offline_optimum
 from rlli_jax.envs.edge_market.regret import RegretMarket
 from rlli_jax.envs.policy import Policy
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.generated import shared_parts
+from rlli_jax.experiments.generated import spared_parts
 from rlli_jax.experiments.kept_table import kept_table
 from rlli_jax.experiments.market.config import MarketBaseline, MarketConfig
 from rlli_jax.experiments.market.episodes import Episodes, gather, play_episodes, policy_of
-from rlli_jax.experiments.study import Job, Told, TrainedStudy
+from rlli_jax.experiments.study import Job, Offered, Told, TrainedStudy
 from rlli_jax.qoe import QoETable
 from rlli_jax.run_files.market import MarketReferences, MarketSummary
 
@@ -51,7 +51,7 @@ class Market:
     episodes: Episodes  # E, for evaluation
     train_tasks: Any  # one episode of tasks, by which the best single provider is chosen
     optimum: float | None  # mean over the episodes of the offline optimum
-    told: Told
+    offered: Offered | None  # of users with personal QoE
 
 
 def market_params(
@@ -113,13 +113,14 @@ def prepare(config: MarketConfig, path: Path | None, console: Console) -> Market
     if path is not None and file is not None and not file.exists():
         fleet.save(path / "fleet.json")
         known.write(file)
+    spared = None if params.shared is None else np.asarray(params.shared)
     return Market(
         params,
         config.market.queue,
         episodes,
         sample_tasks(key_train, params),
         None if known.optimum is None else float(np.mean(known.optimum)),
-        Told() if table is None else Told(table.judge, table.stand_in),
+        None if table is None else Offered(table, spared),
     )
 
 
@@ -152,7 +153,7 @@ def _users(
     config: Any, path: Path | None, fleet: Fleet, console: Console
 ) -> tuple[Any, QoETable, np.ndarray | None]:
     """The users on the device, the oracle's table that they come from, and the parts of denoising
-    steps that groups of requests share."""
+    steps that sharing them among requests spares providers."""
     assert config.catalog is not None
     assert config.judge is not None
     found = kept_table(config.population, config.catalog, config.judge, path, console)
@@ -171,7 +172,7 @@ def _users(
         users = make_users(table, people.traits, drift=drift, **mixes)
     except InputError as error:
         raise InputError(f"market: {error}") from None
-    return users, table, shared_parts(made, (len(table.requests), len(table.providers)))
+    return users, table, spared_parts(made, (len(table.requests), len(table.providers)))
 
 
 class EdgeMarketStudy(TrainedStudy):
@@ -218,7 +219,12 @@ class EdgeMarketStudy(TrainedStudy):
 
     def told(self, problem: Market) -> Told:
         """Who judged the pictures."""
-        return problem.told
+        table = problem.offered and problem.offered.table
+        return Told(table.judge, table.stand_in) if table else Told()
+
+    def offered(self, problem: Market) -> Offered | None:
+        """The users' table."""
+        return problem.offered
 
 
 STUDY = EdgeMarketStudy()

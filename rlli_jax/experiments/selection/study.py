@@ -13,12 +13,13 @@ from rlli_jax.envs.contract import Key
 from rlli_jax.envs.policy import Policy, evaluate, random, round_robin
 from rlli_jax.envs.provider_selection import EnvParams, ProviderSelection, make_params, policies
 from rlli_jax.envs.provider_selection.fresh_people import fresh_people
+from rlli_jax.experiments.generated import generated, spared_parts
 from rlli_jax.experiments.policies import Learned
 from rlli_jax.experiments.selection import judging
 from rlli_jax.experiments.selection.config import Baseline, SelectionLearned, StudyConfig
 from rlli_jax.experiments.selection.held_out_users import held_out_users
 from rlli_jax.experiments.selection.tables import Problem, build_problem, split_table
-from rlli_jax.experiments.study import Arrays, Job, Told, TrainedStudy
+from rlli_jax.experiments.study import Arrays, Job, Offered, Told, TrainedStudy
 from rlli_jax.feedback.of_table import personalising
 from rlli_jax.judges import scale_of
 from rlli_jax.qoe import QoETable
@@ -96,6 +97,12 @@ class Selection(TrainedStudy):
     def told(self, problem: Problem) -> Told:
         """Who judged."""
         return Told(problem.table.judge, problem.table.stand_in)
+
+    def offered(self, problem: Problem) -> Offered:
+        """The table that policies play."""
+        table = problem.table
+        shape = len(table.requests), len(table.providers)
+        return Offered(table, spared_parts(generated(problem.catalog), shape))
 
     def conclude(self, config: StudyConfig, problem: Problem, path: Path) -> None:
         """What people think of the choices, and whether personalising is worth it at all."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from rlli_jax.experiments.study import Offered
 from rlli_jax.experiments.sweeps.engine import Results, read_chunk
 from rlli_jax.experiments.sweeps.plan import Group, Plan
 from rlli_jax.files import write_bytes
@@ -35,7 +36,8 @@ def collect(plan: Plan, path: Path) -> xr.Dataset:
     objective) the interquartile mean over seeds, such as ``ratio_iqm``, with its 95 % bootstrap-t
     interval over seeds, ``ratio_low`` and ``ratio_high``; ``returns`` of the evaluation episodes;
     ``curve``, the mean return in each iteration of training; of provider selection ``qoe`` of each
-    user; the references of each point.
+    user; the references of each point; of studies with a table ``offered``, what it says, and
+    ``saved``, the share of denoising steps that sharing saved each provider.
 
     Raises:
         InputError: a chunk is missing or damaged.
@@ -91,6 +93,9 @@ def collect(plan: Plan, path: Path) -> xr.Dataset:
         for key in sweep.block.keys
     }
     coordinates |= {"policy": list(sweep.policies), "seed": np.arange(shape[2], dtype=np.int32)}
+    offered, offering = _offered([plan.study.offered(problem) for problem in plan.problems])
+    variables |= offered
+    coordinates |= offering
     told = [plan.study.told(problem) for problem in plan.problems]
     attributes = {
         "title": sweep.study.name,
@@ -102,6 +107,24 @@ def collect(plan: Plan, path: Path) -> xr.Dataset:
         "stand_in": int(any(part.stand_in for part in told)),
     }
     return xr.Dataset(variables, coordinates, attributes)
+
+
+def _offered(points: list[Offered | None]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What providers offer at each point, with its coordinates; nothing where there is no table, or
+    the swept keys decide who the providers are, or how many users and requests there are."""
+    known = [point for point in points if point is not None]
+    tables = [point.table for point in known]
+    if len(known) < len(points) or len({(t.providers, t.legal.shape) for t in tables}) > 1:
+        return {}, {}
+    qoe = np.stack([np.where(t.legal, t.mean, np.nan) for t in tables]).astype(np.float32)
+    saved = [0.0 if point.spared is None else point.spared.mean(0) for point in known]
+    steps = np.stack(np.broadcast_arrays(*saved, np.zeros(qoe.shape[-1]))[:-1]).astype(np.float32)
+    dims = ("point", "person", "request", "provider")
+    return {
+        "offered": (dims, qoe, {"long_name": "QoE of a picture, NaN where there is none"}),
+        "saved": (("point", "provider"), steps,
+                  {"long_name": "share of denoising steps that sharing them saved"}),
+    }, {"provider": list(tables[0].providers)}  # fmt: skip
 
 
 def _whole(group: Group, index: int, path: Path) -> Results:
