@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rlli_jax.generation.diffusers import DiffusersProvider
 
 Price = Annotated[float, Field(ge=0)]
+UNMADE = {"kind", "watts"}  # keys of a block that its provider need not know
 
 
 class Asked(NamedTuple):
@@ -46,6 +47,9 @@ class ProviderBlock(Block):
     """Of the provider, in tables and reports; no part of a picture's key."""
     revision: str | None = None
     """Any text, such as the version of the model; another one makes new pictures."""
+    watts: Annotated[float, Field(gt=0)] | None = None
+    """Power while it makes a picture, for the energy in reports. If not given, what the processor's
+    counters (RAPL) tell of pipelines in this process, where they can be read."""
 
     def make(self, asked: Asked) -> Provider:
         """The provider; nothing is loaded or connected before a picture is made."""
@@ -89,7 +93,7 @@ class CommandProviderBlock(ProviderBlock):
         """The provider."""
         from rlli_jax.generation.command import CommandProvider
 
-        return CommandProvider(**self.model_dump(exclude={"kind"}))
+        return CommandProvider(**self.model_dump(exclude=UNMADE))
 
 
 class ImagesAPIBlock(ProviderBlock):
@@ -127,7 +131,7 @@ class ImagesAPIBlock(ProviderBlock):
 
         limiting = {field.name for field in fields(Limits)}
         limits = Limits(**self.model_dump(include=limiting))
-        return ImagesAPIProvider(limits=limits, **self.model_dump(exclude={"kind", *limiting}))
+        return ImagesAPIProvider(limits=limits, **self.model_dump(exclude={*UNMADE, *limiting}))
 
 
 class DiffusersBlock(ProviderBlock):
@@ -340,17 +344,19 @@ class GenerateBlock(Block):
                 f"catalog.generate: every prompt was refused ({reasons[0].rstrip('.')}); change "
                 "the requests or the providers."
             )
+        watts = {block.name: block.watts for block in self.providers}
         return Catalog(
             providers=tuple(provider.name for provider in providers),
             requests=tuple(prompts),
             pictures=pictures,
-            made={pair: about(record) for pair, record in kept.items()},
+            made={pair: about(record, watts[pair[1]]) for pair, record in kept.items()},
         )
 
 
-def about(kept: Kept) -> Mapping[str, Any]:
-    """How a picture was made, for reports."""
-    return kept.model_dump(exclude={"picture", "made_at"}, exclude_none=True)
+def about(kept: Kept, watts: float | None) -> Mapping[str, Any]:
+    """How a picture was made, for reports; ``watts``: stated of its provider."""
+    made = kept.model_dump(exclude={"picture", "made_at"}, exclude_none=True)
+    return made if watts is None else made | {"watts": watts}
 
 
 def _each_once(texts: Sequence[str]) -> tuple[str, ...]:

@@ -20,9 +20,11 @@ class Made:
 
     content: bytes  # of a PNG, JPEG or WebP file
     seconds: float | None = None  # what it took; a group's shared part is divided among its members
+    joules: float | None = None  # of the whole processor meanwhile; None: nobody knows
     cost: float | None = None
     steps: int | None = None  # denoising steps that were run for it alone
     shared_steps: int = 0  # and those that were run once for its group
+    seconds_per_step: float | None = None  # of those that were run for it; if none, for its group
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
@@ -31,6 +32,48 @@ class Shared(NamedTuple):
     scheduler: Mapping[str, Any]  # its attributes
     noise: torch.Tensor  # state of the generator
     steps: int
+
+
+class StepClock:
+    """Times the denoising steps that a call of a pipeline really runs."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self._started = self._ended = 0.0
+
+    @property
+    def seconds_per_step(self) -> float | None:
+        """None if no step was run."""
+        return (self._ended - self._started) / self.steps if self.steps else None
+
+    @contextmanager
+    def timing(self, pipeline: Any) -> Iterator[None]:
+        """Time what is called meanwhile, from the denoiser's first run to the last step's end."""
+        scheduler, model = pipeline.scheduler, denoiser(pipeline)
+        step, forward = scheduler.step, model.forward
+
+        @wraps(forward)
+        def begun(*args: Any, **kwargs: Any) -> Any:
+            if not self.steps:
+                settle()
+                self._started = self._started or time.monotonic()
+            return forward(*args, **kwargs)
+
+        @wraps(step)
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            result = step(*args, **kwargs)
+            settle()
+            self.steps, self._ended = self.steps + 1, time.monotonic()
+            return result
+
+        with _replaced(scheduler, "step", counted), _replaced(model, "forward", begun):
+            yield
+
+
+def settle() -> None:
+    """Wait until a GPU has done what it was given, so that a clock tells the truth."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 class _EnoughError(Exception):
@@ -129,8 +172,12 @@ def _state(scheduler: Any) -> dict[str, Any]:
 @contextmanager
 def _replaced(thing: Any, name: str, value: Any) -> Iterator[None]:
     """A method of one object, replaced for a while."""
+    before = vars(thing).get(name)
     vars(thing)[name] = value
     try:
         yield
     finally:
-        vars(thing).pop(name, None)
+        if before is None:
+            vars(thing).pop(name, None)
+        else:
+            vars(thing)[name] = before

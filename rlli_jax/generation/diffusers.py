@@ -7,7 +7,6 @@ none of it.
 from __future__ import annotations
 
 import io
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from importlib.metadata import version
@@ -17,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from rlli_jax.errors import InputError
 from rlli_jax.generation.base import Made, NotMade, Outcome, Refused
 from rlli_jax.generation.grouping import Group, nearby
-from rlli_jax.generation.sampling import Lora, Sampling, Weights, content_of
+from rlli_jax.generation.meters import NOTHING, Meter, Spent
+from rlli_jax.generation.sampling import Lora, Sampling, Weights, commit_of, content_of
 
 if TYPE_CHECKING:
     from rlli_jax.generation.pipelines import Pipeline
@@ -87,7 +87,6 @@ class DiffusersProvider:
         return {
             "model": weights.model,
             "model_content": content_of(weights.model),
-            "revision": weights.revision,
             "dtype": weights.dtype,
             "lora": None if lora is None else lora.model,
             "lora_content": None if lora is None else content_of(lora.model),
@@ -96,17 +95,29 @@ class DiffusersProvider:
         }
 
     @property
+    def _revisions(self) -> Mapping[str, str | None]:
+        """Commits of what has a name on Hugging Face, as far as it is on this machine. Not cached,
+        for making a picture may download it, or a newer one."""
+        weights, lora = self._weights, self._lora
+        found = {"revision": commit_of(weights.model, weights.revision) or weights.revision}
+        if lora is not None and (commit := commit_of(lora.model, None)) is not None:
+            found["lora_revision"] = commit
+        return found
+
+    @property
     def _pipeline(self) -> Pipeline:
         from rlli_jax.generation.pipelines import load
 
         return load(self._weights)
 
     def settings(self, prompt: str) -> Mapping[str, Any]:
-        """Model, sampling, and the shared part; folders and files count by their content."""
+        """Model, sampling, and the shared part; folders and files count by their content, names on
+        Hugging Face by the commit that is on this machine."""
         common = self._common.get(prompt)
         return {
             "kind": "diffusers",
             **self._identity,
+            **self._revisions,
             **self._sampling._asdict(),
             "shared_steps": 0 if common is None else self._shared_steps,
             "common": common,
@@ -161,7 +172,7 @@ class DiffusersProvider:
     ) -> Iterator[tuple[str, Outcome]]:
         n = self._shared_steps
         try:
-            shared, seconds = pipeline.shared(common, self._sampling, n)
+            shared, spent = pipeline.shared(common, self._sampling, n)
         except InputError:
             raise
         except Exception as error:  # of many kinds: memory, sizes that do not fit
@@ -176,7 +187,7 @@ class DiffusersProvider:
                     call,
                     steps=self._sampling.steps - n,
                     shared_steps=n,
-                    before=seconds / len(batch),
+                    before=spent.part(len(batch)),
                 ),
             )
 
@@ -192,19 +203,20 @@ def require_diffusers() -> None:
 
 
 def _outcome(
-    call: Callable[[], Any],
+    call: Callable[..., Any],
     *,
     steps: int,
     shared_steps: int = 0,
     sharers: int = 1,
-    before: float = 0.0,
+    before: Spent = NOTHING,
 ) -> Outcome:
-    """The picture of a call, as a PNG; ``before``: seconds that count towards it already."""
+    """The picture of a call, as a PNG; ``before``: what counts towards it already."""
+    from rlli_jax.generation.denoising import StepClock
     from rlli_jax.generation.pipelines import RefusedError
 
-    started = time.monotonic()
+    meter, clock = Meter(), StepClock()
     try:
-        image = call()
+        image = call(clock=clock)
     except InputError:
         raise
     except RefusedError as error:
@@ -213,8 +225,11 @@ def _outcome(
         return NotMade(_short(error), hopeless=True)
     file = io.BytesIO()
     image.convert("RGB").save(file, "PNG")
-    seconds = before + (time.monotonic() - started) / sharers
-    return Made(file.getvalue(), seconds, 0.0, steps, shared_steps)
+    spent = before.plus(meter.read().part(sharers))
+    return Made(
+        file.getvalue(), spent.seconds, spent.joules, 0.0, steps, shared_steps,
+        clock.seconds_per_step,
+    )  # fmt: skip
 
 
 def _short(error: Exception) -> str:

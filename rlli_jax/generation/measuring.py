@@ -8,15 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rlli_jax.errors import InputError
 from rlli_jax.generation.diffusers import DiffusersProvider
-
-COUNTERS = Path("/sys/class/powercap")  # of Linux: RAPL, which counts what processors use
+from rlli_jax.generation.meters import energy
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,8 @@ def measure(
         prompt: of all pictures.
         steps: S numbers of denoising steps.
         repeats: of each.
-        counter: joules that were used so far, or None; :func:`energy` if not given.
+        counter: joules that were used so far, or None; the machine's own
+            (:func:`rlli_jax.generation.meters.energy`) if not given.
 
     Raises:
         InputError: the model cannot be loaded.
@@ -80,18 +79,6 @@ def measure(
             joules[i, j] = np.nan if before is None or after is None else after - before
     known = None if np.isnan(joules).any() or (joules < 0).any() else joules  # counters run over
     return Profile(provider.name, np.asarray(steps), seconds, known)
-
-
-def energy() -> float | None:
-    """Joules that this machine's processors have used, by RAPL; None where it cannot be read."""
-    total = 0.0
-    try:
-        packages = sorted(COUNTERS.glob("intel-rapl:?"))
-        for package in packages:
-            total += int((package / "energy_uj").read_text()) / 1e6
-    except (OSError, ValueError):
-        return None
-    return total if packages else None
 
 
 def fitted(profiles: Sequence[Profile], clock: float = 1.0) -> Measured:

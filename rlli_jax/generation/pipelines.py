@@ -6,9 +6,9 @@ import copy
 import difflib
 import inspect
 import json
-import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,15 @@ import numpy as np
 import torch
 
 from rlli_jax.errors import InputError
-from rlli_jax.generation.denoising import Shared, denoiser, finish, share_steps
+from rlli_jax.generation.denoising import (
+    Shared,
+    StepClock,
+    denoiser,
+    finish,
+    settle,
+    share_steps,
+)
+from rlli_jax.generation.meters import Meter, Spent
 from rlli_jax.generation.sampling import Lora, Sampling, Weights
 from rlli_jax.generation.tiny_pipelines import TINY, tiny_pipeline
 
@@ -66,8 +74,11 @@ class Pipeline:
         *,
         lora: Lora | None = None,
         shared: Shared | None = None,
+        clock: StepClock | None = None,
     ) -> Any:
         """The picture of a prompt (PIL, RGB): the ordinary pipeline's, or behind a shared part.
+
+        ``clock``: times its steps, if given.
 
         Raises:
             InputError: the pipeline does not take the settings.
@@ -79,19 +90,19 @@ class Pipeline:
         def run(generator: torch.Generator) -> Any:
             return self.loaded(generator=generator, **self._given(prompt, sampling))
 
-        if shared is not None:
-            result = finish(run, self.loaded, generator, shared)
-        else:
-            result = run(generator)  # the ordinary pipeline's own call
+        with nullcontext() if clock is None else clock.timing(self.loaded):
+            if shared is not None:
+                result = finish(run, self.loaded, generator, shared)
+            else:
+                result = run(generator)  # the ordinary pipeline's own call
         if any(getattr(result, "nsfw_content_detected", None) or ()):
             raise RefusedError("the model's safety checker refused the picture")
         return result.images[0]
 
-    def shared(self, prompt: str, sampling: Sampling, steps: int) -> tuple[Shared, float]:
-        """The first steps of a prompt's picture, run once in a process, and the seconds that it
-        took now."""
+    def shared(self, prompt: str, sampling: Sampling, steps: int) -> tuple[Shared, Spent]:
+        """The first steps of a prompt's picture, run once in a process, and what it took now."""
         key = prompt, sampling, steps
-        started = time.monotonic()
+        meter = Meter()
         if key not in self._shared:
             self._prepare(sampling, None)
             generator = torch.Generator("cpu").manual_seed(sampling.seed)
@@ -101,9 +112,10 @@ class Pipeline:
                 generator,
                 steps,
             )
+            settle()
             if len(self._shared) > REMEMBERED:
                 self._shared.popitem(last=False)
-        return self._shared[key], time.monotonic() - started
+        return self._shared[key], meter.read()
 
     @torch.no_grad()
     def embedded(self, texts: Sequence[str]) -> np.ndarray:
@@ -146,8 +158,8 @@ class Pipeline:
             self.loaded.set_adapters(["lora"], [lora.scale])
         except Exception as error:  # of many kinds, for files of many formats
             raise InputError(
-                f"lora {lora.model}: it cannot be loaded onto {self.name} ({_short(error)}); name "
-                "weights that were trained on this model."
+                f"lora {lora.model}: it cannot be loaded onto {self.name} ({_short(error)}); give "
+                "weights that are there and were trained on this model."
             ) from None
         self._lora = lora
 
@@ -159,10 +171,8 @@ class Pipeline:
         kinds = [kind for kind in dir(diffusers) if kind.endswith("Scheduler")]
         if name not in kinds:
             close = difflib.get_close_matches(name, kinds, 3, 0.5)
-            advice = f"did you mean {' or '.join(close)}" if close else "see diffusers' documents"
-            raise InputError(
-                f"scheduler {name}: diffusers has no scheduler of this name; {advice}?"
-            )
+            advice = f"did you mean {' or '.join(close)}?" if close else "see its documents."
+            raise InputError(f"scheduler {name}: diffusers has no scheduler of this name; {advice}")
         fitting = {kind.__name__ for kind in getattr(self._scheduler, "compatibles", ())}
         own = type(self._scheduler).__name__
         flows = "FlowMatch" in name, "FlowMatch" in own
@@ -200,7 +210,7 @@ def _loaded(weights: Weights) -> Any:
     if weights.model.startswith("tiny:"):
         if weights.model not in TINY:
             raise InputError(f"model {weights.model}: the tiny models are {', '.join(TINY)}.")
-        tiny = tiny_pipeline(weights.model).to(device)
+        tiny = _placed(tiny_pipeline(weights.model), device)
         return tiny if dtype == torch.float32 else tiny.to(dtype)
     require_pipeline(weights.model)
     from diffusers import DiffusionPipeline
@@ -209,14 +219,24 @@ def _loaded(weights: Weights) -> Any:
         pipeline = DiffusionPipeline.from_pretrained(
             weights.model, revision=weights.revision, dtype=dtype
         )
-        pipeline = pipeline.to(device)
     except Exception as error:  # of many kinds: the hub's, the network's, the files'
         raise InputError(
             f"model {weights.model}: it cannot be loaded ({_short(error)}); give the folder or the "
             "name of a pipeline of diffusers."
         ) from None
     denoiser(pipeline)
-    return pipeline
+    return _placed(pipeline, device)
+
+
+def _placed(pipeline: Any, device: str) -> Any:
+    """On a device."""
+    try:
+        return pipeline.to(device)
+    except Exception as error:  # of many kinds: no such device, none that is there, no memory
+        raise InputError(
+            f"device {device}: the model cannot be put there ({_short(error)}); give auto, cpu or "
+            "cuda, or a smaller model."
+        ) from None
 
 
 def require_pipeline(model: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +36,30 @@ class Lora(NamedTuple):
 
     model: str  # a file, a folder or a name
     scale: float = 1.0
+
+
+def commit_of(model: str, revision: str | None) -> str | None:
+    """Which commit of a model on Hugging Face this machine has and would load without a network.
+
+    None for what is no name there, and for a model that was never downloaded to this machine.
+    """
+    if model.startswith("tiny:") or Path(model).expanduser().exists():
+        return None
+    if _is_commit(revision):
+        return revision
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    # Written by the hub's client whenever it downloads, and what it loads by without a network.
+    folder = f"models--{model.replace('/', '--')}"
+    try:
+        commit = Path(HF_HUB_CACHE, folder, "refs", revision or "main").read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return commit if _is_commit(commit) else None
+
+
+def _is_commit(revision: str | None) -> bool:
+    return re.fullmatch("[0-9a-f]{40}", revision or "") is not None
 
 
 def content_of(model: str) -> str | None:

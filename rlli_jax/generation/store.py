@@ -50,12 +50,16 @@ class Kept(Record):
     """Why there is none."""
     seconds: float | None = None
     """What it took; a shared part is divided among the pictures that share it."""
+    joules: float | None = None
+    """Energy of the whole processor meanwhile; null where no counter can be read."""
     cost: float | None = None
     """In the currency of the price."""
     steps: int | None = None
     """Denoising steps that were run for it alone."""
     shared_steps: int = 0
     """Denoising steps that were run once for its group."""
+    seconds_per_step: float | None = None
+    """Of the denoising steps alone, without encoding and decoding."""
     made_at: float
     """Unix time."""
 
@@ -136,9 +140,11 @@ class PictureStore:
                 width=width,
                 height=height,
                 seconds=outcome.seconds,
+                joules=outcome.joules,
                 cost=outcome.cost,
                 steps=outcome.steps,
                 shared_steps=outcome.shared_steps,
+                seconds_per_step=outcome.seconds_per_step,
                 **about,
             )
             write_bytes(self.path(kept), outcome.content)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from rlli_jax.experiments.two_way import interval_over, two_way_bootstrap, two_way_difference
-from rlli_jax.report import asking, examination, reliability
+from rlli_jax.report import asking, examination, generated, reliability
 from rlli_jax.report.examination import judged
 from rlli_jax.report.labels import duration, number, plus_minus, quantity
 from rlli_jax.report.market_figures import BASELINE, convergence, load, qoe, returns_figure
@@ -288,6 +288,7 @@ REPORT = Report(
             one("qoe", "QoE over users", qoe),
             lambda run: run.personal,
         ),
+        generated.SECTION,
         asking.SECTION,
         reliability.SECTION,
     ),

@@ -144,10 +144,9 @@ def _users_shown(run: SelectionRun) -> dict[str, Any]:
 
 def _gallery(run: SelectionRun) -> dict[str, Any]:
     places = range(len(run.table.requests))[:MAX_REQUESTS]
-    made = generated.load(run.path)
-    told = made.told if made is not None else {}
+    told = generated.load(run.path)
     shown = [_shown_request(run, place, told) for place in places]
-    return {"gallery": shown, "generated": made} | _users_shown(run)
+    return {"gallery": shown, "generated": bool(told)} | _users_shown(run)
 
 
 def _human(run: SelectionRun) -> dict[str, Any]:
@@ -216,6 +215,7 @@ REPORT = Report(
             one("profiles", "Big Five profile of each user", figures.profiles),
             lambda run: run.traits is not None,
         ),
+        generated.SECTION,
         Section("selection/gallery", _gallery),
         Section(
             "selection/human",

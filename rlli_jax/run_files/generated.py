@@ -17,11 +17,18 @@ class GeneratedPicture(Record):
     reason: str = ""
     """Why there is none."""
     seconds: float | None = None
+    """What it took; a shared part is divided among the pictures that share it."""
+    joules: float | None = None
+    """Energy of the whole processor meanwhile; null where no counter could be read."""
+    watts: float | None = None
+    """Power of its provider, where the config states it."""
     cost: float | None = None
     steps: int | None = None
     """Denoising steps that were run for it alone."""
     shared_steps: int = 0
     """Denoising steps that were run once for its group."""
+    seconds_per_step: float | None = None
+    """Of the denoising steps alone, without encoding and decoding."""
 
 
 class GeneratedPictures(Record):

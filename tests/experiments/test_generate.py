@@ -1,7 +1,9 @@
 """From prompts to a report: a catalog whose pictures are generated."""
 
 import json
+import shutil
 
+import numpy as np
 import pytest
 import tiny_study
 import yaml
@@ -71,6 +73,45 @@ def test_the_report_shows_prompts_settings_and_why_there_is_no_picture(made):
     page = render(made[1]).read_text()
     assert "owls are asleep" in page
     assert "seed 1" in page
+    assert "How the pictures were made" in page
+    assert "Energy was not measured, as no counter" in page
+
+
+def test_what_sharing_saves_follows_from_how_pictures_were_made(made, tmp_path):
+    from rlli_jax.report.generated import making
+    from rlli_jax.run_files.generated import GeneratedPicture, GeneratedPictures
+
+    def picture(request, provider, common, seconds, **more):
+        more |= {"steps": 2, "shared_steps": 6} if common else {"steps": 8}
+        more |= {"settings": {"common": common}, "seconds": seconds}
+        more |= {"seconds_per_step": seconds / 8}
+        return GeneratedPicture(request=request, provider=provider, **more)
+
+    pictures = [
+        *(picture(r, 0, "a boat", 4.0, joules=40.0) for r in range(2)),
+        picture(2, 0, None, 8.0, joules=160.0),
+        *(picture(r, 1, "a boat", 16.0, watts=300.0, joules=1.0) for r in range(2)),
+        GeneratedPicture(request=2, provider=1, settings={}, reason="it is rude"),
+    ]
+    first, second = making(pictures[:3]), making(pictures[3:])
+    # The six steps of the two boats are run once; a step took 0.5, 0.5 and 1 s.
+    assert (first.pictures, first.steps, first.saved) == (3, 2 + 2 + 6 + 8, 6)
+    assert first.saved_seconds == 6 * 0.5
+    assert first.power == (240 / 16, False)
+    assert first.joules(first.saved_seconds) == 3 * 15
+    assert (second.pictures, second.saved, second.saved_seconds) == (2, 6, 12)
+    assert second.power == (300, True)  # what is stated wins
+    assert making(pictures[-1:]).joules(1.0) is None
+
+    shutil.copytree(made[1], tmp_path / "run")
+    GeneratedPictures(pictures=pictures).write(tmp_path / "run" / "generated.json")
+    from rlli_jax.studies import render
+
+    page = render(tmp_path / "run").read_text().replace("\N{NO-BREAK SPACE}", " ")
+    row = '<td class="num">6 (25.0 %)</td><td class="num">3.0 s</td>'
+    assert row + '<td class="num">240 J</td><td class="num">45 J</td>' in page
+    assert "the config states: oil 300 W" in page
+    assert "(RAPL), which count all that the machine did meanwhile: ink 15 W" in page
 
 
 def test_a_plan_makes_no_picture(tmp_path, rlli):
@@ -181,17 +222,55 @@ def test_qoe_against_shared_steps_is_a_sweep_with_its_figure(tmp_path, rlli):
     page = (tmp_path / "run" / "report.html").read_text()
     assert "shared_steps" in page
     assert "<svg" in page
+    assert "What providers offer" in page
+    assert (tmp_path / "run" / "figures" / f"providers-{key}.svg").exists()
     with xr.open_dataset(tmp_path / "run" / "sweep.nc") as results:
         assert results.sizes["point"] == 3
         worth = results["objective"].mean("seed").values[0]
+        # Of four steps, two or all of which two pictures share, each is spared half the shared.
+        assert results["saved"].sel(provider="sharing").values.tolist() == [0, 0.25, 0.5]
+        assert results["saved"].sel(provider="alone").values.tolist() == [0, 0, 0]
+        qoe = results["offered"].mean("person")
+        told = f"{qoe.sel(provider='sharing').mean('request').values[2]:.2f}"
+    assert f'<td class="num">4</td><td class="num">{told}</td>' in page  # three users: no interval
     assert len(set(worth.round(6))) > 1  # other pictures, other QoE
     # 2 x 2 ordinary pictures; with two steps shared two more, with all four one for both.
     records = list((tmp_path / "pictures" / "records").glob("*/*.json"))
     assert len(records) == 8
 
 
+def test_shared_steps_are_charged_once_for_each_group():
+    from rlli_jax.experiments.generated import spared_parts
+    from rlli_jax.run_files.generated import GeneratedPicture, GeneratedPictures
+
+    def picture(request, provider, common, shared, refused=False):
+        steps = {} if refused else {"steps": 8 - shared, "shared_steps": shared}
+        settings = {"common": common}
+        return GeneratedPicture(request=request, provider=provider, settings=settings, **steps)
+
+    parts = spared_parts(
+        GeneratedPictures(
+            pictures=[
+                *(picture(r, 0, "a boat", 2) for r in range(3)),
+                picture(3, 0, None, 0),
+                *(picture(r, 1, "a boat", 8) for r in range(2)),
+                picture(2, 1, "a boat", 8, refused=True),
+                picture(3, 1, "a cat", 4),  # alone in its group
+            ]
+        ),
+        (4, 2),
+    )
+    # Of 8 steps a picture runs 8 - n + n / m.
+    runs = 8 * (1 - parts)
+    np.testing.assert_allclose(runs, [[6 + 2 / 3, 4], [6 + 2 / 3, 4], [6 + 2 / 3, 8], [8, 8]])
+    assert runs[:3, 0].sum() == pytest.approx(3 * 6 + 2)
+    alone = GeneratedPictures(pictures=[picture(0, 0, "a cat", 4)])
+    assert spared_parts(alone, (1, 1)) is None
+    assert spared_parts(None, (1, 1)) is None
+
+
 def test_a_market_knows_what_its_providers_share(tmp_path, compilations):
-    """The same pictures: a task of a group runs only the steps that are its own."""
+    """The same pictures: a task of a group runs its own steps and its part of the shared ones."""
     from rich.console import Console
 
     from rlli_jax.experiments.market.study import prepare
@@ -210,6 +289,6 @@ def test_a_market_knows_what_its_providers_share(tmp_path, compilations):
     config.write_text(yaml.safe_dump(content, sort_keys=False))
     for _ in range(2):  # asked, and read again
         found = prepare(load_study(config), tmp_path, Console(quiet=True))
-        assert found.params.shared.tolist() == [[0.25, 0.0], [0.25, 0.0]]
+        assert found.params.shared.tolist() == [[0.125, 0.0], [0.125, 0.0]]
     with pytest.raises(InputError, match=r"evaluation\.optimum: there is none where denoising"):
         prepare(load_study(config, ["evaluation.optimum=true"]), None, Console(quiet=True))

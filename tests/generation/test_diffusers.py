@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from rlli_jax.errors import InputError
-from rlli_jax.generation import PictureStore, make_pictures, plan_pictures
+from rlli_jax.generation import PictureStore, make_pictures, meters, plan_pictures
 from rlli_jax.generation.base import key_of
 from rlli_jax.generation.denoising import denoiser
 from rlli_jax.generation.diffusers import DiffusersProvider
@@ -124,7 +124,11 @@ def test_the_more_steps_are_shared_the_more_alike_pictures_are(pipeline):
     assert apart[0] > apart[-1]
 
 
-def test_what_is_saved_is_planned_and_kept(tmp_path):
+def test_what_is_saved_is_planned_and_kept(tmp_path, monkeypatch):
+    counter = tmp_path / "power" / "intel-rapl:0" / "energy_uj"
+    counter.parent.mkdir(parents=True)
+    counter.write_text("7")
+    monkeypatch.setattr(meters, "COUNTERS", tmp_path / "power")
     sharing = provider(shared_steps=3, groups=[CATS])
     prompts = [*CATS.members, "a harbour"]
     with closing(PictureStore(tmp_path)) as store:
@@ -135,6 +139,10 @@ def test_what_is_saved_is_planned_and_kept(tmp_path):
         kept = {prompt: found[prompt, "d"] for prompt in prompts}
         assert [(k.steps, k.shared_steps) for k in kept.values()] == [(1, 3), (1, 3), (4, 0)]
         assert kept["a cat"].settings["common"] == "an animal"
+        # The clock times the steps that are run, which are a part of what a picture takes.
+        assert all(0 < k.steps * k.seconds_per_step < k.seconds for k in kept.values())
+        assert {k.joules for k in kept.values()} == {0.0}  # the counter stands still
+        assert make_pictures([sharing], prompts, store)["a cat", "d"] == kept["a cat"]
         # A picture that is made later, without the rest of its group, is the same.
         with closing(PictureStore(tmp_path / "other")) as other:
             alone = make_pictures([sharing], ["a cat"], other)["a cat", "d"]
@@ -182,6 +190,36 @@ def test_all_that_can_change_a_picture_changes_its_key(tmp_path, monkeypatch):
     assert len({before, *others}) == 1 + len(others)
     monkeypatch.setattr("rlli_jax.generation.diffusers.version", lambda package: "99.2")
     assert key() == others[-1]  # a minor version
+
+
+def test_a_models_name_counts_by_the_commit_that_this_machine_has(tmp_path, monkeypatch):
+    """A model that changes behind its name shares no pictures with what it was."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    commits = ["0123456789" * 4, "abcdef0123" * 4]
+
+    def downloaded(name, commit, ref="main"):
+        file = tmp_path / f"models--{name.replace('/', '--')}" / "refs" / ref
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(commit)
+
+    def provider_of(revision=None, lora=None):
+        return DiffusersProvider("d", Weights("org/model", revision), SAMPLING, lora=lora)
+
+    named, tuned = provider_of(), provider_of(lora=Lora("org/lora"))
+    keys = [key_of(named.settings("a cat"))]
+    assert named.settings("a cat")["revision"] is None
+    for commit in commits:  # also of a provider that is there already
+        downloaded("org/model", commit)
+        assert named.settings("a cat")["revision"] == commit
+        keys.append(key_of(named.settings("a cat")))
+        assert key_of(provider_of(commit).settings("a cat")) == keys[-1]
+    before = key_of(tuned.settings("a cat"))
+    downloaded("org/lora", commits[0])
+    keys += [before, key_of(tuned.settings("a cat"))]
+    assert len(set(keys)) == len(keys)
+    downloaded("org/model", commits[0], "fp16")
+    assert provider_of("fp16").settings("a cat")["revision"] == commits[0]
+    assert provider_of("2").settings("a cat")["revision"] == "2"  # not here
 
 
 def test_a_folder_is_loaded_by_the_class_that_it_names(tmp_path):
@@ -252,3 +290,8 @@ def test_a_pipeline_without_a_denoiser_is_refused(tmp_path):
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "NoSuchPipeline"}))
     with pytest.raises(InputError, match="it cannot be loaded"):
         Pipeline(Weights(str(tmp_path)))
+
+
+def test_a_device_that_is_not_there_is_one_sentence():
+    with pytest.raises(InputError, match="device gpu: the model cannot be put there"):
+        Pipeline(Weights("tiny:stable-diffusion", device="gpu"))

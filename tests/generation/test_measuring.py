@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rlli_jax.errors import InputError
-from rlli_jax.generation import measuring
+from rlli_jax.generation import measuring, meters
 from rlli_jax.generation.measuring import fitted, measure
 
 
@@ -52,12 +52,18 @@ def test_more_steps_that_take_no_longer_are_no_measurement(monkeypatch):
 
 
 def test_without_a_counter_power_is_unknown(monkeypatch, tmp_path):
-    monkeypatch.setattr(measuring, "COUNTERS", tmp_path)
-    assert measuring.energy() is None
+    monkeypatch.setattr(meters, "COUNTERS", tmp_path)
+    assert meters.energy() is None
+    assert meters.Meter().read().joules is None
     folder = tmp_path / "intel-rapl:0"
     folder.mkdir()
     (folder / "energy_uj").write_text("2500000\n")
-    assert measuring.energy() == 2.5
+    assert meters.energy() == 2.5
+    meter = meters.Meter()
+    (folder / "energy_uj").write_text("4000000\n")
+    assert meter.read().joules == 1.5
+    (folder / "energy_uj").write_text("100\n")  # the counter ran over
+    assert meter.read().joules is None
 
 
 def test_the_command_writes_a_fleet_that_a_market_takes(tmp_path, rlli):
