@@ -132,7 +132,7 @@ def _rows(run: SweepRun, key: Key) -> Iterator[tuple[str, list[dict[str, str]]]]
 
 def _signed(estimate: Estimate) -> str:
     value, low, high = (number(float(x), DIFFERENCE_DIGITS) for x in estimate)
-    return f"{value} ({low} to {high})" if np.isfinite(estimate.low) else value
+    return f"{value} ({low}, {high})" if np.isfinite(estimate.low) else value
 
 
 def _context(run: SweepRun) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -78,7 +79,7 @@ def test_the_report_shows_prompts_settings_and_why_there_is_no_picture(made):
 
 
 def test_what_sharing_saves_follows_from_how_pictures_were_made(made, tmp_path):
-    from rlli_jax.report.generated import making
+    from rlli_jax.report.generated import SECTION, making
     from rlli_jax.run_files.generated import GeneratedPicture, GeneratedPictures
 
     def picture(request, provider, common, seconds, **more):
@@ -103,15 +104,15 @@ def test_what_sharing_saves_follows_from_how_pictures_were_made(made, tmp_path):
     assert second.power == (300, True)  # what is stated wins
     assert making(pictures[-1:]).joules(1.0) is None
 
-    shutil.copytree(made[1], tmp_path / "run")
-    GeneratedPictures(pictures=pictures).write(tmp_path / "run" / "generated.json")
-    from rlli_jax.studies import render
-
-    page = render(tmp_path / "run").read_text().replace("\N{NO-BREAK SPACE}", " ")
-    row = '<td class="num">6 (25.0 %)</td><td class="num">3.0 s</td>'
-    assert row + '<td class="num">240 J</td><td class="num">45 J</td>' in page
-    assert "the config states: oil 300 W" in page
-    assert "(RAPL), which count all that the machine did meanwhile: ink 15 W" in page
+    GeneratedPictures(pictures=pictures).write(tmp_path / "generated.json")
+    shutil.copy(made[1] / "table.npz", tmp_path)
+    told = SECTION.context(SimpleNamespace(path=tmp_path))["generated"]
+    names = ("name", "saved", "saved_seconds", "energy", "saved_energy")
+    row = [told["rows"][0][name].replace("\N{NO-BREAK SPACE}", " ") for name in names]
+    assert row == ["ink", "6 (25.0 %)", "3.0 s", "240 J", "45 J"]
+    energy = told["energy"].replace("\N{NO-BREAK SPACE}", " ")
+    assert "the config states: oil 300 W" in energy
+    assert "(RAPL), which count all that the machine did meanwhile: ink 15 W" in energy
 
 
 def test_a_plan_makes_no_picture(tmp_path, rlli):
