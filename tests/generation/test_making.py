@@ -44,6 +44,20 @@ def test_every_picture_is_made_once_and_then_never_again(store):
     assert Counter(painter.asked) == dict.fromkeys(shades, 1)
 
 
+def test_what_is_known_of_a_model_only_when_it_is_there_counts_for_the_pictures_that_it_made(store):
+    """As with a model that making the first picture downloads."""
+
+    class Downloading(Painter):
+        def settings(self, prompt):
+            return super().settings(prompt) | {"revision": "1" if self.asked else None}
+
+    painter = Downloading()
+    found = make_pictures([painter], prompts(3), store)
+    assert {kept.settings["revision"] for kept in found.values()} == {"1"}
+    assert make_pictures([painter], prompts(3), store) == found
+    assert len(painter.asked) == 3
+
+
 def test_a_refused_prompt_is_a_hole_with_its_reason_and_is_not_tried_again(store):
     def paint(prompt):
         return Refused("it is rude") if prompt == "prompt 1" else Made(picture())
