@@ -31,6 +31,20 @@ class Estimate(NamedTuple):
     high: NDArray[np.float64]
 
 
+def within(estimate: Estimate, least: float, most: float) -> Estimate:
+    """The estimate with its interval cut to what is possible, ``least`` to ``most``.
+
+    An interval by a t distribution does not know that a share ends at 1: what it claims beyond is
+    impossible, and cutting it loses no coverage. The value itself stays, and within its interval.
+    """
+    value, low, high = estimate
+    return Estimate(
+        value,
+        np.minimum(np.clip(low, least, most), value),
+        np.maximum(np.clip(high, least, most), value),
+    )
+
+
 def interquartile_mean(scores: ArrayLike, axis: int | None = None) -> NDArray[np.float64]:
     """Mean of the middle half of ``scores``: ``floor(n / 4)`` values are cut from each end."""
     return np.asarray(stats.trim_mean(np.asarray(scores, np.float64), 0.25, axis=axis))

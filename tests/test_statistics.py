@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from rlli_jax.statistics import (
+    Estimate,
     bootstrap_difference,
     bootstrap_iqm,
     interquartile_mean,
@@ -13,6 +14,7 @@ from rlli_jax.statistics import (
     probability_of_improvement,
     smooth,
     t_interval,
+    within,
 )
 
 
@@ -206,3 +208,14 @@ def test_jain_index():
     np.testing.assert_allclose(jain_index([[1, 2, 3], [4, 4, 4]]), [36 / 42, 1])
     with pytest.raises(ValueError, match="not negative"):
         jain_index([1, -1])
+
+
+def test_an_interval_of_a_share_ends_where_shares_do_and_keeps_its_value():
+    shares = np.array([0.99, 0.97, 1.0, 1.0, 0.9])
+    value, low, high = t_interval(shares)
+    assert high > 1
+    assert within(t_interval(shares), 0, 1) == (value, low, 1)
+    # A value that chance puts beyond stays within its interval.
+    assert within(Estimate(*np.array([1.02, 0.9, 1.1])), 0, 1) == (1.02, 0.9, 1.02)
+    none = within(t_interval(shares[:2]), 0, 1)
+    assert np.isnan(none[1:]).all()

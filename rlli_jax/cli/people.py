@@ -122,7 +122,7 @@ def _show_findings(findings: "LogFindings") -> None:
         console.print(f"the run was trained on: {escape(findings.judge.judge)}", highlight=False)
     table = Table("policy", "value", "95 % over users", "effective sample", "by", "")
     for valued in sorted(findings.policies, key=lambda v: -v.best.value):
-        best = valued.best
+        best = valued.best.cut()
         table.add_row(
             escape(valued.name), f"{low + span * best.value:.3f}",
             f"{low + span * best.low:.3f} to {low + span * best.high:.3f}",

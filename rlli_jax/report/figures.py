@@ -42,7 +42,7 @@ from rlli_jax.report.style import (
     legend_columns,
     level,
 )
-from rlli_jax.statistics import smooth, t_interval
+from rlli_jax.statistics import smooth, t_interval, within
 
 MAX_USERS = 12
 OPTIMUM = "User's own optimum"
@@ -187,7 +187,7 @@ def user_bars(run: SelectionRun) -> Figure:
     centres, width = np.arange(len(users)), 0.84 / len(run.policies)
     for index, policy in enumerate(run.policies):
         look = looks[policy.name]
-        mean, low, high = (part[: len(users)] for part in t_interval(policy.qoe))
+        mean, low, high = (part[: len(users)] for part in within(t_interval(policy.qoe), 0, 1))
         x = centres + (index - (len(run.policies) - 1) / 2) * width
         axes.bar(
             x,

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from rlli_jax.files import write_text
 from rlli_jax.report.section import Header, Report, Section, one
 from rlli_jax.report.style import BLUE, COLUMN, INK, LIGHT_GREY, MUTED, PAGE, Drawing
-from rlli_jax.run_files.people import LogFindings, RatingsPoint, ValuedPolicy
+from rlli_jax.run_files.people import LogFindings, RatingsPoint, ValuedPolicy, WithInterval
 
 LONGEST = 34  # characters of a name in a figure
 
@@ -46,6 +46,11 @@ class PeopleRun:
     def qoe(self, value: float | None) -> str:
         """The same, to print."""
         return "–" if value is None else f"{self.own(value):.3f}"
+
+    def ends(self, x: WithInterval) -> str:
+        """The ends of an interval, to print; none lies beyond the scale."""
+        cut = x.cut()
+        return f"{self.qoe(cut.low)} to {self.qoe(cut.high)}"
 
     def gain(self, value: float) -> str:
         """A difference on the scale of the log, to print."""
@@ -85,7 +90,8 @@ def _forest(run: PeopleRun) -> Figure:
         logged, -0.75, " as logged", color=MUTED, fontsize=7, ha="left", va="center", clip_on=False
     )
     for row, policy in enumerate(policies):
-        value, start, end = map(run.own, (policy.best.value, policy.best.low, policy.best.high))
+        best = policy.best.cut()
+        value, start, end = map(run.own, (best.value, best.low, best.high))
         told = not policy.warning
         colour = BLUE if policy.name in run.found.of_run else INK
         axes.plot([start, end], [row, row], color=colour if told else LIGHT_GREY, linewidth=1.6)

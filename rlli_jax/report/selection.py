@@ -27,7 +27,7 @@ from rlli_jax.report.run import learns
 from rlli_jax.report.section import Note, Report, Section, of_file, one
 from rlli_jax.run_files.people import Personalising
 from rlli_jax.run_files.selection import HeldOutUsers, Human
-from rlli_jax.statistics import Estimate, jain_index, t_interval
+from rlli_jax.statistics import Estimate, jain_index, t_interval, within
 
 MAX_REQUESTS = 12  # in the gallery
 
@@ -173,12 +173,15 @@ def _held_out_users(path: Path, run: SelectionRun) -> dict[str, Any]:
     told = {"optimum": "Optimum", "best_single": "Best single provider", "random": "Random choice"}
     served = [(name, worth, False) for name, worth in found.policies.items()]
     served += [(told[name], worth, True) for name, worth in found.references.items()]
+    most = 1 if found.requests == 1 else np.inf  # one provider for several requests can be beaten
     rows = [
         {
             "name": name,
             "reference": reference,
-            "qoe": interval(Estimate(*map(np.asarray, worth.qoe)), 3),
-            "share": percent_interval(Estimate(*map(np.asarray, worth.of_optimum))),
+            "qoe": interval(within(Estimate(*map(np.asarray, worth.qoe)), 0, 1), 3),
+            "share": percent_interval(
+                within(Estimate(*map(np.asarray, worth.of_optimum)), 0, most)
+            ),
         }
         for name, worth, reference in sorted(served, key=lambda row: -row[1].qoe[0])
     ]

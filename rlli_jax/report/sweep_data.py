@@ -18,7 +18,7 @@ from rlli_jax.errors import InputError
 from rlli_jax.report.labels import digits_for, number, percent_interval
 from rlli_jax.report.run import RunDirectory, opened, read_config, require
 from rlli_jax.run_files import Array, read
-from rlli_jax.statistics import Estimate, bootstrap_iqm
+from rlli_jax.statistics import Estimate, bootstrap_iqm, within
 
 MAX_LEVELS = 12  # values of a key that are shown one by one; more numbers are put into bins
 BINS = 6
@@ -143,10 +143,15 @@ class SweepRun(RunDirectory):
         return values[self.distinct(policy, points)].T
 
     def estimate(self, policy: str, points: Iterable[int] | None = None) -> Estimate:
-        """Interquartile mean over seeds and points that differ; the interval is over seeds."""
+        """Interquartile mean over seeds and points that differ; the interval is over seeds, and
+        that of a share ends where choosing the best provider for each request does."""
         at = policy, tuple(self.distinct(policy, points))
         if at not in self._known:  # several parts of the page show the same ones
-            self._known[at] = bootstrap_iqm(self.ratio(*at), resamples=RESAMPLES)
+            found = bootstrap_iqm(self.ratio(*at), resamples=RESAMPLES)
+            if self.compared == "ratio" and "optimum_per_request" in self.data:
+                bound = self.data["optimum_per_request"] / self.data["optimum"]
+                found = within(found, 0, float(bound.values[list(at[1])].max()))
+            self._known[at] = found
         return self._known[at]
 
     def concerns(self, policy: str) -> list[Key]:

@@ -21,7 +21,7 @@ from rlli_jax.report.teaching_run import (
     load_teaching_run,
     matched_controls,
 )
-from rlli_jax.statistics import Estimate, t_interval
+from rlli_jax.statistics import Estimate, t_interval, within
 
 EXAMPLES = 8
 COLOURS = ("#5d6976", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5c2e")
@@ -263,7 +263,8 @@ def _curves(run: TeachingRun, metric: str, label: str) -> Figure:
     for axes, case in zip(panels, run.cases, strict=True):
         for name in _shown(run, case):
             arrays = run.cases[case][name].arrays
-            mean, low, high = t_interval(arrays[metric])
+            limits = (0, 1) if metric == "success" else (-np.inf, np.inf)
+            mean, low, high = within(t_interval(arrays[metric]), *limits)
             colour, dash = looks[name]
             x = arrays["iterations"]
             drawn[name] = axes.plot(x, mean, color=colour, linestyle=dash)[0]

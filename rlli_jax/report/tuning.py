@@ -30,7 +30,7 @@ from rlli_jax.report.style import (
 from rlli_jax.run_files import Array
 from rlli_jax.run_files.policies import Curve
 from rlli_jax.run_files.tuning import TunedEvaluation, TunedSummary, TuningReferences
-from rlli_jax.statistics import Estimate, t_interval
+from rlli_jax.statistics import Estimate, t_interval, within
 
 METHODS = {
     "grpo": "GRPO",
@@ -69,12 +69,12 @@ class TuningRun(RunDirectory):
         """What the intervals are over, for a caption."""
         seeds = self.policies[0].seeds
         few = too_few(seeds)
-        over = "95 % Student-t intervals over seeds of the tuning; the users, the table and the"
-        return few + "." if few else f"{over} model as it begins are these."
+        over = "95 % Student-t intervals, cut at 100 %, over seeds of the tuning"
+        return few + "." if few else f"{over}; users, table and the model as it begins are these."
 
     def share(self, value: Array) -> Estimate:
-        """Of the optimum for each request, over seeds."""
-        return t_interval(value / self.references.optimum_per_request)
+        """Of the optimum for each request, over seeds; the interval within 0 and 1."""
+        return within(t_interval(value / self.references.optimum_per_request), 0, 1)
 
 
 def _load(path: Path) -> TuningRun:

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 from pydantic import Field
 
 from rlli_jax.run_files import Record
-from rlli_jax.statistics import Estimate
+from rlli_jax.statistics import Estimate, within
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,11 @@ class WithInterval(Record):
         """Of an estimate of one number."""
         value, low, high = map(float, estimate)
         return cls(value=value, low=low, high=high)
+
+    def cut(self) -> Self:
+        """The same with an interval that ends where QoE does, at 0 and 1."""
+        found = Estimate(*map(np.asarray, (self.value, self.low, self.high)))
+        return self.of(within(found, 0, 1))
 
 
 class ValuedPolicy(Record):
