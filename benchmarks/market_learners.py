@@ -21,8 +21,8 @@ import numpy as np
 from rich.console import Console
 
 from rlli_jax import studies
-from rlli_jax.experiments.two_way import interval_over, two_way_difference
 from rlli_jax.report.market import load_market_run, ratio
+from rlli_jax.two_way import interval_over, two_way_difference
 
 STUDIES = ("fleet-0", "fleet-1", "fleet-2", "qoe")
 CONFIGS = Path(__file__).parent.parent / "configs"

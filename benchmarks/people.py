@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rlli_jax.experiments import logs
 from rlli_jax.feedback import (
     Log,
     baselines,
@@ -29,6 +28,7 @@ from rlli_jax.feedback import (
 from rlli_jax.feedback.evaluation import greedy
 from rlli_jax.feedback.posterior import curve, does_the_prior_help
 from rlli_jax.feedback.prediction_powered import provider_values
+from rlli_jax.feedback.reading import read_log, traits_of
 from rlli_jax.learners.from_log import learned_policy
 from rlli_jax.statistics import Estimate
 
@@ -42,7 +42,7 @@ DOUBT = 300  # visits: so many of the mean of all are added to each item's own
 def personality() -> None:
     """For each of the two questions, with the other one in the place of a model."""
     read = {
-        qoe: logs.read_log(
+        qoe: read_log(
             DATA / "personality2018" / "logged.csv", qoe=qoe, scale="1-5", trait_scale="1-7",
             propensities="shares",
         )
@@ -50,7 +50,7 @@ def personality() -> None:
     }  # fmt: skip
     for qoe, other in (QUESTIONS, QUESTIONS[::-1]):
         log, judge = read[qoe], cross_fitted(read[other])
-        q, traits = cross_fitted(log), logs.traits_of(log)
+        q, traits = cross_fitted(log), traits_of(log)
         policies = {
             **baselines(log, q),
             f"learned from these {log.users} people": learned_policy(log),

@@ -86,13 +86,12 @@ def evaluate(
             chance alone chose), or an estimate from the traits.
         output: Also write everything to this JSON file, and a page beside it.
     """
-    from rlli_jax.experiments import feedback, logs
+    from rlli_jax.experiments import feedback
+    from rlli_jax.feedback.reading import read_log
     from rlli_jax.report.people import render_findings
 
     cache_compilations()
-    read = logs.read_log(
-        log, qoe=qoe, scale=scale, trait_scale=trait_scale, propensities=propensities
-    )
+    read = read_log(log, qoe=qoe, scale=scale, trait_scale=trait_scale, propensities=propensities)
     findings = feedback.evaluate(read, run)
     _show_findings(findings)
     if output is not None:

@@ -6,7 +6,6 @@ import numpy as np
 
 from rlli_jax.errors import InputError, listed
 from rlli_jax.experiments import deploying
-from rlli_jax.experiments.logs import requests_of, traits_of
 from rlli_jax.experiments.policies import Learned
 from rlli_jax.experiments.run_directory import read_config
 from rlli_jax.experiments.selection.judging import PEOPLE_RATINGS
@@ -22,6 +21,7 @@ from rlli_jax.feedback import (
 from rlli_jax.feedback.evaluation import BY_CONTEXT
 from rlli_jax.feedback.posterior import curve, does_the_prior_help
 from rlli_jax.feedback.prediction_powered import provider_values
+from rlli_jax.feedback.reading import requests_of, traits_of
 from rlli_jax.learners.from_log import learned_policy
 from rlli_jax.personas import TRAITS
 from rlli_jax.run_files.people import (

@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, Self
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
@@ -118,6 +118,25 @@ class PopulationBlock(Block):
         if self.examples is not None:
             people = with_examples(people, self.examples)
         return people.worded(self.wording)
+
+
+class JudgedBlock(Block):
+    """What every study has whose pictures are rated by a judge."""
+
+    population: PopulationBlock | None = None
+    """Who the users are; a judge of recorded scores knows its own."""
+    catalog: CatalogBlock
+    """What they are shown."""
+    judge: AnyJudge
+    """Who rates a picture as a persona."""
+
+    @model_validator(mode="after")
+    def _has_users(self) -> Self:
+        if self.judge.kind != "recorded" and self.population is None:
+            raise ValueError(
+                f"population: this key is missing; a {self.judge.kind} judge needs users"
+            )
+        return self
 
 
 @dataclass(frozen=True)

@@ -83,12 +83,6 @@ class TrainedBlock(StudyBlock):
         return self
 
 
-def require_users(judge: Any, population: Any) -> None:
-    """Raise ValueError where a judge needs users and there are none."""
-    if judge.kind != "recorded" and population is None:
-        raise ValueError(f"population: this key is missing; a {judge.kind} judge needs users")
-
-
 def exactly_one(block: BaseModel, names: Sequence[str]) -> None:
     """Raise ValueError unless one of the fields ``names`` has a value that is not empty."""
     given = [name for name in names if getattr(block, name)]

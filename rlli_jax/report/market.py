@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from rlli_jax.experiments.two_way import interval_over, two_way_bootstrap, two_way_difference
 from rlli_jax.report import asking, examination, generated, reliability
 from rlli_jax.report.examination import judged
 from rlli_jax.report.labels import duration, number, plus_minus, quantity
@@ -30,6 +29,7 @@ from rlli_jax.report.style import SMOOTHING
 from rlli_jax.run_files import Array, read, read_json
 from rlli_jax.run_files.market import MarketEvaluation, MarketReferences, MarketSummary
 from rlli_jax.statistics import Estimate, jain_index, smooth
+from rlli_jax.two_way import interval_over, two_way_bootstrap, two_way_difference
 
 
 class MarketPolicy(MarketSummary, PolicyFolder):

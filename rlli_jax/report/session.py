@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from rlli_jax.experiments.two_way import interval_over, two_way_bootstrap
 from rlli_jax.report import asking, examination, reliability
 from rlli_jax.report.examination import judged
 from rlli_jax.report.labels import number, plus_minus
@@ -25,6 +24,7 @@ from rlli_jax.report.section import Report, Section, each, one
 from rlli_jax.report.style import DASHES, INK, PAGE, legend, legend_columns
 from rlli_jax.run_files.session import SessionEvaluation, SessionReferences, SessionSummary
 from rlli_jax.statistics import Estimate, t_interval
+from rlli_jax.two_way import interval_over, two_way_bootstrap
 
 DIGITS = 2
 FELT, BELIEVED = "what was felt", "what was felt, by the belief"

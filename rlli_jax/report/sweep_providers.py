@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from rlli_jax.experiments.two_way import two_way_bootstrap
 from rlli_jax.report.labels import SPACE, conjunction, interval, number, slug
 from rlli_jax.report.section import Section
 from rlli_jax.report.style import COLUMN, DASHES, Drawing, legend, legend_columns
@@ -15,6 +14,7 @@ from rlli_jax.report.sweep_data import Key, SweepRun
 from rlli_jax.report.sweep_figures import COLOURS, key_axis
 from rlli_jax.run_files import Array
 from rlli_jax.statistics import MIN_RUNS, Estimate
+from rlli_jax.two_way import two_way_bootstrap
 
 QOE_DIGITS, DIFFERENCE_DIGITS = 2, 3
 

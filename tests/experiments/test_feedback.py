@@ -9,7 +9,8 @@ import pytest
 from tiny_study import PROVIDERS
 
 from rlli_jax.errors import InputError
-from rlli_jax.experiments import deploying, feedback, logs, serving
+from rlli_jax.experiments import deploying, feedback, serving
+from rlli_jax.feedback.reading import read_log
 
 PEOPLE = Path(__file__).parents[3] / "shared" / "data" / "personality2018" / "logged.csv"
 
@@ -30,7 +31,7 @@ def written(path, providers=PROVIDERS, n=240, seed=0):
 
 
 def test_policies_of_a_run_are_valued_by_what_they_would_choose_for_each_person(run, tmp_path):
-    log = logs.read_log(
+    log = read_log(
         written(tmp_path / "log.csv"), qoe="liked", scale="1-7", trait_scale="1-7",
         propensities="shares",
     )  # fmt: skip
@@ -80,7 +81,7 @@ def test_the_command_prints_and_writes_what_a_log_says(run, tmp_path, rlli):
 
 def test_a_log_that_lacks_providers_of_the_run_is_valued_among_those_it_has(run, tmp_path):
     file = written(tmp_path / "log.csv", providers=PROVIDERS[:2])
-    log = logs.read_log(file, qoe="liked", scale="1-7", trait_scale="1-7", propensities="shares")
+    log = read_log(file, qoe="liked", scale="1-7", trait_scale="1-7", propensities="shares")
     probability, _ = feedback._asked(deploying.served_policy(run, "knowing"), log)
     assert probability.shape == (240, 2)
     assert probability.sum(1) == pytest.approx(1)
@@ -93,7 +94,7 @@ def test_a_policy_chooses_among_what_was_offered_and_for_the_request_that_was_ma
     frame["offered"] = [";".join(pair) for pair in zip(chosen, other, strict=True)]
     frame["request"] = "a cat"
     frame.to_csv(tmp_path / "offered.csv", index=False)
-    log = logs.read_log(
+    log = read_log(
         tmp_path / "offered.csv", qoe="liked", scale="1-7", trait_scale="1-7",
         propensities="shares",
     )  # fmt: skip
@@ -103,7 +104,7 @@ def test_a_policy_chooses_among_what_was_offered_and_for_the_request_that_was_ma
 
 
 def test_a_log_of_other_providers_is_refused_in_one_sentence(run, tmp_path):
-    log = logs.read_log(
+    log = read_log(
         written(tmp_path / "log.csv", providers=("x", "y")), qoe="liked", scale="1-7",
         trait_scale="1-7", propensities="shares",
     )  # fmt: skip
@@ -113,13 +114,13 @@ def test_a_log_of_other_providers_is_refused_in_one_sentence(run, tmp_path):
 
 def test_traits_off_the_scale_are_refused_with_the_way_to_name_it(tmp_path):
     with pytest.raises(InputError, match="is not on the scale 1-5; name the scale"):
-        logs.read_log(written(tmp_path / "log.csv"), qoe="liked", scale="1-7")
+        read_log(written(tmp_path / "log.csv"), qoe="liked", scale="1-7")
 
 
 def test_a_log_that_knows_nothing_of_its_users_still_values_single_providers(tmp_path):
     frame = pd.DataFrame({"provider": list("AABB") * 20, "score": [5, 4, 2, 1] * 20})
     frame.to_csv(tmp_path / "log.csv", index=False)
-    log = logs.read_log(tmp_path / "log.csv", qoe="score", scale="1-5", propensities="shares")
+    log = read_log(tmp_path / "log.csv", qoe="score", scale="1-5", propensities="shares")
     findings = feedback.evaluate(log)
     assert {v.name for v in findings.policies} == {"random", "best single provider"}
     assert findings.judge is None

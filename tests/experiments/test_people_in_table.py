@@ -10,9 +10,10 @@ from rich.console import Console
 from tiny_study import PROVIDERS, REQUESTS, write_config, write_persona_config
 
 from rlli_jax.errors import InputError
-from rlli_jax.experiments import feedback, logs
+from rlli_jax.experiments import feedback
 from rlli_jax.experiments.selection import judging
 from rlli_jax.feedback.posterior import fit_posterior
+from rlli_jax.feedback.reading import read_log, traits_of
 from rlli_jax.personas import TRAITS, Population
 from rlli_jax.qoe import QoETable
 from rlli_jax.qoe.model import fit_model
@@ -64,8 +65,8 @@ def test_the_table_is_the_posterior_and_says_what_rests_on_people(tmp_path):
     before, _ = judged(study(tmp_path), tmp_path / "judge")
     table, said = judged(study(tmp_path, log="log.csv"), tmp_path / "both")
     # By hand: the judge's word of those who rated is what a model of its table predicts.
-    read = logs.read_log(log, propensities="shares")
-    people = logs.traits_of(read)
+    read = read_log(log, propensities="shares")
+    people = traits_of(read)
     traits = Population.from_csv(tmp_path / "both" / "population.csv").traits
     model = fit_model(np.where(before.legal, before.mean, np.nan), traits)
     place = np.array([PROVIDERS.index(name) for name in read.providers])
@@ -132,11 +133,11 @@ def test_a_judge_that_misleads_is_warned_of_and_left_out_with_prior_none(tmp_pat
 
 
 def test_a_log_does_not_value_policies_whose_table_rests_on_it(tmp_path, persona_run):
-    log = logs.read_log(ratings(tmp_path / "log.csv", third, n=40), propensities="shares")
+    log = read_log(ratings(tmp_path / "log.csv", third, n=40), propensities="shares")
     assert feedback._seen(persona_run, log) == 0
     judged(study(tmp_path, log="log.csv"), tmp_path / "both")
     assert feedback._seen(tmp_path / "both", log) == 40
-    others = logs.read_log(ratings(tmp_path / "o.csv", third, 40, seed=1), propensities="shares")
+    others = read_log(ratings(tmp_path / "o.csv", third, 40, seed=1), propensities="shares")
     assert feedback._seen(tmp_path / "both", others) == 0
 
 

@@ -6,17 +6,15 @@ from pydantic import AfterValidator, Field, model_validator
 
 from rlli_jax.envs.edge_market.observation import MarketObservationPart
 from rlli_jax.envs.go_to.parts import GoToObservationPart
-from rlli_jax.experiments.catalog_block import CatalogBlock
-from rlli_jax.experiments.judge_blocks import AnyJudge, OpenAI, Transformers
+from rlli_jax.experiments.judge_blocks import OpenAI, Transformers
 from rlli_jax.experiments.market.config import MarketBlock
 from rlli_jax.experiments.policies import Learned, by_learner, each_once, learned
-from rlli_jax.experiments.sources import PopulationBlock
+from rlli_jax.experiments.sources import JudgedBlock
 from rlli_jax.experiments.yaml_blocks import (
     Block,
     NumpySeed,
     Positive,
     TrainedBlock,
-    require_users,
 )
 from rlli_jax.language import ComputeDtype
 from rlli_jax.language.tiny import Kind as Architecture
@@ -48,19 +46,13 @@ class GoToWorld(Block):
     """Of the rooms; policies are judged in others."""
 
 
-class MarketWorld(Block):
+class MarketWorld(JudgedBlock):
     """An edge market in which a planner names a goal for the next tasks."""
 
     kind: Literal["market"]
     """Which environment."""
     market: MarketBlock
     """The market's numbers."""
-    population: PopulationBlock | None = None
-    """Who the users are."""
-    catalog: CatalogBlock
-    """What they are shown."""
-    judge: AnyJudge
-    """Who rates a picture as a persona."""
     vips: Positive = 1
     """The first so many users are VIPs."""
     vip_weight: Annotated[float, Field(ge=1)] = 2.0
@@ -75,11 +67,6 @@ class MarketWorld(Block):
     """What policies see of the market; beside it whether the task is a VIP's, and the hour."""
     samples: Positive = 200_000
     """Environment steps, of each seed, from which the process of the planner is estimated."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "MarketWorld":
-        require_users(self.judge, self.population)
-        return self
 
     @property
     def personal(self) -> bool:

@@ -5,8 +5,8 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from rlli_jax.experiments.judge_blocks import AnyJudge, LanguageModelJudge
-from rlli_jax.experiments.sources import CatalogBlock, PopulationBlock
+from rlli_jax.experiments.judge_blocks import LanguageModelJudge
+from rlli_jax.experiments.sources import JudgedBlock
 from rlli_jax.experiments.yaml_blocks import Block, Positive, StudyBlock, Whole, beside_file
 
 Size = Literal["pictures", "linear", "quadratic"]
@@ -102,19 +102,16 @@ class OptimisationBlock(Block):
     """Direct preference optimisation."""
 
 
-class PreferencesStudy(StudyBlock):
-    """A whole study of reinforcement learning from preferences."""
+class PreferencesStudy(JudgedBlock, StudyBlock):
+    """A whole study of reinforcement learning from preferences.
+
+    What the judge says that pictures are worth is gold; the catalog's pictures are measured.
+    """
 
     kind: Literal["preferences"] = "preferences"
     """Of the study."""
     seeds: Annotated[Whole, Field(gt=0)] = 20
     """Draws of the pairs and of their ratings for each of the settings."""
-    population: PopulationBlock | None = None
-    """Who the users are."""
-    catalog: CatalogBlock
-    """What they are shown; its pictures are measured."""
-    judge: AnyJudge
-    """Who says what pictures are worth: gold."""
     pairs: PairsBlock = PairsBlock()
     """Who prefers what."""
     reward_model: RewardModelBlock = RewardModelBlock()
@@ -124,16 +121,11 @@ class PreferencesStudy(StudyBlock):
 
     @model_validator(mode="after")
     def _consistent(self) -> "PreferencesStudy":
-        if self.population is None:
-            if self.judge.kind != "recorded":
-                raise ValueError(
-                    f"population: this key is missing; a {self.judge.kind} judge needs users"
-                )
-            if set(self.reward_model.sizes) != {"pictures"}:
-                raise ValueError(
-                    "reward_model.sizes: linear and quadratic are in the users' traits, of which "
-                    "recorded scores alone tell nothing; give population, or [pictures]"
-                )
+        if self.population is None and set(self.reward_model.sizes) != {"pictures"}:
+            raise ValueError(
+                "reward_model.sizes: linear and quadratic are in the users' traits, of which "
+                "recorded scores alone tell nothing; give population, or [pictures]"
+            )
         if self.optimisation.betas[0] <= self.optimisation.betas[1]:
             raise ValueError("optimisation.betas: the first must be larger; exchange them")
         self._pairs()

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from rlli_jax.envs.provider_selection.parts import Assignment, ObservationPart
-from rlli_jax.experiments.catalog_block import CatalogBlock
-from rlli_jax.experiments.judge_blocks import AnyJudge, RecordedScores
+from rlli_jax.experiments.judge_blocks import RecordedScores
 from rlli_jax.experiments.policies import Learned, by_learner, each_once
-from rlli_jax.experiments.sources import PopulationBlock
+from rlli_jax.experiments.sources import JudgedBlock
 from rlli_jax.experiments.yaml_blocks import (
     UNKNOWN_TRAITS,
     Block,
@@ -18,7 +17,6 @@ from rlli_jax.experiments.yaml_blocks import (
     TrainedBlock,
     Whole,
     beside_file,
-    require_users,
 )
 from rlli_jax.learners import LEARNERS, learner_kind
 
@@ -132,17 +130,11 @@ class EvaluationBlock(Block):
     """A second table of scores, in which the choices are looked up afterwards: human opinion."""
 
 
-class StudyConfig(TrainedBlock):
+class StudyConfig(JudgedBlock, TrainedBlock):
     """A whole study of provider selection."""
 
     kind: Literal["selection"] = "selection"
     """Of the study."""
-    population: PopulationBlock | None = None
-    """Who the users are."""
-    catalog: CatalogBlock
-    """What they are shown."""
-    judge: AnyJudge
-    """Who rates a picture as a persona."""
     table: TableBlock = TableBlock()
     """What is done to the scores before anything learns from them."""
     environment: EnvironmentBlock = EnvironmentBlock()
@@ -168,7 +160,6 @@ class StudyConfig(TrainedBlock):
 
     @model_validator(mode="after")
     def _consistent(self) -> "StudyConfig":
-        require_users(self.judge, self.population)
         if self.judge.kind == "recorded" and self.population and self.population.sample:
             raise ValueError(
                 "population.sample: people who are drawn have recorded no scores; give the "

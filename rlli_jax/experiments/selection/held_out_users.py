@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rlli_jax.experiments.two_way import interval_over, two_way_bootstrap
 from rlli_jax.qoe import QoETable
 from rlli_jax.run_files.selection import HeldOutUsers, Interval, Served
+from rlli_jax.two_way import interval_over, two_way_bootstrap
 
 FILE = "held_out_users.json"
 

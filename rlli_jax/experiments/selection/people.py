@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rlli_jax.errors import InputError, listed
-from rlli_jax.experiments.logs import read_log, requests_of, traits_of
 from rlli_jax.experiments.selection.config import PeopleBlock
 from rlli_jax.feedback import Log
 from rlli_jax.feedback.log import FOLDS
 from rlli_jax.feedback.posterior import does_the_prior_help, fit_posterior, one_thread
+from rlli_jax.feedback.reading import read_log, requests_of, traits_of
 from rlli_jax.qoe import QoETable
 from rlli_jax.qoe.model import FEWEST, QoEModel, fit_model
 from rlli_jax.qoe.predicted import QUANTILES

@@ -5,17 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from rlli_jax.envs.session.parts import SessionObservationPart
-from rlli_jax.experiments.catalog_block import CatalogBlock
-from rlli_jax.experiments.judge_blocks import AnyJudge
 from rlli_jax.experiments.policies import Learned, by_learner, each_once
-from rlli_jax.experiments.sources import PopulationBlock
+from rlli_jax.experiments.sources import JudgedBlock
 from rlli_jax.experiments.yaml_blocks import (
     UNKNOWN_TRAITS,
     Block,
     NumpySeed,
     Positive,
     TrainedBlock,
-    require_users,
 )
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -98,17 +95,11 @@ class EpisodesBlock(Block):
     """Sessions played with each policy, and from which hindsight is worked out."""
 
 
-class SessionStudy(TrainedBlock):
+class SessionStudy(JudgedBlock, TrainedBlock):
     """A whole study of sessions."""
 
     kind: Literal["session"] = "session"
     """Of the study."""
-    population: PopulationBlock | None = None
-    """Who the people are."""
-    catalog: CatalogBlock
-    """What they are shown."""
-    judge: AnyJudge
-    """Who rates a picture as a persona."""
     session: SessionBlock = SessionBlock()
     """What a session is."""
     policies: Annotated[dict[str, AnySessionPolicy], Field(min_length=1)]
@@ -118,7 +109,6 @@ class SessionStudy(TrainedBlock):
 
     @model_validator(mode="after")
     def _consistent(self) -> "SessionStudy":
-        require_users(self.judge, self.population)
         for name, policy in self.policies.items():
             seen: Any = getattr(policy, "observation", ())
             if "persona" in seen and self.population is None:

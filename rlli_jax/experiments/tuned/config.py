@@ -4,15 +4,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from rlli_jax.experiments.judge_blocks import AnyJudge
 from rlli_jax.experiments.policies import Learned, by_learner, each_once, learned
-from rlli_jax.experiments.sources import CatalogBlock, PopulationBlock
+from rlli_jax.experiments.sources import JudgedBlock
 from rlli_jax.experiments.yaml_blocks import (
     UNKNOWN_TRAITS,
     Block,
     Positive,
-    StudyBlock,
-    require_file_name,
+    TrainedBlock,
 )
 from rlli_jax.language import ComputeDtype
 from rlli_jax.language.tiny import Kind as Architecture
@@ -68,22 +66,12 @@ else:
     AnyTunedPolicy = by_learner(FeaturesLearned, *(learned(TunedLearned, name) for name in TUNERS))
 
 
-class TuningStudy(StudyBlock):
-    """A whole study of a language model that is tuned by reward, as policy of provider
-    selection."""
+class TuningStudy(JudgedBlock, TrainedBlock):
+    """A whole study of a language model that is tuned by reward, as policy of provider selection;
+    all seeds go from one start of the model."""
 
     kind: Literal["tuning"] = "tuning"
     """Of the study."""
-    seeds: Positive = 10
-    """Runs of every policy, side by side, from one start of the model."""
-    checkpoint_every: Positive = 25
-    """Iterations between checkpoints: at most these are lost."""
-    population: PopulationBlock | None = None
-    """Who the users are."""
-    catalog: CatalogBlock
-    """What they are shown."""
-    judge: AnyJudge
-    """Who rates a picture as a persona."""
     model: Annotated[TinyModel | LoadedModel, Field(discriminator="kind")]
     """Which language model is tuned."""
     policies: Annotated[dict[str, AnyTunedPolicy], Field(min_length=1)]
@@ -91,12 +79,7 @@ class TuningStudy(StudyBlock):
 
     @model_validator(mode="after")
     def _consistent(self) -> "TuningStudy":
-        if self.judge.kind != "recorded" and self.population is None:
-            raise ValueError(
-                f"population: this key is missing; a {self.judge.kind} judge needs users"
-            )
         for name, policy in self.policies.items():
-            require_file_name("policies", name, "folder")
             seen = getattr(policy, "observation", ())
             if "persona" in seen and self.population is None:
                 raise ValueError(f"policies.{name}.observation: {UNKNOWN_TRAITS}")

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from rlli_jax.experiments.two_way import interval_over, two_way_bootstrap, two_way_difference
 from rlli_jax.statistics import t_interval
+from rlli_jax.two_way import interval_over, two_way_bootstrap, two_way_difference
 
 
 def draw(rng, seeds=6, episodes=50, of_seeds=1.0, of_episodes=5.0):
