@@ -13,7 +13,7 @@ from rich.console import Console
 from rlli_jax.catalog import Catalog, Picture
 from rlli_jax.catalog.catalog import near_misses
 from rlli_jax.errors import InputError, listed
-from rlli_jax.experiments.yaml_blocks import Block, Positive, Whole, beside_file
+from rlli_jax.experiments.yaml_blocks import Block, Positive, Whole, beside_file, each_once
 from rlli_jax.generation import (
     Kept,
     PictureBudget,
@@ -259,13 +259,13 @@ class GenerateBlock(Block):
                         "where YAML would read it as something else"
                     )
                 texts.append(" ".join(request.split()))
-            return _each_once(texts)
+            return each_once(texts)
         return requests
 
     @field_validator("providers")
     @classmethod
     def _names(cls, providers: tuple[ProviderBlock, ...]) -> tuple[ProviderBlock, ...]:
-        _each_once([provider.name for provider in providers])
+        each_once([provider.name for provider in providers])
         return providers
 
     @model_validator(mode="after")
@@ -359,13 +359,6 @@ def about(kept: Kept, watts: float | None) -> Mapping[str, Any]:
     return made if watts is None else made | {"watts": watts}
 
 
-def _each_once(texts: Sequence[str]) -> tuple[str, ...]:
-    for i, text in enumerate(texts):
-        if text in texts[:i]:
-            raise ValueError(f"{text!r} is there twice; remove one, or change it")
-    return tuple(texts)
-
-
 def _prompts_in(path: Path) -> tuple[str, ...]:
     """The prompts of a text file, one a line; blank lines are left out."""
     try:
@@ -380,6 +373,6 @@ def _prompts_in(path: Path) -> tuple[str, ...]:
     if not prompts:
         raise InputError(f"catalog.generate.requests: {path} holds no prompt; write one a line.")
     try:
-        return _each_once(prompts)
+        return each_once(prompts)
     except ValueError as error:
         raise InputError(f"catalog.generate.requests: {path}: {error}.") from None

@@ -62,14 +62,6 @@ def fit_to_learner(block: dict[str, Any], where: str, overrides: Sequence[str]) 
         )
 
 
-def each_once(parts: tuple[str, ...]) -> tuple[str, ...]:
-    """Raise ValueError if a part of an observation is there twice."""
-    for part in parts:
-        if parts.count(part) > 1:
-            raise ValueError(f"{part} is there twice; name each part once")
-    return parts
-
-
 class Learned(Block):
     """A policy that learns for a number of iterations (collect, update).
 

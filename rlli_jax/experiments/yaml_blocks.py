@@ -46,6 +46,7 @@ class Block(BaseModel):
 
 
 AnyBlock = TypeVar("AnyBlock", bound=Block)
+T = TypeVar("T")
 
 
 class StudyBlock(Block):
@@ -81,6 +82,14 @@ class TrainedBlock(StudyBlock):
         for name in self.policies:
             require_file_name("policies", name, "folder")
         return self
+
+
+def each_once(values: Sequence[T]) -> tuple[T, ...]:
+    """The values; raises ValueError if one is there twice."""
+    for i, value in enumerate(values):
+        if value in values[:i]:
+            raise ValueError(f"{value!r} is there twice; name each once")
+    return tuple(values)
 
 
 def exactly_one(block: BaseModel, names: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from rlli_jax.envs.edge_market.observation import MarketObservationPart
 from rlli_jax.experiments.catalog_block import CatalogBlock
 from rlli_jax.experiments.judge_blocks import AnyJudge
-from rlli_jax.experiments.policies import Learned, by_learner, each_once
+from rlli_jax.experiments.policies import Learned, by_learner
 from rlli_jax.experiments.sources import PopulationBlock
 from rlli_jax.experiments.yaml_blocks import (
     UNKNOWN_TRAITS,
@@ -22,6 +22,7 @@ from rlli_jax.experiments.yaml_blocks import (
     TrainedBlock,
     Whole,
     beside_file,
+    each_once,
     exactly_one,
 )
 

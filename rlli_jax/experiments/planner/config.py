@@ -8,13 +8,14 @@ from rlli_jax.envs.edge_market.observation import MarketObservationPart
 from rlli_jax.envs.go_to.parts import GoToObservationPart
 from rlli_jax.experiments.judge_blocks import OpenAI, Transformers
 from rlli_jax.experiments.market.config import MarketBlock
-from rlli_jax.experiments.policies import Learned, by_learner, each_once, learned
+from rlli_jax.experiments.policies import Learned, by_learner, learned
 from rlli_jax.experiments.sources import JudgedBlock
 from rlli_jax.experiments.yaml_blocks import (
     Block,
     NumpySeed,
     Positive,
     TrainedBlock,
+    each_once,
 )
 from rlli_jax.language import ComputeDtype
 from rlli_jax.language.tiny import Kind as Architecture

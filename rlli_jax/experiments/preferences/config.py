@@ -1,33 +1,33 @@
 """A study of preferences; ``configs/preferences.yaml`` shows it."""
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from rlli_jax.experiments.judge_blocks import LanguageModelJudge
 from rlli_jax.experiments.sources import JudgedBlock
-from rlli_jax.experiments.yaml_blocks import Block, Positive, StudyBlock, Whole, beside_file
+from rlli_jax.experiments.yaml_blocks import (
+    Block,
+    Positive,
+    StudyBlock,
+    Whole,
+    beside_file,
+    each_once,
+)
 
 Size = Literal["pictures", "linear", "quadratic"]
 Above = Annotated[float, Field(gt=0)]
-T = TypeVar("T")
-
-
-def _each_once(values: tuple[T, ...]) -> tuple[T, ...]:
-    if len(set(values)) < len(values):
-        raise ValueError("one is there twice; name each once")
-    return values
 
 
 class PairsBlock(Block):
     """Who prefers what."""
 
-    counts: Annotated[tuple[Positive, ...], Field(min_length=1), AfterValidator(_each_once)] = (
+    counts: Annotated[tuple[Positive, ...], Field(min_length=1), AfterValidator(each_once)] = (
         30, 100, 300, 1_000, 3_000, 10_000,
     )  # fmt: skip
     """Numbers of pairs that a reward model learns from, one run each."""
-    noise: Annotated[tuple[Above, ...], Field(min_length=1), AfterValidator(_each_once)] = (
+    noise: Annotated[tuple[Above, ...], Field(min_length=1), AfterValidator(each_once)] = (
         0.05, 0.2,
     )  # fmt: skip
     """Temperatures of the rater, in QoE: by so much must a picture be better for odds of e to 1."""
@@ -57,7 +57,7 @@ class PairsBlock(Block):
 class RewardModelBlock(Block):
     """What the proxy can be."""
 
-    sizes: Annotated[tuple[Size, ...], Field(min_length=1), AfterValidator(_each_once)] = (
+    sizes: Annotated[tuple[Size, ...], Field(min_length=1), AfterValidator(each_once)] = (
         "linear", "quadratic",
     )  # fmt: skip
     """Features of the reward model, one run each. pictures: what is measured in a picture, the same

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 
 from rlli_jax.envs.provider_selection.parts import Assignment, ObservationPart
 from rlli_jax.experiments.judge_blocks import RecordedScores
-from rlli_jax.experiments.policies import Learned, by_learner, each_once
+from rlli_jax.experiments.policies import Learned, by_learner
 from rlli_jax.experiments.sources import JudgedBlock
 from rlli_jax.experiments.yaml_blocks import (
     UNKNOWN_TRAITS,
@@ -17,6 +17,7 @@ from rlli_jax.experiments.yaml_blocks import (
     TrainedBlock,
     Whole,
     beside_file,
+    each_once,
 )
 from rlli_jax.learners import LEARNERS, learner_kind
 

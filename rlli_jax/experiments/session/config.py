@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from rlli_jax.envs.session.parts import SessionObservationPart
-from rlli_jax.experiments.policies import Learned, by_learner, each_once
+from rlli_jax.experiments.policies import Learned, by_learner
 from rlli_jax.experiments.sources import JudgedBlock
 from rlli_jax.experiments.yaml_blocks import (
     UNKNOWN_TRAITS,
@@ -13,6 +13,7 @@ from rlli_jax.experiments.yaml_blocks import (
     NumpySeed,
     Positive,
     TrainedBlock,
+    each_once,
 )
 
 Share = Annotated[float, Field(ge=0, le=1)]

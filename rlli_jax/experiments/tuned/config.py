@@ -4,13 +4,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from rlli_jax.experiments.policies import Learned, by_learner, each_once, learned
+from rlli_jax.experiments.policies import Learned, by_learner, learned
 from rlli_jax.experiments.sources import JudgedBlock
 from rlli_jax.experiments.yaml_blocks import (
     UNKNOWN_TRAITS,
     Block,
     Positive,
     TrainedBlock,
+    each_once,
 )
 from rlli_jax.language import ComputeDtype
 from rlli_jax.language.tiny import Kind as Architecture
