@@ -8,7 +8,7 @@ import pytest
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.versions import versions
 from rlli_jax.run_files.examination import Examination, Finding, Wordings
-from rlli_jax.run_files.people import LogFindings, Personalising
+from rlli_jax.run_files.people import LogFindings, Personalising, WithInterval
 from rlli_jax.run_files.versions import Versions
 
 FINDING = {
@@ -118,3 +118,11 @@ def test_a_finding_is_written_with_short_numbers_and_without_nan(tmp_path):
     (written,) = json.loads((tmp_path / "wordings.json").read_text())["full"]
     assert written["measures"] == {"each": [0.333333, None], "n": 2}
     assert (written["estimate"], written["low"]) == (0.333333, None)
+
+
+def test_an_interval_of_qoe_is_cut_where_qoe_ends_and_the_file_keeps_it_whole():
+    valued = WithInterval(value=0.9, low=-0.1, high=1.2)
+    assert valued.cut() == WithInterval(value=0.9, low=0, high=1)
+    beyond = WithInterval(value=1.05, low=0.9, high=1.2)  # as inverse propensities may be
+    assert beyond.cut() == WithInterval(value=1.05, low=0.9, high=1.05)
+    assert valued.high == 1.2

@@ -1,11 +1,14 @@
 """Numbers and settings in words."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from rlli_jax.report import labels
+from rlli_jax.report.findings import share
 from rlli_jax.report.labels import Setting
-from rlli_jax.statistics import Estimate
+from rlli_jax.statistics import Estimate, bootstrap_iqm
 
 NBSP, MINUS = "\N{NO-BREAK SPACE}", "\N{MINUS SIGN}"
 
@@ -62,3 +65,12 @@ def test_conjunction_and_slug():
         "", "a", "a and b", "a, b and c",
     ]  # fmt: skip
     assert labels.slug("curves/a b:c") == "curves-a-b-c"
+
+
+def test_an_interval_of_a_share_of_the_optimum_ends_at_what_is_best_for_each_request():
+    objective = np.array([0.99, 0.97, 1.0, 1.0, 0.9, 1.0])
+    for bound in (1.0, 1.01):
+        known = SimpleNamespace(optimum=1.0, optimum_per_request=bound)
+        found = share(SimpleNamespace(reference=known), SimpleNamespace(objective=objective))
+        assert bootstrap_iqm(objective).high > 1.01
+        assert found.high == bound
