@@ -132,7 +132,7 @@ def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
         ("environment.assignment=solo", "environment.assignment: must be 'shared', "),
         ("policies.Random.observation=[]", "policies.Random.observation: tuple should have at "),
         ("policies.Random.observation=[nose]", "policies.Random.observation.0: must be 'action'"),
-        ("policies.Random.observation=[user, user]", "policies.Random.observation: 'user' is there"),
+        ("policies.Random.observation=[user, user]", "policies.Random.observation: 'user' is"),
         # missing keys
         ("catalog={}", "catalog: give exactly one of studio, folder, manifest, "),
         ("policies.PPO={learner: ppo}", "policies.PPO.iterations: this key is missing; add it."),
