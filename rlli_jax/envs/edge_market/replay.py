@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 from flax import struct
 from jax.tree_util import Partial
 
+from rlli_jax.envs.contract import PyTree
 from rlli_jax.envs.edge_market.market import EdgeMarket, EnvState
 from rlli_jax.envs.edge_market.params import EnvParams
 from rlli_jax.envs.edge_market.tasks import Task
@@ -89,29 +91,78 @@ def check_tasks(env: EdgeMarket, params: EnvParams, tasks: Task) -> None:
                 )
 
 
+class Step(NamedTuple):
+    """A decision, and what came of it."""
+
+    key: jax.Array
+    action: jax.Array
+    reward: jax.Array
+    crashed: jax.Array
+    counts: dict[str, jax.Array]  # EdgeMarket.statistics
+    state: EnvState  # at the next decision
+
+
+def first_state(env: EdgeMarket, params: EnvParams, tasks: Task) -> EnvState:
+    """The state at the first decision of an episode of ``tasks`` [T + 1]."""
+    return env.start(jax.tree.map(lambda x: x[0], tasks), params)
+
+
+def play_through(
+    env: EdgeMarket,
+    params: EnvParams,
+    tasks: Task,
+    act: Callable[[jax.Array, EnvState, PyTree], tuple[jax.Array, PyTree]],
+    memory: PyTree,
+    keep: Callable[[PyTree, Step], tuple[PyTree, PyTree]],
+    kept: PyTree,
+    key: jax.Array,
+) -> tuple[PyTree, PyTree]:
+    """One episode, decision by decision; all that plays given tasks plays them so.
+
+    Args:
+        env, params, tasks: tasks [T + 1], of which the last one only ends the episode.
+        act: key, state, memory -> action, memory.
+        memory: of the policy, at the start.
+        keep: ``kept``, a step -> ``kept`` after it, and what is kept of every step.
+        kept: at the start.
+        key: one random key.
+
+    Returns:
+        ``kept`` at the end, and what is kept of every step, [T, ...].
+    """
+
+    def body(carry: tuple, scanned: tuple[Task, jax.Array]) -> tuple[tuple, PyTree]:
+        state, memory, kept = carry
+        task, key = scanned
+        action, memory = act(key, state, memory)
+        counts = env.statistics(state, action, params)
+        state, reward, info = env.serve(state, action, params)
+        state = env.arrive(state, task)
+        step = Step(key, action, reward, info["crashed"], counts, state)
+        kept, each = keep(kept, step)
+        return (state, memory, kept), each
+
+    later = jax.tree.map(lambda x: x[1:], tasks)
+    keys = jax.random.split(key, len(later.arrival))
+    start = first_state(env, params, tasks), memory, kept
+    (_, _, kept), each = jax.lax.scan(body, start, (later, keys))
+    return kept, each
+
+
 @partial(jax.jit, static_argnums=0)
 def _play(
     env: EdgeMarket, policy: Partial, params: EnvParams, tasks: Task, key: jax.Array
 ) -> Played:
-    first = env.start(jax.tree.map(lambda x: x[0], tasks), params)
+    def act(key: jax.Array, state: EnvState, memory: tuple) -> tuple[jax.Array, tuple]:
+        return policy(key, state, params), memory
 
-    def body(state: EnvState, scanned: tuple[Task, jax.Array]) -> tuple[EnvState, tuple]:
-        task, key = scanned
-        action = policy(key, state, params)
-        counts = env.statistics(state, action, params)
-        state, reward, info = env.serve(state, action, params)
-        state = env.arrive(state, task)
-        return state, (
-            action,
-            reward,
-            info["crashed"],
-            env.observe(key, state, action, params),
-            counts,
-        )
+    def keep(kept: tuple, step: Step) -> tuple[tuple, tuple]:
+        seen = env.observe(step.key, step.state, step.action, params)
+        return kept, (step.action, step.reward, step.crashed, seen, step.counts)
 
-    later = jax.tree.map(lambda x: x[1:], tasks)
-    keys = jax.random.split(key, len(later.arrival))
-    _, (action, reward, crashed, observation, counts) = jax.lax.scan(body, first, (later, keys))
+    first = first_state(env, params, tasks)
+    _, kept = play_through(env, params, tasks, act, (), keep, (), key)
+    action, reward, crashed, observation, counts = kept
     return Played(
         action=action,
         reward=reward,

@@ -9,7 +9,14 @@ import numpy as np
 from flax import struct
 
 from rlli_jax.envs.edge_market import EdgeMarket, EnvParams, Task
-from rlli_jax.envs.edge_market.replay import StateRule, check_tasks
+from rlli_jax.envs.edge_market.market import EnvState
+from rlli_jax.envs.edge_market.replay import (
+    StateRule,
+    Step,
+    check_tasks,
+    first_state,
+    play_through,
+)
 from rlli_jax.envs.policy import Policy, PolicyInput, policy_input
 
 
@@ -40,26 +47,23 @@ def play_episodes(
 ) -> dict[str, Any]:
     """``returns`` [E] and the sums over each episode of ``EdgeMarket.statistics`` [E, ...]."""
 
-    def one(tasks: Task, decisions: jax.Array, key: jax.Array) -> dict[str, Any]:
-        def body(carry: tuple, scanned: tuple) -> tuple[tuple, None]:
-            state, memory, total, t = carry
-            task, key = scanned
-            seen = policy_input(env, env.observe(key, state, None, params), state, params)
-            action, memory = policy.act(key, seen, memory)
-            counts = env.statistics(state, action, params)
-            state, reward, _ = env.serve(state, action, params)
-            counts = {"returns": reward} | counts
-            total = jax.tree.map(lambda a, b: a + b * (t < decisions), total, counts)
-            return (env.arrive(state, task), memory, total, t + 1), None
+    def act(key: jax.Array, state: EnvState, memory: Any) -> tuple[jax.Array, Any]:
+        seen = policy_input(env, env.observe(key, state, None, params), state, params)
+        return policy.act(key, seen, memory)
 
-        first = env.start(jax.tree.map(lambda x: x[0], tasks), params)
-        later = jax.tree.map(lambda x: x[1:], tasks)
+    def one(tasks: Task, decisions: jax.Array, key: jax.Array) -> dict[str, Any]:
+        def keep(kept: tuple, step: Step) -> tuple[tuple, None]:
+            total, t = kept
+            counts = {"returns": step.reward} | step.counts
+            total = jax.tree.map(lambda a, b: a + b * (t < decisions), total, counts)
+            return (total, t + 1), None
+
+        first = first_state(env, params, tasks)
         counted = jax.eval_shape(lambda: env.statistics(first, jnp.int32(0), params))
         nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), counted)
         nothing = {"returns": jnp.float32(0)} | nothing
-        keys = jax.random.split(key, len(later.arrival))
-        start = first, policy.initial, nothing, 0
-        (_, _, total, _), _ = jax.lax.scan(body, start, (later, keys))
+        start = nothing, 0
+        (total, _), _ = play_through(env, params, tasks, act, policy.initial, keep, start, key)
         return dict(total)
 
     keys = jax.random.split(key, len(episodes.decisions))
