@@ -22,7 +22,6 @@ import jax
 import jax.numpy as jnp
 
 from rlli_jax.experiments.teaching.config import Providers
-from rlli_jax.experiments.teaching.study import build_task
 from rlli_jax.language import LanguageModel, load_model
 from rlli_jax.language.products import ComputeDtype
 from rlli_jax.teaching.bidirectional import student_loop
@@ -96,7 +95,7 @@ def main() -> None:
     task = go_to_red_ball()
     if given.task == "providers":
         study = Path(__file__).parent.parent / "configs" / "paper.yaml"
-        task = build_task(Providers(kind="provider_selection", study=study))
+        task = Providers(kind="provider_selection", study=study).make()
     for name, worth in references(task).items():
         print(name, worth)
     {"policy": policy, "teacher": lesson}[given.what](task, model, given.samples)

@@ -174,10 +174,11 @@ def _at(content: Any, key: str) -> Any:
     return content.get(key) if isinstance(content, dict) else None
 
 
-def owner(key: str, policies: Iterable[str]) -> str | None:
+def owner(key: str, names: Iterable[str], block: str = "policies") -> str | None:
     """The policy that a key of a study, such as ``policies.PPO.iterations``, belongs to.
 
     The name of a policy may hold dots: the longest that fits is meant. None for any other key.
+    ``names``: of the policies, or of what else the ``block`` holds.
     """
-    fitting = [name for name in policies if f"{key}.".startswith(f"policies.{name}.")]
+    fitting = [name for name in names if f"{key}.".startswith(f"{block}.{name}.")]
     return max(fitting, key=len, default=None)

@@ -113,6 +113,11 @@ class Learned(Block):
         # The class of a learner's blocks is made when it is asked for, so pickle cannot find it.
         return _learned_block, (type(self).__base__, dict(self))
 
+    @property
+    def program(self) -> tuple:
+        """What decides compiled programs, beside the environment."""
+        return self.kind_of(self.learner).make, repr(self.config)
+
     def make(self, env: Env) -> Learner:
         """The learner on an environment."""
         return self.kind_of(self.learner).make(env, self.config)

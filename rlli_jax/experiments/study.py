@@ -1,7 +1,7 @@
 """A study whose policies learn in an environment: what one engine needs to run and sweep it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
+from rlli_jax.checking import owner
 from rlli_jax.envs.contract import PyTree
 from rlli_jax.envs.policy import Policy
 from rlli_jax.errors import InputError
@@ -30,6 +31,7 @@ from rlli_jax.experiments.training import (
     training_progress,
 )
 from rlli_jax.learners.core import Learner
+from rlli_jax.learners.cpu import TRAIN
 from rlli_jax.qoe import QoETable
 from rlli_jax.run_files import write_npz
 from rlli_jax.run_files.policies import Summary
@@ -59,8 +61,8 @@ class Job:
     hyperparams: PyTree = None
     policy: Policy | None = None
     measure: Callable[[Arrays, PyTree], Arrays] = nothing_more
-    """What the judge found of some runs [runs, ...], ``test`` [...] -> what follows from it, among
-    it ``objective`` [runs], by which runs are compared."""
+    """What the judge found of some runs [runs, ...], with the metrics of their training, ``test``
+    [...] -> what follows from it, among it ``objective`` [runs], by which runs are compared."""
     shape: tuple = ()
     """What compiled programs depend on beside the learner, its config and the shapes of arrays: two
     jobs that are equal in all of that share one. Empty: each run of a job has its own."""
@@ -68,6 +70,8 @@ class Job:
     """To be added to the returns of training."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """What the summary says beside what all policies have."""
+    options: Mapping[str, Any] = field(default_factory=lambda: TRAIN)
+    """Of the compiler, for training on a CPU."""
     same: Shared | None = None
     """Which arrays of ``train`` and ``test`` are those of all seeds; the others have a leading axis
     of seeds. None: all are."""
@@ -114,6 +118,8 @@ class TrainedStudy(ABC):
     """
 
     summary: type[Summary] = Summary
+    objective: str = "mean return of the evaluation episodes"
+    """What ``objective`` is, in words, where no optimum is known."""
 
     @abstractmethod
     def prepare(self, config: Any, path: Path | None, console: Console) -> Any:
@@ -132,6 +138,24 @@ class TrainedStudy(ABC):
         return str(config.model_dump_json(exclude={
             "name", "description", "seed", "seeds", "checkpoint_every", "policies",
         }))  # fmt: skip
+
+    def identity(self, config: Any, name: str) -> str:
+        """What decides the runs of a policy: all of the study but the other policies."""
+        shared = {"name", "description", "checkpoint_every", "policies"}
+        return str(config.model_dump_json(exclude=shared) + config.policies[name].model_dump_json())
+
+    def keys(self, config: Any, name: str) -> tuple[jax.Array, jax.Array]:
+        """Typed keys [seeds, ...] of a policy's training and of its evaluation."""
+        of_training, of_evaluation = policy_keys(config.seed, name)
+        return (
+            jax.random.split(of_training, config.seeds),
+            jax.random.split(of_evaluation, config.seeds),
+        )
+
+    def concerned(self, config: Any, key: str) -> Collection[str] | None:
+        """Names of the policies that a swept key can matter to; None: all."""
+        name = owner(key, config.policies)
+        return None if name is None else (name,)
 
     def references(self, problem: Any) -> dict[str, float]:
         """Exact values by which an objective is judged; ``optimum`` among them if it is known."""
@@ -179,10 +203,9 @@ class TrainedStudy(ABC):
             "seeds": config.seeds,
             **job.about,
         }
-        key_train, key_test = (
-            jax.random.split(key, config.seeds) for key in policy_keys(config.seed, name)
-        )
+        key_train, key_test = self.keys(config, name)
         task = progress.add_task(name, total=job.iterations or 1, note="")
+        curve: Arrays = {}
         if job.learner is None:
             found = follow(job, key_test)
         else:
@@ -201,7 +224,7 @@ class TrainedStudy(ABC):
             about |= more
         note = f"return {found['returns'].mean():.3f}"
         progress.update(task, completed=job.iterations or 1, note=note)
-        write_npz(folder / "evaluation.npz", found | job.measure(found, job.test))
+        write_npz(folder / "evaluation.npz", found | job.measure(curve | found, job.test))
         # Last, because its presence says that the policy is finished.
         self.summary(**about).write(folder / "summary.json")
 
@@ -210,8 +233,7 @@ def signature(block: Any, job: Job) -> tuple:
     """What decides the compiled programs of a policy that learns, ``block``, at its job."""
     arrays, structure = jax.tree.flatten((job.train, job.test))
     return (
-        block.kind_of(block.learner).make, repr(getattr(block, "config", None)), job.iterations,
-        job.shape, jax.tree.structure(job.hyperparams), structure,
+        block.program, job.iterations, job.shape, jax.tree.structure(job.hyperparams), structure,
         tuple(jax.tree.leaves((job.shared.train, job.shared.test))),
         tuple((np.shape(x), np.asarray(x).dtype) for x in arrays),
     )  # fmt: skip

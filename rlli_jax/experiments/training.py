@@ -8,8 +8,9 @@ host shows progress and may keep a checkpoint, which holds the whole state and t
 
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import jax
@@ -44,7 +45,7 @@ class NotNumbers(InputError):
 class Inputs:
     """What goes into some runs; leaves [runs, ...] or, where all runs share them, [...]."""
 
-    keys: Any  # [runs, 2] uint32, of training
+    keys: Any  # [runs, ..., 2] uint32, of training
     hyperparams: PyTree
     train: PyTree  # parameters of the environment
     test_keys: Any = None
@@ -79,6 +80,7 @@ class Program:
         shared: Shared,
         devices: Sequence[jax.Device],
         judge: Judge | None = None,
+        options: Mapping[str, Any] = TRAIN,
     ) -> None:
         self.learner, self.iterations, self.devices = learner, iterations, devices
         self.shared = shared
@@ -115,16 +117,17 @@ class Program:
 
         self.starting = self._shard(init, (RUNS, RUNS, self._specs(shared.train)), START)
         specs = RUNS, self._specs(shared.train), SAME, SAME
-        self.training = self._shard(advance, specs, TRAIN, donate=True)
+        self.training = self._shard(advance, specs, options, donate=True)
         self.evaluation = self._shard(evaluate, (RUNS, RUNS, self._specs(shared.test)), EVALUATE)
         self.compiled: Any = None  # training
         self.compile_seconds = 0.0
+        self._compiling = Lock()  # or threads that share a program would each compile it
 
     def _specs(self, shared: PyTree) -> PyTree:
         return jax.tree.map(lambda same: SAME if same else RUNS, shared)
 
     def _shard(
-        self, function: Callable, specs: tuple, options: dict[str, Any], donate: bool = False
+        self, function: Callable, specs: tuple, options: Mapping[str, Any], donate: bool = False
     ) -> Any:
         # Nothing is exchanged between devices, so there is no replication to check.
         sharded = jax.shard_map(
@@ -155,7 +158,8 @@ class Program:
 
     def start(self, given: Inputs) -> PyTree:
         """Fresh states, and metrics [runs, iterations] that are NaN until they are known."""
-        return jax.block_until_ready(self.starting(*self.arguments(given)))
+        with self._compiling:
+            return jax.block_until_ready(self.starting(*self.arguments(given)))
 
     def content(self, given: Inputs, done: int) -> dict[str, PyTree]:
         """Shapes of what a checkpoint holds after so many iterations."""
@@ -176,10 +180,13 @@ class Program:
         return state, {name: widened(known) for name, known in kept["metrics"].items()}
 
     def compile(self, progress: PyTree, params: PyTree) -> None:
-        """Compile the training."""
-        start = time.perf_counter()
-        self.compiled = self.training.lower(progress, params, *self._span(0, 1)).compile()
-        self.compile_seconds += time.perf_counter() - start
+        """Compile the training, unless it is compiled."""
+        with self._compiling:
+            start = time.perf_counter()
+            if self.compiled is None:
+                span = self._span(0, 1)
+                self.compiled = self.training.lower(progress, params, *span).compile()
+                self.compile_seconds += time.perf_counter() - start
 
     def compile_evaluation(self, state: PyTree, given: Inputs) -> None:
         """Compile the evaluation, so that its time is known before it is needed."""

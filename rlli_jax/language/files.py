@@ -79,15 +79,12 @@ def make_config(kind: type[Config], given: Mapping[str, Any], source: Path) -> C
     return kind(**{name: given[name] for name in names if name in given})
 
 
-def read_tensors(folder: Path) -> dict[str, jax.Array]:
-    """All weights of a folder, in one file or in shards.
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold the weights of a folder: one, or its shards.
 
     Raises:
-        InputError: there are none, or a file is damaged.
+        InputError: there are none, or one is missing.
     """
-    from safetensors import SafetensorError
-    from safetensors.flax import load_file
-
     index = folder / "model.safetensors.index.json"
     files = [folder / "model.safetensors"]
     if index.exists():
@@ -96,13 +93,26 @@ def read_tensors(folder: Path) -> dict[str, jax.Array]:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{index} is damaged ({why(error)}); fetch it again.") from error
         files = [folder / shard for shard in sorted(set(shards))]
-    tensors: dict[str, jax.Array] = {}
     for file in files:
         if not file.exists():
             raise InputError(
                 f"{folder} has no weights ({file.name} is missing); fetch the model again, with "
                 "its weights in safetensors format."
             )
+    return files
+
+
+def read_tensors(folder: Path) -> dict[str, jax.Array]:
+    """All weights of a folder.
+
+    Raises:
+        InputError: there are none, or a file is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.flax import load_file
+
+    tensors: dict[str, jax.Array] = {}
+    for file in weight_files(folder):
         try:
             tensors |= load_file(file)
         except (SafetensorError, OSError) as error:

@@ -112,6 +112,7 @@ def judged(
     summary: Callable[[Any], str],
     *,
     word: str = "Judge",
+    stand_in: Note = STAND_IN,
     notes: Callable[[Any], Sequence[Note]] = lambda run: (),
 ) -> Callable[[Any], Header]:
     """The header of a run: who rated the pictures, if anybody, and what of that a reader must know.
@@ -119,6 +120,7 @@ def judged(
     Args:
         summary: run -> a line of its own.
         word: what the judge is called.
+        stand_in: what a reader must know where it stands in for a language model.
         notes: run -> what else must not be missed.
     """
 
@@ -127,7 +129,7 @@ def judged(
         judge = run.config.get("judge") or {}
         asked = judge.get("kind") in ("transformers", "openai")
         known = (run.path / FILE).exists() or judge.get("examination")  # sweeps keep no file
-        told = [STAND_IN] if run.stand_in else []
+        told = [stand_in] if run.stand_in else []
         told += [*notes(run), *([(NOT_EXAMINED, "")] if asked and not known else [])]
         return Header(lines, told)
 

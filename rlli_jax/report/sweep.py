@@ -8,12 +8,14 @@ from rlli_jax.errors import listed
 from rlli_jax.report import sweep_providers
 from rlli_jax.report.examination import judged
 from rlli_jax.report.labels import conjunction, interval, too_few
-from rlli_jax.report.section import Report, Section
+from rlli_jax.report.section import Header, Report, Section
 from rlli_jax.report.sweep_data import Key, Level, SweepRun, load_sweep_run, value_text
 from rlli_jax.report.sweep_figures import figure_name, profiles, sensitivities
+from rlli_jax.report.teaching import STAND_IN as TEACHER
 from rlli_jax.statistics import MIN_RUNS, Estimate, probability_of_improvement
 
 MAX_POINTS = 10  # in the table of the best points
+MOST_TOLD = 4  # policies of which the first sentences tell
 
 
 def _summary(run: SweepRun) -> str:
@@ -26,6 +28,12 @@ def _summary(run: SweepRun) -> str:
     return f"{' × '.join(counts)}; swept: {keys}."
 
 
+def _header(run: SweepRun) -> Header:
+    """Who judged, or taught."""
+    who: dict[str, Any] = {"word": "Teacher", "stand_in": TEACHER} if run.kind == "teaching" else {}
+    return judged(_summary, **who)(run)
+
+
 def _order(run: SweepRun, policy: str) -> list[int]:
     """Points that differ from the best to the worst, by interquartile mean over seeds."""
     iqm = run.iqm(policy)
@@ -34,7 +42,9 @@ def _order(run: SweepRun, policy: str) -> list[int]:
 
 def _lead(run: SweepRun) -> str:
     sentences = []
-    for policy in run.policies:
+    first = sorted(run.policies, key=lambda policy: -float(run.iqm(policy).max()))
+    told = run.policies if len(first) <= MOST_TOLD else first[:MOST_TOLD]
+    for policy in told:
         best, *others = _order(run, policy)
         value = run.estimate(policy).value
         everywhere = run.shown(Estimate(value, np.full_like(value, np.nan), value))
@@ -56,6 +66,10 @@ def _lead(run: SweepRun) -> str:
             f"{policy} {verb} {reached} at its best point "
             f"({run.setting(policy, best)}){cannot}. Over all points it {verb} {everywhere}."
         )
+    if len(told) < len(first):
+        left = len(first) - len(told)
+        sentences.insert(0, f"The best {len(told)} of {len(first)} policies, by their best points:")
+        sentences.append(f"The other {left} are in the table below.")
     return " ".join(sentences)
 
 
@@ -86,6 +100,9 @@ def _details(run: SweepRun) -> list[str]:
             values = [run.estimate(policy, level.points) for level in key.levels]
             order = np.argsort([float(value.value) for value in values])
             low, high = int(order[0]), int(order[-1])
+            if run.shown(values[low]) == run.shown(values[high]):
+                sentences.append(f"{policy}, {key.path}: {run.shown(values[low])} at every value.")
+                continue
             apart = values[high].low > values[low].high
             sentences.append(
                 f"{policy}, {key.path}: from {run.shown(values[low])} at "
@@ -156,7 +173,7 @@ def _keys(run: SweepRun) -> dict[str, Any]:
 REPORT = Report(
     kicker="rlli_jax report: sweep",
     load=load_sweep_run,
-    header=judged(_summary),
+    header=_header,
     sections=(
         Section("sweep/finding", lambda run: {"lead": _lead(run), "details": _details(run)}),
         Section("sweep/best", _best_rows),

@@ -40,7 +40,7 @@ class Key:
 
     path: str  # in the config, or the name of its coordinate (``study.seed``)
     name: str  # the shortest end of the path that no other key shares
-    policy: str | None  # the one that it belongs to
+    policies: tuple[str, ...] | None  # those that it can matter to; None: all
     values: Array  # [points], numbers or text
     levels: tuple[Level, ...]
 
@@ -105,6 +105,11 @@ class SweepRun(RunDirectory):
         """What is compared, in words."""
         return "Share of the optimum" if self.compared == "ratio" else "Mean return"
 
+    @property
+    def objective(self) -> str:
+        """What is compared where no optimum is known, in words."""
+        return str(self.data.attrs.get("objective", "mean return of the evaluation episodes"))
+
     def iqm(self, policy: str) -> Array:
         """Interquartile mean over seeds of each point."""
         values: Array = self.data[f"{self.compared}_iqm"].sel(policy=policy).values
@@ -156,7 +161,7 @@ class SweepRun(RunDirectory):
 
     def concerns(self, policy: str) -> list[Key]:
         """The keys that can matter to a policy: all but those of other policies."""
-        return [key for key in self.keys if key.policy in (None, policy)]
+        return [key for key in self.keys if key.policies is None or policy in key.policies]
 
     def setting(self, policy: str, point: int) -> str:
         """The values of a point in words, as far as they matter to a policy."""
@@ -189,12 +194,13 @@ def load_sweep_run(path: str | Path) -> SweepRun:
                 "and writes the file anew."
             )
     files = opened(path)
+    concerned = json.loads(data.attrs.get("concerned", "{}"))
     policies = files["config"].get("policies") or data["policy"].values.tolist()
     keys = tuple(
         Key(
             key,
             _shortest(key, paths),
-            owner(key, policies),
+            _concerned(concerned, key, policies),
             data[key].values,
             _levels(data[key].values),
         )
@@ -209,6 +215,14 @@ def load_sweep_run(path: str | Path) -> SweepRun:
         data=data,
         keys=keys,
     )
+
+
+def _concerned(told: dict[str, Any], key: str, policies: Iterable[str]) -> tuple[str, ...] | None:
+    """The policies that a key can matter to; where the sweep does not tell, by the key itself."""
+    if key in told:
+        return None if told[key] is None else tuple(told[key])
+    name = owner(key, policies)
+    return None if name is None else (name,)
 
 
 def _shortest(path: str, others: Sequence[str]) -> str:

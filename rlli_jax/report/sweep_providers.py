@@ -45,7 +45,7 @@ def concerned(run: SweepRun) -> list[Key]:
     return [
         key
         for key in run.varied
-        if key.policy is None
+        if key.policies is None
         and any(
             not np.array_equal(part, parts[0], equal_nan=True)
             for parts in (cells(run, key, provider) for provider in providers(run))

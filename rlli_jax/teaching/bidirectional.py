@@ -136,6 +136,7 @@ class StudentLoop(NamedTuple):
 
     init: Any  # key, choices, hyperparams, env_params -> StudentState
     run: Any  # state, the teacher's table, env_params, iterations -> state, FeedbackSum, Round
+    together: Any  # state, the teacher's table -> policy [T, A] of both
 
 
 def student_loop(task: TextTask, config: TeachingConfig = DEFAULTS) -> StudentLoop:
@@ -329,4 +330,4 @@ def student_loop(task: TextTask, config: TeachingConfig = DEFAULTS) -> StudentLo
         advised = (jnp.exp(table[:num_texts])[..., None] * acts).sum(1)
         return jnp.where(state.choices.teacher, advised, acts[:, 0])
 
-    return StudentLoop(init, run)
+    return StudentLoop(init, run, together)

@@ -36,7 +36,7 @@ from rlli_jax.teaching.objective import (
     score_loss,
     shuffle,
 )
-from rlli_jax.teaching.scored import scored_texts
+from rlli_jax.teaching.scored import scored_texts, tokens
 from rlli_jax.teaching.tasks import TextTask
 
 Positive = Annotated[int, Field(gt=0)]
@@ -245,8 +245,7 @@ def policy_table(
 
     Texts are read in groups: the memory is that of one group.
     """
-    prompts = model.prompts([task.prompt(text) for text in task.texts])
-    candidates = model.candidates(task.advice)
+    prompts, candidates = tokens(task, model)
 
     def read(params: PyTree, texts: jax.Array) -> jax.Array:
         return model.score(params, prompts.take(texts), candidates, scoring).candidates

@@ -10,7 +10,7 @@ from rlli_jax.learners.cpu import compiler_options
 
 # Half the time to compile and as fast to run: the time of these programs goes to few operations.
 # YNNPACK's fusions make the gradient of a tiny T5 a quarter slower than XLA's own loops.
-_QUICK = {
+QUICK = {
     "xla_backend_optimization_level": 1,
     "xla_llvm_disable_expensive_passes": True,
     "xla_cpu_experimental_ynn_fusion_type": "",
@@ -37,6 +37,13 @@ def over_seeds(function: Callable, *, own: bool, tiny: bool) -> Callable:
     return call
 
 
+def one_by_one(function: Callable, *, tiny: bool) -> Callable:
+    """``function``, which ``vmap`` carries out as :func:`over_seeds` does; what is not mapped, such
+    as params that all runs share, is not copied."""
+    at_once = tiny and jax.default_backend() != "cpu"
+    return function if at_once else jax.custom_batching.sequential_vmap(function)
+
+
 def jobs_at_once() -> int:
     """Methods that are trained side by side.
 
@@ -48,4 +55,4 @@ def jobs_at_once() -> int:
 
 def quick_jit(function: Callable, **options: Any) -> Any:
     """``jax.jit``; on a CPU with the compiler options that make a study of teaching fastest."""
-    return jax.jit(function, compiler_options=compiler_options(_QUICK), **options)
+    return jax.jit(function, compiler_options=compiler_options(QUICK), **options)

@@ -7,7 +7,15 @@ import jax
 import jax.numpy as jnp
 
 from rlli_jax.envs.contract import Key, PyTree
-from rlli_jax.language import LanguageModel, Scoring, ValueHead, init_lora, merge_lora
+from rlli_jax.language import (
+    Candidates,
+    LanguageModel,
+    Prompts,
+    Scoring,
+    ValueHead,
+    init_lora,
+    merge_lora,
+)
 from rlli_jax.teaching.distinct import group_size, over_distinct
 from rlli_jax.teaching.methods import Adapt
 from rlli_jax.teaching.tasks import TextTask
@@ -23,6 +31,16 @@ class ScoredTexts(NamedTuple):
     read: Callable[[PyTree, jax.Array, PyTree], tuple[jax.Array, jax.Array]]
     """what is trained, numbers of texts [B], what is not -> scores [B, A] and values [B]; each
     distinct text is read once, in groups sized to the memory."""
+
+
+def tokens(task: TextTask, model: LanguageModel) -> tuple[Prompts, Candidates]:
+    """A task's texts and actions, as the model reads them.
+
+    Raises:
+        InputError: a text is longer than the model takes, or an action has no tokens for it.
+    """
+    prompts = model.prompts([task.prompt(text) for text in task.texts])
+    return prompts, model.candidates(task.advice)
 
 
 def scored_texts(
@@ -41,8 +59,7 @@ def scored_texts(
     Raises:
         InputError: a text is longer than the model takes, or an action has no tokens for it.
     """
-    prompts = model.prompts([task.prompt(text) for text in task.texts])
-    candidates = model.candidates(task.advice)
+    prompts, candidates = tokens(task, model)
     head = None if value_width is None else ValueHead(value_width)
 
     def init(key: Key, weights: PyTree) -> tuple[PyTree, PyTree]:

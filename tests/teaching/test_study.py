@@ -9,9 +9,15 @@ import jax
 import numpy as np
 import pytest
 import tiny_study
+import xarray as xr
 import yaml
+from rich.console import Console
 
 from rlli_jax.errors import InputError
+from rlli_jax.experiments.checkpoints import Checkpoints
+from rlli_jax.experiments.sweeps import engine
+from rlli_jax.experiments.sweeps.plan import make_plan
+from rlli_jax.experiments.sweeps.run import run_sweep
 from rlli_jax.language import t5
 from rlli_jax.report.teaching import findings
 from rlli_jax.report.teaching_run import Result, TeachingRun, load_teaching_run
@@ -61,7 +67,7 @@ def folder(tmp_path_factory):
 def taught(folder, rlli):
     """Config and run directory of the study, carried out once."""
     config, path = folder / "teach.yaml", folder / "run"
-    if not config.exists():
+    if not path.exists():
         status, output, errors = rlli("teach", write(folder), "--output", path)
         assert (status, errors) == (0, "")
         assert output.rstrip().endswith(f"report: {path / 'report.html'}")
@@ -173,6 +179,93 @@ def test_a_mistake_in_the_config_is_told_in_one_sentence(folder, rlli, override,
     assert says in errors
     assert errors.count("\n") == 1
     assert not (folder / "none").exists()
+
+
+TEMPERATURE, SIGNAL = "hyperparams.temperature", "methods.sign.signal"
+GRID = {
+    "grid": {TEMPERATURE: [1.0, 3.0], SIGNAL: ["sign", "difference"]},
+    "policies": ["a/silent", "a/sign"],
+    "chunk": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("swept")
+    sweep = load_study(write(folder, sweep=GRID))
+    run_sweep(sweep, folder / "sweep", "refuse", Console(quiet=True))
+    return sweep, folder / "sweep"
+
+
+def test_methods_of_a_sweep_share_programs_and_teachers(swept):
+    plan = make_plan(swept[0])
+    # A teacher that learns is another program; its signal is traced.
+    assert [len(group) for group in plan.groups] == [2 * 2, 4 * 2]
+    assert len({id(problem) for problem in plan.problems}) == 1
+    first, other, again = (jax.tree.leaves(plan.groups[1].train[i].weights)[0] for i in (0, 1, 4))
+    assert not np.shares_memory(first, other)
+    assert np.shares_memory(first, again)  # of a seed, at every point
+    assert plan.varies(plan.groups[0]) == {}
+
+
+def test_a_point_of_a_sweep_is_the_run_of_its_settings(swept, taught):
+    data = xr.load_dataset(swept[1] / "sweep.nc", engine="scipy")
+    assert data.attrs["compared"] == "objective"
+    assert data.attrs["stand_in"] == 1
+    for name in GRID["policies"]:
+        with np.load(taught[1] / "methods" / f"{name}.npz") as run:
+            curve = run["return"]
+        here = data.sel(policy=name).isel(point=0)
+        np.testing.assert_allclose(here["objective"], curve.mean(1), rtol=1e-3)
+        np.testing.assert_allclose(here["returns"][:, 0], curve[:, -1], rtol=1e-3)
+    assert len(np.unique(data["objective"].sel(policy="a/sign"))) == 4 * 2
+    page = render(swept[1]).read_text()
+    assert "The teacher is a tiny stand-in." in page
+    assert "over seeds of the exact expected return, mean over the rounds of training" in page
+    assert "a/silent, methods.sign.signal" not in page  # which is another method's
+
+
+def test_a_sweep_of_teaching_that_stopped_ends_bit_for_bit(swept, tmp_path, monkeypatch):
+    save, (sweep, whole) = Checkpoints.save, swept
+
+    def stop(self, iteration, content):
+        save(self, iteration, content)
+        if self.name.startswith("wave-1"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoints, "save", stop)
+    path, quiet = tmp_path / "sweep", Console(quiet=True)
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(sweep, path, "refuse", quiet, checkpoint_seconds=0.0)
+    monkeypatch.undo()
+    assert len(list((path / "checkpoints").iterdir())) == 1
+    run_sweep(sweep, path, "resume", quiet)
+    ended, data = (xr.load_dataset(p / "sweep.nc", engine="scipy") for p in (path, whole))
+    assert ended.identical(data)
+
+
+def test_a_group_of_teaching_reaches_the_workers_of_a_cluster(swept):
+    pickle = pytest.importorskip("ray", reason="the extra ray is not installed").cloudpickle
+    group = make_plan(swept[0]).groups[1]
+    again = pickle.loads(pickle.dumps(group))
+    assert engine.first_chunk(again, 2, 1e9) == 2  # its learner begins
+
+
+def test_a_loaded_teacher_is_in_memory_once_for_all_runs_of_a_sweep(tmp_path):
+    words = "The user asks for an old cat on a boat tree: choose ink oil wax next, better worse ."
+    model = tmp_path / "model"
+    t5.tiny_t5(jax.random.key(0), words.split(), d_model=8, num_heads=1).save(model)
+    loaded = {"kind": "loaded", "model": str(model)}
+    sweep = load_study(write(tmp_path, sweep=GRID, teacher=loaded))
+    shared = engine.shared(make_plan(sweep).groups[1])
+    assert all(jax.tree.leaves(shared.train.weights))
+
+
+@pytest.mark.parametrize("key", ["language_policy.seeds", "tested"])
+def test_what_no_run_of_a_sweep_depends_on_is_refused(tmp_path, key):
+    path = write(tmp_path, sweep={"grid": {key: [1, 2]}})
+    with pytest.raises(InputError, match=rf"sweep: {key} cannot be swept"):
+        load_study(path)
 
 
 @pytest.fixture(scope="module")

@@ -178,8 +178,16 @@ def parse_sweep(content: dict[str, Any], source: str, folder: Path, kind: Any) -
     except ValidationError as error:
         raise InputError(f"{source}: sweep: {one_sentence(error, given, SweepBlock)}") from None
     config = kind.part("config")
+    if refused := getattr(config, "not_swept", ""):
+        raise InputError(f"{source}: sweep: {refused}.")
     study = parse_as(config, content, source=source, folder=folder)
     learned = _learned(study)
+    for key in block.keys:
+        if key.split(".")[0] in getattr(config, "unswept", ()):
+            raise InputError(
+                f"{source}: sweep: {key} cannot be swept, for no run of the sweep depends on it; "
+                "remove it there."
+            )
     for name in block.policies:
         if name not in learned:
             raise InputError(

@@ -62,7 +62,8 @@ def inputs(group: Group, runs: Sequence[int], shared: Shared) -> Inputs:
 
 def make_program(group: Group, devices: Sequence[jax.Device]) -> Program:
     """The compiled functions of a group on some devices."""
-    return Program(group.learner(), group.iterations, shared(group), devices, group.judge)
+    learner, judge = group.learner(), group.judge
+    return Program(learner, group.iterations, shared(group), devices, judge, group.options)
 
 
 def seconds_an_iteration(train: Callable[[int], None], iterations: int) -> float:
@@ -102,7 +103,8 @@ def first_chunk(group: Group, chunk: int | None, bound: float) -> int:
     """
     params = jax.tree.map(jnp.asarray, group.train[0])
     init = group.learner().init
-    own = tree_bytes(jax.eval_shape(init, jax.random.key(0), group.hyperparams[0], params))
+    key = jax.random.wrap_key_data(jnp.asarray(group.keys[0]))
+    own = tree_bytes(jax.eval_shape(init, key, group.hyperparams[0], params))
     if own > bound:
         raise _short(1, own, bound)
     most = max(1, int(bound / jax.device_count() / max(own, 1)))
@@ -267,7 +269,7 @@ def run_wave(
 
     trained = train_runs(program, wave, every, checkpoints=checkpoints, due=due, progress=progress)
     found = program.evaluate(trained.state, wave)
-    found |= group.measure(found, wave.test)
+    found |= group.measure(trained.metrics | found, wave.test)
     return {
         "curve": trained.metrics["episode_return"],
         **{name: found[name] for name in KEPT if name in found},

@@ -5,7 +5,7 @@ tells groups apart. All else is traced: hyperparameters, rounds and the numbers 
 Within a group an input that all runs share, such as the table, is there once.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +13,11 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from rlli_jax.checking import owner
 from rlli_jax.envs.contract import PyTree
 from rlli_jax.errors import InputError, shown
 from rlli_jax.experiments.study import Arrays, Job, TrainedStudy, signature
 from rlli_jax.experiments.sweeps.config import Sweep
-from rlli_jax.experiments.training import Judge, as_number, key_words, policy_keys
+from rlli_jax.experiments.training import Judge, as_number, key_words
 from rlli_jax.learners.core import Learner
 
 
@@ -40,12 +39,13 @@ class Group:
     judge: Judge
     measure: Callable[[Arrays, PyTree], Arrays]
     iterations: int
+    options: Mapping[str, Any]  # of the compiler
     runs: list[PlannedRun] = field(default_factory=list)
     hyperparams: list[PyTree] = field(default_factory=list)  # of Python numbers, one a run
     train: list[PyTree] = field(default_factory=list)  # NumPy; equal ones are one object
     test: list[PyTree] = field(default_factory=list)
     shift: list[float] = field(default_factory=list)  # of the returns of training
-    keys: list[np.ndarray] = field(default_factory=list)  # [2] uint32, of training
+    keys: list[np.ndarray] = field(default_factory=list)  # [..., 2] uint32, of training
     test_keys: list[np.ndarray] = field(default_factory=list)
     chunk: int = 0  # runs side by side on one device; chosen by the engine
 
@@ -79,7 +79,8 @@ class Plan:
         policies = {run.policy for run in group.runs}
         told = {}
         for key in self.sweep.block.keys:
-            if owner(key, self.sweep.study.policies) not in (None, *policies):
+            concerned = self.study.concerned(self.sweep.study, key)
+            if concerned is not None and not policies & set(concerned):
                 continue  # another policy's, so its runs are shared by all values
             values = {repr(points[i][key]) for i in inside}
             if len(values) == 1 and len({repr(point[key]) for point in points}) > 1:
@@ -107,9 +108,10 @@ def make_plan(sweep: Sweep, console: Console | None = None) -> Plan:
             problems[decides] = study.prepare(config, None, console)
         of_point.append(problems[decides])
         for p, policy in enumerate(sweep.policies):
-            identity = _identity(config, policy)
+            identity = study.identity(config, policy)
             if identity not in known:
-                group = _group(config, policy, study.job(config, of_point[-1], policy), groups)
+                job = study.job(config, of_point[-1], policy)
+                group = grouped(config, policy, job, study.keys(config, policy), groups)
                 known[identity] = list(groups.values()).index(group), len(group)
                 group.runs += [PlannedRun(point, policy, seed) for seed in range(seeds)]
             g, first = known[identity]
@@ -118,13 +120,13 @@ def make_plan(sweep: Sweep, console: Console | None = None) -> Plan:
     return Plan(sweep, study, of_point, list(groups.values()), place)
 
 
-def _identity(config: Any, policy: str) -> str:
-    """What decides a policy's runs: all of the study but the other policies."""
-    shared = {"name", "description", "checkpoint_every", "policies"}
-    return str(config.model_dump_json(exclude=shared) + config.policies[policy].model_dump_json())
-
-
-def _group(config: Any, policy: str, job: Job, groups: dict[Any, Group]) -> Group:
+def grouped(
+    config: Any,
+    policy: str,
+    job: Job,
+    keys: tuple[jax.Array, jax.Array],
+    groups: dict[Any, Group],
+) -> Group:
     """The group of a policy's runs, with all seeds of it added but their names.
 
     Random numbers are those of ``rlli run`` at this point.
@@ -134,11 +136,9 @@ def _group(config: Any, policy: str, job: Job, groups: dict[Any, Group]) -> Grou
     block, seeds = config.policies[policy], config.seeds
     group = groups.setdefault(
         signature(block, job),
-        Group(block.learner, job.learner, job.judge, job.measure, job.iterations),
+        Group(block.learner, job.learner, job.judge, job.measure, job.iterations, job.options),
     )
-    training, testing = (
-        key_words(jax.random.split(k, seeds)) for k in policy_keys(config.seed, policy)
-    )
+    training, testing = map(key_words, keys)
     group.hyperparams += [job.hyperparams] * seeds
     train, test = job.of_seeds(seeds)
     group.train += train
@@ -162,6 +162,6 @@ def shared_leaves(trees: Sequence[PyTree]) -> PyTree:
     """Which leaves are equal in all trees, as a tree of bool."""
     distinct = list({id(tree): tree for tree in trees}.values())
     return jax.tree.map(
-        lambda first, *others: all(np.array_equal(first, x) for x in others),
+        lambda first, *others: all(x is first or np.array_equal(first, x) for x in others),
         *distinct,
     )

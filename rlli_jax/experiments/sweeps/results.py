@@ -102,7 +102,16 @@ def collect(plan: Plan, path: Path) -> xr.Dataset:
         "description": sweep.study.description,
         "kind": sweep.study.kind,
         "compared": compared,
+        "objective": plan.study.objective,
         "swept": json.dumps([coordinate(key) for key in sweep.block.keys]),
+        "concerned": json.dumps(
+            {
+                coordinate(key): None if names is None else list(names)
+                for key, names in (
+                    (key, plan.study.concerned(sweep.study, key)) for key in sweep.block.keys
+                )
+            }
+        ),
         "judge": _judge([part.judge for part in told]),
         "stand_in": int(any(part.stand_in for part in told)),
     }

@@ -1,8 +1,8 @@
 """What a teaching study is: a YAML file, checked key by key; see ``configs/bidirectional.yaml``."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,13 +12,21 @@ from rlli_jax.experiments.yaml_blocks import (
     StudyBlock,
     Whole,
     beside_file,
+    load_as,
     require_file_name,
 )
-from rlli_jax.language import ComputeDtype
+from rlli_jax.language import ComputeDtype, load_model
+from rlli_jax.language.loading import require_model
 from rlli_jax.language.tiny import Kind
 from rlli_jax.learners.ppo import PPOHyperparams
 from rlli_jax.teaching.language_policy import LanguagePolicyConfig
 from rlli_jax.teaching.methods import Method, TeachingConfig, TeachingHyperparams
+
+if TYPE_CHECKING:
+    from rlli_jax.experiments.selection.config import StudyConfig
+    from rlli_jax.language import LanguageModel
+    from rlli_jax.teaching.tasks import TextTask
+    from rlli_jax.teaching.teachers import StandIns
 
 
 class Ball(Block):
@@ -26,6 +34,15 @@ class Ball(Block):
 
     kind: Literal["go_to_red_ball"]
     """Which form of this block it is."""
+
+    def asks(self) -> None:
+        """Nobody."""
+
+    def make(self) -> "TextTask":
+        """The task."""
+        from rlli_jax.teaching.tasks import go_to_red_ball
+
+        return go_to_red_ball()
 
 
 class Providers(Block):
@@ -37,6 +54,25 @@ class Providers(Block):
     """Such as paper.yaml."""
 
     _paths = field_validator("study")(beside_file)
+
+    def asks(self) -> "StudyConfig":
+        """The study of the file. Raises InputError for a mistake in it."""
+        from rlli_jax.experiments.selection.config import StudyConfig
+
+        return load_as(StudyConfig, self.study)
+
+    def make(self) -> "TextTask":
+        """The task; the judge of its study is asked. Raises InputError as that study does."""
+        import jax
+
+        from rlli_jax.envs.provider_selection import make_params
+        from rlli_jax.experiments.selection.tables import build_problem
+        from rlli_jax.teaching.tasks import provider_selection
+
+        problem = build_problem(self.asks())
+        table = problem.train
+        params = jax.tree.map(jax.numpy.asarray, make_params(table, problem.population.traits))
+        return provider_selection(params, problem.population, table.requests, table.providers)
 
 
 class StandIn(Block):
@@ -53,6 +89,30 @@ class StandIn(Block):
     steps: Positive = 100
     """Gradient steps in which it is taught."""
 
+    stand_in: ClassVar[bool] = True
+
+    def require(self) -> None:
+        """It can always be had."""
+
+    def teachers(self, task: "TextTask", seeds: int, key: Any) -> "StandIns":
+        """One for each seed, which differ in what they know."""
+        import jax
+
+        from rlli_jax.teaching.teachers import stand_in_teachers
+
+        return stand_in_teachers(
+            jax.random.split(key, seeds), task, self.ability,
+            kind=self.architecture, d_model=self.d_model, steps=self.steps,
+        )  # fmt: skip
+
+    def policy_model(self, task: "TextTask", key: Any) -> "LanguageModel":
+        """A model of this shape that is itself the policy, with random weights."""
+        from rlli_jax.language.tiny import tiny_model
+
+        words = [*(task.prompt(text) for text in task.texts), *task.advice]
+        heads = max(1, self.d_model // 8)
+        return tiny_model(self.architecture, key, words, width=self.d_model, heads=heads)
+
 
 class Loaded(Block):
     """A trained model as it is: a T5, Llama, Mistral or Qwen2."""
@@ -64,6 +124,26 @@ class Loaded(Block):
     hub."""
     compute_dtype: ComputeDtype = "float32"
     """Of the model's matrix products; bfloat16 is what accelerators are fast at."""
+
+    stand_in: ClassVar[bool] = False
+
+    def require(self) -> None:
+        """Raise InputError if the model cannot be found."""
+        require_model(self.model)
+
+    def teachers(self, task: "TextTask", seeds: int, key: Any) -> "StandIns":
+        """The same one for all seeds. Raises InputError if it cannot be loaded."""
+        import jax.numpy as jnp
+
+        from rlli_jax.teaching.teachers import StandIns, teacher
+
+        model = load_model(self.model, compute_dtype=self.compute_dtype)
+        taught = jnp.zeros((seeds, len(task.texts)), bool)
+        return StandIns(teacher(task, model), model.params, False, taught)
+
+    def policy_model(self, task: "TextTask", key: Any) -> "LanguageModel":
+        """The model itself as the policy. Raises InputError if it cannot be loaded."""
+        return load_model(self.model, compute_dtype=self.compute_dtype)
 
 
 class CaseBlock(Block):
@@ -104,8 +184,24 @@ class LanguagePolicyBlock(Block):
         return {"anneal": 1.0} | given if isinstance(given, dict) else given
 
 
+@dataclass(frozen=True)
+class InCase:
+    """A method in one of the cases: to the engine of sweeps a policy that learns."""
+
+    learns: ClassVar[bool] = True
+    learner: ClassVar[str] = "teaching"
+
+    case: str
+    method: str
+    program: tuple[Any, ...]
+    """What decides compiled programs, beside the task and the shape of the teacher."""
+
+
 class TeachingStudy(StudyBlock):
     """A whole study of teaching."""
+
+    checkpoint_every: ClassVar[int] = 1  # rounds between two places where a sweep may be stopped
+    unswept: ClassVar[tuple[str, ...]] = ("language_policy", "alone", "silent", "tested")
 
     kind: Literal["teaching"] = "teaching"
     """Of the study."""
@@ -159,6 +255,21 @@ class TeachingStudy(StudyBlock):
                 "what was earned"
             )
         return self
+
+    @property
+    def policies(self) -> dict[str, InCase]:
+        """Every method in every case, by the name that a sweep has for it: ``case/method``."""
+        return {
+            f"{case}/{name}": InCase(
+                case, name, (repr(self.loop(block)), block.teacher_every, method.trains)
+            )
+            for case, block in self.cases.items()
+            for name, method in self.methods.items()
+        }
+
+    def asks(self) -> StudyBlock | None:
+        """That of the task."""
+        return self.task.asks()
 
     def loop(self, case: CaseBlock) -> TeachingConfig:
         """The block ``config`` as a case has it."""

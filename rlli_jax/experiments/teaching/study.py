@@ -8,86 +8,151 @@ What is finished is kept: a method's file appears whole or not at all, and a res
 with the next one.
 """
 
-import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from functools import partial
+from collections.abc import Callable, Collection
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from rlli_jax.envs.provider_selection import make_params
-from rlli_jax.experiments.selection.config import StudyConfig
-from rlli_jax.experiments.selection.tables import build_problem
+from rlli_jax.checking import owner
+from rlli_jax.envs.contract import Key
+from rlli_jax.envs.policy import Policy
+from rlli_jax.experiments.study import Arrays, Job, Told, TrainedStudy
+from rlli_jax.experiments.sweeps.engine import inputs, make_program
+from rlli_jax.experiments.sweeps.plan import Group, grouped
 from rlli_jax.experiments.teaching.config import (
-    Ball,
-    CaseBlock,
     LanguagePolicyBlock,
     Loaded,
-    Providers,
     StandIn,
     TeachingStudy,
 )
-from rlli_jax.experiments.training import NotNumbers
-from rlli_jax.experiments.yaml_blocks import load_as
-from rlli_jax.language import LanguageModel, load_model
-from rlli_jax.language.tiny import tiny_model
+from rlli_jax.experiments.training import (
+    Inputs,
+    NotNumbers,
+    Program,
+    Shared,
+    all_shared,
+    train_runs,
+)
+from rlli_jax.language import LanguageModel
 from rlli_jax.progress import LOG_SECONDS
 from rlli_jax.run_files import write_npz
 from rlli_jax.run_files.teaching import TeachingTask
-from rlli_jax.teaching.bidirectional import FeedbackSum, StudentLoop, student_loop
+from rlli_jax.teaching.bidirectional import Round
 from rlli_jax.teaching.language_policy import language_policy, model_params, policy_table
-from rlli_jax.teaching.methods import Adapt, Choices, Method, TeachingConfig
-from rlli_jax.teaching.quick import jobs_at_once, over_seeds, quick_jit
-from rlli_jax.teaching.tasks import TextTask, go_to_red_ball, provider_selection, references
+from rlli_jax.teaching.methods import Method
+from rlli_jax.teaching.quick import QUICK, jobs_at_once, over_seeds, quick_jit
+from rlli_jax.teaching.tasks import TextTask, references
+from rlli_jax.teaching.taught import Given, Taught, taught
 from rlli_jax.teaching.teacher_update import (
-    TeacherUpdate,
     advice_table,
     evaluate_teacher,
-    teacher_update,
 )
-from rlli_jax.teaching.teachers import REMARKS, StandIns, stand_in_teachers, teacher
+from rlli_jax.teaching.teachers import StandIns
 
 
-def build_task(block: Ball | Providers) -> TextTask:
-    """The task that a study names."""
-    if isinstance(block, Ball):
-        return go_to_red_ball()
-    problem = build_problem(load_as(StudyConfig, block.study))
-    table = problem.train
-    params = jax.tree.map(jnp.asarray, make_params(table, problem.population.traits))
-    return provider_selection(params, problem.population, table.requests, table.providers)
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What every method of a study meets."""
+
+    task: TextTask
+    teachers: StandIns
+    block: StandIn | Loaded
+    _tables: dict[float, np.ndarray] = field(default_factory=dict)  # by temperature
+
+    @cached_property
+    def _held(self) -> tuple[Any, Any]:
+        """Parameters of the environment and the teachers' weights: one copy for every method."""
+        held: tuple[Any, Any] = jax.device_get((self.task.env_params, self.teachers.params))
+        return held
+
+    def given(self, config: TeachingStudy, every: int) -> Given:
+        """What runs begin with, on the host; what each seed has of its own is [seeds, ...]."""
+        hot = config.hyperparams.temperature
+        if hot not in self._tables:
+            self._tables[hot] = jax.device_get(_first_tables(config, self.teachers))
+        return Given(*self._held, self._tables[hot], np.int32(every))
+
+    def same(self, given: Given) -> Shared:
+        """What of it is that of all seeds."""
+        every = all_shared(given)
+        own = jax.tree.map(lambda _: not self.teachers.own, given.weights)
+        return Shared(every._replace(weights=own, table=False), ())
 
 
-def build_teachers(study: TeachingStudy, task: TextTask, key: jax.Array) -> StandIns:
-    """One teacher a seed: tiny ones that differ in what they know, or one that is loaded."""
-    block = study.teacher
-    if isinstance(block, StandIn):
-        return stand_in_teachers(
-            jax.random.split(key, study.seeds), task, block.ability,
-            kind=block.architecture, d_model=block.d_model, steps=block.steps,
+class Teaching(TrainedStudy):
+    """A language model as teacher; to a sweep every method in every case is a policy."""
+
+    objective = "exact expected return, mean over the rounds of training"
+
+    def prepare(self, config: TeachingStudy, path: Path | None, console: Console) -> Problem:
+        """The task, and a teacher for each seed."""
+        config.teacher.require()  # before a judge is asked
+        task = config.task.make()
+        teachers = config.teacher.teachers(task, config.seeds, _keys(config)[0])
+        return Problem(task, teachers, config.teacher)
+
+    def decides(self, config: TeachingStudy) -> str:
+        """What decides task and teachers."""
+        return config.model_dump_json(include={"seed", "seeds", "task", "teacher"})
+
+    def job(self, config: TeachingStudy, problem: Problem, name: str) -> Job:
+        """A method in a case."""
+        policy = config.policies[name]
+        method, case = config.methods[policy.method], config.cases[policy.case]
+        given = problem.given(config, case.teacher_every)
+        # Without its weights, which come with what is given.
+        model = replace(problem.teachers.teacher.model, params={})
+        return Job(
+            train=given,
+            test=(),
+            same=problem.same(given),
+            judge=partial(_judge, problem.task),
+            learner=partial(
+                taught, problem.task, problem.teachers.teacher._replace(model=model),
+                config.loop(case), method.trains,
+                steps=config.loop(case).num_envs * config.config.num_steps * case.teacher_every,
+                tiny=problem.block.stand_in,
+            ),
+            iterations=case.iterations // case.teacher_every,
+            hyperparams=Taught(jax.device_get(method.choices), config.hyperparams),
+            measure=_measure,
+            shape=(config.task.model_dump_json(), model.config),
+            options=QUICK,
         )  # fmt: skip
-    model = load_model(block.model, compute_dtype=block.compute_dtype)
-    taught = jnp.zeros((study.seeds, len(task.texts)), bool)
-    return StandIns(teacher(task, model), model.params, False, taught)
 
+    def identity(self, config: TeachingStudy, name: str) -> str:
+        """What decides the runs of a method in a case."""
+        policy = config.policies[name]
+        named: Any = {"cases": {policy.case}, "methods": {policy.method}}
+        whole: Any = dict.fromkeys(
+            ("seed", "seeds", "task", "teacher", "config", "hyperparams"), True
+        )
+        return config.model_dump_json(include=whole | named)
 
-def build_policy_model(study: TeachingStudy, task: TextTask, key: jax.Array) -> LanguageModel:
-    """The language model that is itself the policy: tiny with random weights, or one loaded."""
-    if isinstance(study.teacher, Loaded):
-        return load_model(study.teacher.model, compute_dtype=study.teacher.compute_dtype)
-    words = [*(task.prompt(text) for text in task.texts), *task.advice]
-    width = study.teacher.d_model
-    return tiny_model(study.teacher.architecture, key, words, width=width, heads=max(1, width // 8))
+    def keys(self, config: TeachingStudy, name: str) -> tuple[jax.Array, jax.Array]:
+        """Of student and teacher [seeds, 2]; the same for every method, so that they can be
+        compared seed by seed. Nothing is drawn in evaluation."""
+        keys = jax.random.split(_keys(config)[1], (config.seeds, 2))
+        return keys, keys[:, 0]
 
+    def concerned(self, config: TeachingStudy, key: str) -> Collection[str] | None:
+        """The policies of a case or of a method."""
+        case, method = (owner(key, getattr(config, block), block) for block in ("cases", "methods"))
+        if case is None and method is None:
+            return None
+        return [n for n, p in config.policies.items() if case == p.case or method == p.method]
 
-class Teaching:
-    """A language model as teacher."""
+    def told(self, problem: Problem) -> Told:
+        """Who teaches."""
+        return Told(problem.teachers.teacher.model.name, problem.block.stand_in)
 
     def carry_out(
         self, config: TeachingStudy, path: Path, console: Console, *, train: bool = True
@@ -104,50 +169,67 @@ class Teaching:
 STUDY = Teaching()
 
 
+def _keys(study: TeachingStudy) -> jax.Array:
+    """Of the teachers, of the runs, and of the language policy."""
+    return jax.random.split(jax.random.key(study.seed), 3)
+
+
+def _judge(task: TextTask, policy: Policy, key: Key, played: Any) -> dict[str, jax.Array]:
+    """The exact value of a policy by table."""
+    return {"returns": task.value(policy.initial)["return"][None]}
+
+
+def _measure(found: Arrays, played: Any) -> Arrays:
+    """What the page of a study compares too: the mean return over the training, which a method
+    that learns sooner has more of."""
+    return {"objective": found["return"].mean(1)}
+
+
 def _carry_out(study: TeachingStudy, path: Path, console: Console) -> None:
-    task = build_task(study.task)
-    key_teacher, key_run, key_policy = jax.random.split(jax.random.key(study.seed), 3)
+    study.teacher.require()  # before a judge is asked
+    task = study.task.make()
+    key_teacher, _, key_policy = _keys(study)
     with ThreadPoolExecutor(jobs_at_once()) as pool:
         try:
             running = []
-            practices = _Once(partial(_compile_practice, study, task))
-            longest = max(study.cases.values(), key=lambda case: case.iterations)
-            pool.submit(practices, study.loop(longest))  # while the teachers are made
             file = path / "language_policy.npz"
             if study.language_policy is not None and not file.exists():
                 key_model, key_learner = jax.random.split(key_policy)
                 # Here and not in the job: transformers cannot be imported in two threads at once.
-                model = build_policy_model(study, task, key_model)
+                model = study.teacher.policy_model(task, key_model)
                 asked = (study.language_policy, task, model, key_learner, file)
                 running.append(pool.submit(_run_policy, *asked))
             start = time.perf_counter()
-            teachers = jax.block_until_ready(build_teachers(study, task, key_teacher))
+            teachers = jax.block_until_ready(study.teacher.teachers(task, study.seeds, key_teacher))
             seconds = time.perf_counter() - start
             console.print(f"{teachers.teacher.model.name}: {seconds:.1f} s", highlight=False)
             _describe(study, task, teachers, path)
-            programs = _Programs(
-                study, task, teachers, _first_tables(study, teachers), practices,
-                _Once(partial(_compile_teacher_update, study, task, teachers)),
-                quick_jit(jax.vmap(partial(evaluate_teacher, task))),
-            )  # fmt: skip
-            # The same for every method, so that they can be compared seed by seed.
-            keys = jax.random.split(key_run, (study.seeds, 2))
-            jobs = [
-                (block, method, path / "methods" / case / f"{name}.npz")
-                for case, block in study.cases.items()
-                for name, method in study.methods.items()
-            ]
+            problem = Problem(task, teachers, study.teacher)
+            evaluate = quick_jit(jax.vmap(partial(evaluate_teacher, task)))
+            programs: dict[Any, Program] = {}
             # Long ones first, so that no core is idle at the end.
-            jobs.sort(key=lambda job: (job[0].iterations, job[1].trains is not None), reverse=True)
-            for block, method, file in jobs:
-                if not file.exists():
-                    running.append(pool.submit(_run_method, programs, block, method, keys, file))
+            for name in sorted(study.policies, key=partial(_length, study), reverse=True):
+                policy = study.policies[name]
+                file = path / "methods" / policy.case / f"{policy.method}.npz"
+                if file.exists():
+                    continue
+                job = STUDY.job(study, problem, name)
+                groups: dict[Any, Group] = {}
+                group = grouped(study, name, job, STUDY.keys(study, name), groups)
+                (kind,) = groups
+                program = programs.setdefault(kind, make_program(group, jax.devices()[:1]))
+                given = inputs(group, range(study.seeds), program.shared)
+                first = job.train.table
+                method = study.methods[policy.method]
+                running.append(
+                    pool.submit(_run_method, program, given, method, evaluate, first, file)
+                )
             waiting, failed = set(running), []
             while waiting:
                 done, waiting = wait(waiting, LOG_SECONDS, FIRST_COMPLETED)
-                for job in done:
+                for ended in done:
                     try:
-                        console.print(job.result(), highlight=False, markup=False)
+                        console.print(ended.result(), highlight=False, markup=False)
                     except NotNumbers as error:  # the others go on
                         failed.append(str(error))
                 if not done:
@@ -160,6 +242,11 @@ def _carry_out(study: TeachingStudy, path: Path, console: Console) -> None:
         raise NotNumbers(" ".join(sorted(failed)))
 
 
+def _length(study: TeachingStudy, name: str) -> tuple[int, bool]:
+    policy = study.policies[name]
+    return study.cases[policy.case].iterations, study.methods[policy.method].trains is not None
+
+
 def _describe(study: TeachingStudy, task: TextTask, teachers: StandIns, path: Path) -> None:
     """Write ``task.json``."""
     expert = {name: float(value) for name, value in task.value(task.expert).items()}
@@ -168,7 +255,7 @@ def _describe(study: TeachingStudy, task: TextTask, teachers: StandIns, path: Pa
         texts=list(task.texts),
         advice=list(task.advice),
         teacher=teachers.teacher.model.name,
-        stand_in=isinstance(study.teacher, StandIn),
+        stand_in=study.teacher.stand_in,
         env_steps_per_iteration={
             name: study.loop(case).num_envs * study.config.num_steps
             for name, case in study.cases.items()
@@ -178,26 +265,6 @@ def _describe(study: TeachingStudy, task: TextTask, teachers: StandIns, path: Pa
         expert_value=expert,
         references=references(task),
     ).write(path / "task.json")
-
-
-class _Once:
-    """A function whose result for each argument is made by the first who asks; others wait."""
-
-    def __init__(self, make: Callable[[Any], Any]) -> None:
-        self._make = make
-        self._guard = threading.Lock()
-        self._made: dict[Any, Future] = {}
-
-    def __call__(self, argument: Any) -> Any:
-        with self._guard:
-            first = argument not in self._made
-            future = self._made.setdefault(argument, Future())
-        if first:
-            try:
-                future.set_result(self._make(argument))
-            except BaseException as error:
-                future.set_exception(error)
-        return future.result()
 
 
 def _first_tables(study: TeachingStudy, teachers: StandIns) -> jax.Array:
@@ -212,108 +279,33 @@ def _first_tables(study: TeachingStudy, teachers: StandIns) -> jax.Array:
     return jnp.stack([quick_jit(one)(teachers.params)] * study.seeds)
 
 
-def _compile_practice(study: TeachingStudy, task: TextTask, config: TeachingConfig) -> StudentLoop:
-    """Vmapped over seeds; ``run`` reuses the memory of its states."""
-    one = student_loop(task, config)
-    keys, choices = jax.random.split(jax.random.key(0), study.seeds), Method().choices
-    texts, advice = len(task.texts), len(task.advice)
-
-    def start(keys: jax.Array, choices: Choices, env_params: Any) -> Any:
-        init = jax.vmap(one.init, (0, None, None, None))
-        return init(keys, choices, study.hyperparams, env_params)
-
-    init = quick_jit(start).lower(keys, choices, task.env_params).compile()
-    run = quick_jit(jax.vmap(one.run, (0, 0, None, None)), donate_argnums=0)
-    states = jax.eval_shape(start, keys, choices, task.env_params)
-    tables = jax.ShapeDtypeStruct((study.seeds, len(REMARKS) * texts, advice), jnp.float32)
-    return StudentLoop(init, run.lower(states, tables, task.env_params, jnp.int32(1)).compile())
-
-
-def _compile_teacher_update(
-    study: TeachingStudy, task: TextTask, teachers: StandIns, adapt: Adapt
-) -> TeacherUpdate:
-    """Over seeds; weights that all of them share stay one copy."""
-    one = teacher_update(task, teachers.teacher, study.config, adapt=adapt)
-    each = partial(over_seeds, own=teachers.own, tiny=isinstance(study.teacher, StandIn))
-
-    def start(keys: jax.Array, params: Any, tables: jax.Array) -> Any:
-        def init(params: Any, x: Any) -> Any:
-            key, table = x
-            return one.init(key, params, table, study.hyperparams)
-
-        return each(init)(params, (keys, tables))
-
-    def run(states: Any, params: Any, asked: Any) -> Any:
-        return each(lambda params, x: one.run(x[0], params, x[1]))(params, (states, asked))
-
-    asked = FeedbackSum.nothing(len(task.texts), len(task.advice))
-    asked = jax.tree.map(lambda x: jnp.broadcast_to(x, (study.seeds, *x.shape)), asked)
-    keys = jax.random.split(jax.random.key(0), study.seeds)
-    tables = jnp.zeros((study.seeds, len(REMARKS) * len(task.texts), len(task.advice)))
-    init = quick_jit(start).lower(keys, teachers.params, tables).compile()
-    states = jax.eval_shape(start, keys, teachers.params, tables)
-    taught = quick_jit(run, donate_argnums=0).lower(states, teachers.params, asked).compile()
-    return TeacherUpdate(init, taught)
-
-
-class _Programs(NamedTuple):
-    """What all methods share."""
-
-    study: TeachingStudy
-    task: TextTask
-    teachers: StandIns
-    tables: jax.Array  # what the teachers say at first, log M [seeds, 3 T, A]
-    student_loop: Callable[[TeachingConfig], StudentLoop]
-    teacher_update: Callable[[Adapt], TeacherUpdate]
-    evaluate_teacher: Callable[[jax.Array], dict[str, jax.Array]]
-
-
 def _run_method(
-    programs: _Programs, case: CaseBlock, method: Method, keys: jax.Array, file: Path
+    program: Program,
+    given: Inputs,
+    method: Method,
+    evaluate: Callable[[Any], Any],
+    first: np.ndarray,
+    file: Path,
 ) -> str:
     """Train one method on all seeds and write its file; a line to show.
 
-    keys: [seeds, 2], of student and teacher.
+    ``first``: what the teachers say before they have heard anything, [seeds, 3 T, A].
     """
-    env_params, tables = programs.task.env_params, programs.tables
-    practised = programs.student_loop(programs.study.loop(case))
-    # Copies, since every round reuses the memory of its states.
-    student = jax.tree.map(jnp.copy, practised.init(keys[:, 0], method.choices, env_params))
-    if method.trains:
-        taught = programs.teacher_update(method.trains)
-        teachers = taught.init(keys[:, 1], programs.teachers.params, tables)
-        teachers = jax.tree.map(jnp.copy, teachers)
-    before = jax.device_get(programs.evaluate_teacher(tables)) if method.teacher else {}
-    start = time.perf_counter()
-    rounds = []
-    for _ in range(case.iterations // case.teacher_every):
-        student, asked, metrics = practised.run(
-            student, tables, env_params, jnp.int32(case.teacher_every)
-        )
-        if method.trains:
-            teachers = taught.run(teachers, programs.teachers.params, asked)
-            tables = teachers.table
-        rounds.append(metrics)
-    rounds = jax.device_get(rounds)
-    seconds = time.perf_counter() - start
-    after = jax.device_get(programs.evaluate_teacher(tables)) if method.trains else before
-    result = {
-        "iterations": np.arange(1, len(rounds) + 1) * case.teacher_every,
-        "episode_return": np.stack([r.episode_return for r in rounds], 1),  # [seeds, rounds]
-        "followed": np.stack([r.followed for r in rounds], 1),
-        "positive": np.stack([r.positive for r in rounds], 1),
-        "seconds": np.array(seconds),
-        "heard": np.asarray(student.heard),  # [seeds, T, 2]
-    }
-    for name in rounds[0].value:
-        result[name] = np.stack([r.value[name] for r in rounds], 1)
+    trained = train_runs(program, given, program.iterations)
+    before = jax.device_get(evaluate(first)) if method.teacher else {}
+    after = jax.device_get(evaluate(trained.state.table)) if method.trains else before
     what = f"case {file.parent.name}, {file.stem}"
-    _require_numbers(what, {name: result[name] for name in rounds[0].value})
+    curves = trained.metrics
+    _require_numbers(what, {n: x for n, x in curves.items() if n not in Round._fields})
+    result = curves | {
+        "iterations": np.arange(1, program.iterations + 1) * int(given.train.every),
+        "seconds": np.array(trained.train_seconds),
+        "heard": np.asarray(trained.state.student.heard),  # [seeds, T, 2]
+    }
     for when, examined in (("before", before), ("after", after)):
-        for name, value in examined.items():
-            result[f"teacher_{name}_{when}"] = value
+        result |= {f"teacher_{name}_{when}": value for name, value in examined.items()}
     write_npz(file, result)
-    return f"{what}: return {result['return'][:, -1].mean():.3f} ({seconds:.1f} s)"
+    return f"{what}: return {curves['return'][:, -1].mean():.3f} ({trained.train_seconds:.1f} s)"
 
 
 def _require_numbers(what: str, curves: dict[str, np.ndarray]) -> None:

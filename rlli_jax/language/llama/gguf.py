@@ -30,6 +30,12 @@ _LAYER = {
 _OUTSIDE = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 
 
+def require_file(path: Path) -> None:
+    """Raise InputError if there is no such file."""
+    if not path.is_file():
+        raise InputError(f"Model file {path} does not exist; give a .gguf file.")
+
+
 def load_gguf(path: Path, *, name: str, compute_dtype: ComputeDtype = "float32") -> LlamaModel:
     """Load the model of a GGUF file; quantised weights become float32.
 
@@ -37,8 +43,7 @@ def load_gguf(path: Path, *, name: str, compute_dtype: ComputeDtype = "float32")
         InputError: there is no such file, it is damaged, or its architecture is not known here; a
             package that reads it is missing.
     """
-    if not path.is_file():
-        raise InputError(f"Model file {path} does not exist; give a .gguf file.")
+    require_file(path)
     try:
         import gguf
         import torch  # noqa: F401  transformers reads the file's tokenizer with it
