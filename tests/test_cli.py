@@ -267,18 +267,6 @@ def test_a_bad_config_is_one_sentence(rlli, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("option", ["--dry-run", "--export-batch=batch.jsonl"])
-@pytest.mark.parametrize(
-    ("config", "kind"),
-    [("edge_market_qoe", "of the edge market"), ("session", "of sessions")],
-)
-def test_the_questions_of_other_kinds_are_not_planned(rlli, config, kind, option):
-    status, output, errors = rlli("judge", f"configs/{config}.yaml", option)
-    assert (status, output) == (2, "")
-    assert f"{config}.yaml is a study {kind}" in errors
-    assert errors.count("\n") == 1
-
-
 def test_an_existing_run_is_one_sentence(rlli, tmp_path, finished):
     config, path = finished
     refused(rlli("run", config, "--output", path), "continue it with --resume")

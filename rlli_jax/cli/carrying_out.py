@@ -13,11 +13,15 @@ if TYPE_CHECKING:
     from rlli_jax.studies import Study
 
 # What a command takes, of the kinds of studies and of sweeps; what is not named takes all.
-JUDGED = ("selection", "market")
-TAKES = {
+JUDGED = ("selection", "market", "session", "tuning", "preferences")
+PLANNED = dict.fromkeys(
+    ("judge --dry-run", "judge --export-batch", "judge --import-batch"),
+    (*JUDGED, "teaching", "environment"),
+)
+TAKES = PLANNED | {
     "judge": JUDGED,
-    "generate": (*JUDGED, "session"),
-    "measure-providers": (*JUDGED, "session"),
+    "generate": JUDGED,
+    "measure-providers": JUDGED,
     "examine": JUDGED,
     "train": JUDGED,
     "teach": ("teaching",),

@@ -61,20 +61,10 @@ def judge(
             "judge", config, overrides, output, resume, overwrite, train=False, reported=False
         )
         return
-    from rlli_jax.experiments.selection.config import StudyConfig
-    from rlli_jax.experiments.selection.questions import (
-        export_missing,
-        import_answers,
-        plan_questions,
-    )
-    from rlli_jax.studies import kind_name, study_kind
+    from rlli_jax.experiments.questions import export_missing, import_answers, plan_questions
 
-    study = load("judge", config, overrides)
-    if not isinstance(study, StudyConfig):
-        raise InputError(
-            f"{config} is a study {study_kind(kind_name(study)).words}, whose questions cannot be "
-            "planned or sent as a batch: leave out --dry-run, --export-batch and --import-batch."
-        )
+    option = "dry-run" if dry_run else "export-batch" if export_batch else "import-batch"
+    study = load(f"judge --{option}", config, overrides)
     if export_batch is not None:
         print(export_missing(study, export_batch))
     if import_batch is not None:
@@ -106,6 +96,7 @@ def examine(
     from rich.console import Console
 
     from rlli_jax.experiments import examination
+    from rlli_jax.experiments.questions import human_of
     from rlli_jax.studies import directory_of
 
     study: Any = load("examine", config, overrides)
@@ -120,7 +111,7 @@ def examine(
     run = directory_of(study)
     path = output if output is not None else run.with_name(f"{run.name}-examination")
     examination.examine_study(
-        study.population, study.catalog, study.judge, getattr(study.evaluation, "human", None),
+        study.population, study.catalog, study.judge, human_of(study),
         Console(), path, wordings=wordings,
     )  # fmt: skip
     print(f"examination: {path / examination.FILE}")

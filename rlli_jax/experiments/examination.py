@@ -8,9 +8,7 @@ others, so that a second examination asks nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -19,15 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.judge_blocks import (
-    AnyJudge,
-    ExaminationBlock,
-    LanguageModelJudge,
-    Psychometric,
-    RecordedScores,
-)
+from rlli_jax.experiments.judge_blocks import AnyJudge, RecordedScores
 from rlli_jax.judges.examination import Finding
-from rlli_jax.oracle import Asker, Budget, open_store
+from rlli_jax.oracle import Asker
 from rlli_jax.personas import Wording
 from rlli_jax.run_files.examination import Examination, Wordings
 
@@ -52,18 +44,10 @@ def setting_of(
 
     wording = inquiry.population.personas[0].wording
     scores = {} if human is None else _human_scores(human, inquiry)
-    if isinstance(judge, Psychometric):
-        return Setting(
-            inquiry.catalog, inquiry.scale, in_words=False, draws=judge.noise > 0, wording=wording,
-            human=scores,
-        )  # fmt: skip
-    assert isinstance(judge, LanguageModelJudge)
-    block = judge.examination or ExaminationBlock()
+    answers = _answers(population, judge.people)
     return Setting(
-        inquiry.catalog, inquiry.scale, in_words=True, draws=judge.draws, wording=wording,
-        sees=judge.sees, both_orders=judge.both_orders, prefill=judge.prefill,
-        min_valid_mass=judge.min_valid_mass, pictures=block.pictures, personas=block.personas,
-        require=tuple(require), answers=_answers(population, block.people), human=scores,
+        inquiry.catalog, inquiry.scale, wording=wording, human=scores, require=tuple(require),
+        answers=answers, **judge.examining(),
     )  # fmt: skip
 
 
@@ -194,19 +178,10 @@ def examine_study(
     """
     from rlli_jax.experiments.sources import inquire
 
-    if isinstance(judge, RecordedScores):
-        raise InputError(
-            "judge.kind: recorded scores are not asked, so they cannot be examined; rlli run shows "
-            "their reliability."
-        )
+    judge.examining()  # refuses one that is not asked
     inquiry = inquire(population, catalog, judge)
-    if not isinstance(judge, LanguageModelJudge):
-        ask = Asker(inquiry.judge)
-        return examine_judge(inquiry, judge, population, human, ask, console, path)
-    tell = partial(console.print, highlight=False, markup=False)
-    with closing(open_store(judge.store, message=tell)) as store:
-        ask = Asker(inquiry.judge, store, Budget(**judge.budget.model_dump()), console)
-        if wordings:
+    with judge.asker(inquiry.judge, console) as ask:
+        if wordings and judge.paid:
             setting = setting_of(inquiry, judge, population, human)
             compare_wordings(ask, setting, console).write(path / "wordings.json")
         return examine_judge(inquiry, judge, population, human, ask, console, path)

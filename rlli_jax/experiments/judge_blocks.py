@@ -1,8 +1,11 @@
 """Who rates: one block for each kind of judge, which builds it."""
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
 
 from pydantic import (
     Field,
@@ -15,51 +18,25 @@ from pydantic import (
 )
 
 from rlli_jax.catalog import Catalog
-from rlli_jax.errors import InputError
 from rlli_jax.experiments.asking import AskBlock
+from rlli_jax.experiments.judge_base import JudgeBlock
 from rlli_jax.experiments.yaml_blocks import Block, Positive, Whole, beside_file
 from rlli_jax.judges import Judge, PaidJudge, scale_of
 from rlli_jax.judges.examination import Check
 from rlli_jax.judges.prompting import Sees
 from rlli_jax.qoe import OnMissing
 
-if TYPE_CHECKING:  # pandas comes with it
+if TYPE_CHECKING:  # slow to import
+    from rich.console import Console
+
     from rlli_jax.judges.recorded import RecordedJudge
+    from rlli_jax.oracle import Asker, Budget
+    from rlli_jax.personas import Population
 
 SHARED = {
     "model", "revision", "both_orders", "longest_side", "min_valid_mass", "sees", "prefill",
 }  # fmt: skip
 MOST_LABELS = 101  # of a language model's scale, which every prompt lists: 0-100
-
-
-class JudgeBlock(Block):
-    """What every judge has."""
-
-    scale: str | tuple[str, ...] = "adjectives"
-    """A name, a-b, or labels from worst to best."""
-
-    @field_validator("scale", mode="before")
-    @classmethod
-    def _texts(cls, scale: Any) -> Any:
-        if isinstance(scale, str):
-            return scale
-        if not isinstance(scale, list | tuple):
-            raise ValueError("write a name, two ends such as 1-7, or a list of labels")
-        for label in scale:
-            if isinstance(label, bool) or not isinstance(label, str | int | float):
-                raise ValueError(
-                    f"the label {str(label).lower()} is no text; put it into quotes "
-                    "(YAML reads yes, no, on and off as true and false)"
-                )
-        return tuple(str(label) for label in scale)
-
-    @field_validator("scale")
-    @classmethod
-    def _known(cls, scale: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        try:
-            return scale_of(scale).name if isinstance(scale, str) else scale_of(scale).labels
-        except InputError as error:
-            raise ValueError(str(error)) from None
 
 
 class Psychometric(JudgeBlock):
@@ -87,6 +64,18 @@ class Psychometric(JudgeBlock):
         """How often each question is asked."""
         return self.samples
 
+    def asked(self, judge: Judge) -> int:
+        """As often as the file says."""
+        return self.times
+
+    def examined(self, kept: bool) -> bool:
+        """Where the findings are kept: nothing is required of it."""
+        return kept
+
+    def examining(self) -> dict[str, Any]:
+        """With repeats, if its answers differ."""
+        return {"in_words": False, "draws": self.noise > 0}
+
     def make(self, catalog: Catalog) -> Judge:
         """The judge of these pictures."""
         from rlli_jax.judges.psychometric import PsychometricJudge  # and with it image features
@@ -99,6 +88,8 @@ class Psychometric(JudgeBlock):
 class RecordedScores(JudgeBlock):
     """Scores from a table (CSV, TSV, Parquet, Excel), with as many samples as that has."""
 
+    own_users: ClassVar[bool] = True
+
     kind: Literal["recorded"]
     """Which form of this block it is."""
     path: Path
@@ -109,6 +100,14 @@ class RecordedScores(JudgeBlock):
     """If all scores are one user's."""
 
     _paths = field_validator("path")(beside_file)
+
+    def users(self, judge: Judge) -> "Population | None":
+        """Those of the file."""
+        return cast("RecordedJudge", judge).population()
+
+    def asked(self, judge: Judge) -> int:
+        """As often as the file has scores of one."""
+        return cast("RecordedJudge", judge).samples
 
     def make(self, catalog: Catalog) -> "RecordedJudge":
         """The judge of these pictures. Raises InputError for a mistake in the file."""
@@ -158,6 +157,7 @@ class ExaminationBlock(Block):
 class LanguageModelJudge(JudgeBlock):
     """What the language models share. Their answers are kept in a store and never paid twice."""
 
+    paid: ClassVar[bool] = True
     meant_nulls: ClassVar[tuple[str, ...]] = ("examination",)
 
     model: str
@@ -218,6 +218,60 @@ class LanguageModelJudge(JudgeBlock):
     def times(self) -> int:
         """How often each question is asked: once, if the answers would be equal."""
         return self.samples if self.draws else 1
+
+    @property
+    def described(self) -> bool:
+        """As ``sees`` says."""
+        return self.sees == "description"
+
+    @property
+    def required(self) -> tuple[Check, ...]:
+        """As ``require`` says."""
+        return self.require
+
+    @property
+    def note(self) -> str:
+        """Why it is asked fewer times than ``samples`` says."""
+        if self.times == self.samples:
+            return ""
+        return (
+            f"judge.samples is {self.samples}, but this judge does not draw and its repeats would "
+            "be equal: each question is asked once"
+        )
+
+    def asked(self, judge: Judge) -> int:
+        """See ``times``."""
+        return self.times
+
+    def examined(self, kept: bool) -> bool:
+        """Unless the file says no."""
+        return self.examination is not None
+
+    def examining(self) -> dict[str, Any]:
+        """As thoroughly as the file says, in the way that it will be asked."""
+        block = self.examination or ExaminationBlock()
+        shared = self.model_dump(include={"sees", "both_orders", "prefill", "min_valid_mass"})
+        return shared | {
+            "in_words": True, "draws": self.draws, "pictures": block.pictures,
+            "personas": block.personas,
+        }  # fmt: skip
+
+    @property
+    def people(self) -> int:
+        """As the examination says."""
+        return (self.examination or ExaminationBlock()).people
+
+    @contextmanager
+    def asker(
+        self, judge: Judge, console: "Console", left: "Budget | None" = None
+    ) -> "Iterator[Asker]":
+        """With the store, which says on ``console`` what it waits for, and the budget."""
+        from rlli_jax.oracle import Asker, Budget, open_store
+
+        tell = partial(console.print, highlight=False, markup=False)
+        with closing(open_store(self.store, message=tell)) as store:
+            budget = Budget(**self.budget.model_dump())
+            yield Asker(cast(PaidJudge, judge), store, budget, console, left)
 
     def make(self, catalog: Catalog) -> PaidJudge:
         """The judge; nothing is loaded or connected before it is asked."""

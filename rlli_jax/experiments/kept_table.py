@@ -9,7 +9,7 @@ from rlli_jax.experiments.asking import AskBlock, summary
 from rlli_jax.experiments.catalog_block import CatalogBlock
 from rlli_jax.experiments.generated import generated, read_generated, write_generated
 from rlli_jax.experiments.judge_blocks import AnyJudge
-from rlli_jax.experiments.sources import PopulationBlock, judged
+from rlli_jax.experiments.sources import Check, PopulationBlock, judged
 from rlli_jax.oracle import Budget
 from rlli_jax.oracle.asking_less import Asked
 from rlli_jax.personas import Population
@@ -35,11 +35,12 @@ def kept_table(
     judge: AnyJudge,
     path: Path | None,
     console: Console,
+    check: Check = lambda parts: None,
 ) -> KeptTable:
     """QoE of all people about all requests; ``table.npz``, ``population.csv`` and
     ``generated.json``.
 
-    ``path``: the run directory; None keeps nothing.
+    ``path``: the run directory; None keeps nothing. ``check``: as of :func:`judged`.
 
     Raises:
         InputError: anything that is wrong with the files that the blocks name.
@@ -47,7 +48,7 @@ def kept_table(
     if path is not None and (path / "table.npz").exists():
         people = Population.from_csv(path / "population.csv", traits=population is not None)
         return KeptTable(QoETable.load(path / "table.npz"), people, read_generated(path))
-    found = judged(population, catalog, judge, console, path=path)
+    found = judged(population, catalog, judge, console, path=path, check=check)
     table = found.table
     if judge.on_missing == "impute" and found.asked is None:
         table = table.imputed()

@@ -22,8 +22,9 @@ from rlli_jax.experiments.asking import ANSWERS, load_answers
 from rlli_jax.experiments.checkpoints import Checkpoints
 from rlli_jax.experiments.policies import Learned
 from rlli_jax.experiments.run_directory import read_config, resuming
-from rlli_jax.experiments.selection.study import texts, training_params
+from rlli_jax.experiments.selection.study import training_params
 from rlli_jax.experiments.selection.tables import model_of_fresh, split_table
+from rlli_jax.experiments.selection.texts import texts
 from rlli_jax.experiments.training import Program, Shared, all_shared, of_seeds
 from rlli_jax.files import write_bytes
 from rlli_jax.judges import scale_of
@@ -91,7 +92,7 @@ def load_policy(run: str | Path, name: str | None = None) -> TrainedPolicy:
     )
     words = None
     if "request_text" in block.observation:
-        told = texts(config, table, block)
+        told = texts(table.requests, train.requests, block.text)
         words, seen = (jnp.asarray(told.of(part)) for part in (table, train))
         params, trained_on = (p.replace(request_text=seen) for p in (params, trained_on))
     make = partial(

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,14 +18,11 @@ from rlli_jax.experiments.catalog_block import CatalogBlock
 from rlli_jax.experiments.examination import examine_judge
 from rlli_jax.experiments.judge_blocks import (
     AnyJudge,
-    LanguageModelJudge,
-    Psychometric,
-    Recorded,
     RecordedScores,
 )
 from rlli_jax.experiments.yaml_blocks import Block, Positive, Whole, beside_file, exactly_one
 from rlli_jax.judges import Answer, Judge, Question, Scale, scale_of
-from rlli_jax.oracle import Asker, Budget, Questions, build_questions, open_store
+from rlli_jax.oracle import Asker, Budget, Questions, build_questions
 from rlli_jax.oracle.asking_less import Asked, Round
 from rlli_jax.personas import Population, Wording
 from rlli_jax.personas.examples import refuse_known, with_examples
@@ -132,7 +128,7 @@ class JudgedBlock(Block):
 
     @model_validator(mode="after")
     def _has_users(self) -> Self:
-        if self.judge.kind != "recorded" and self.population is None:
+        if self.population is None and not self.judge.own_users:
             raise ValueError(
                 f"population: this key is missing; a {self.judge.kind} judge needs users"
             )
@@ -175,6 +171,19 @@ class Inquiry:
             for r in range(len(catalog.requests))
         ]
         return np.tile(np.array(pairs, bool), (len(self.population), 1, 1))
+
+    def rehearsal(self) -> QoETable:
+        """A table as if every answer were the same: by it mistakes show before anybody is asked."""
+        offered = self.offered()[..., None]
+        return QoETable(
+            qoe=np.where(offered, 0.5, 0.0),
+            valid=offered,
+            users=self.population.names,
+            requests=self.catalog.requests,
+            providers=self.catalog.providers,
+            judge=self.judge.identity.describe(),
+            stand_in=True,
+        )
 
     def table(self, answers: Sequence[Answer], on_missing: OnMissing = "mask") -> QoETable:
         """Lay down the answers to :meth:`questions`."""
@@ -235,17 +244,16 @@ def inquire(
         InputError: anything that is wrong with the files that the blocks name.
     """
     pictures = catalog.load(console)
-    if isinstance(judge, Recorded):
-        inquiry = recorded(judge, pictures)
-        if population is None:
-            return inquiry
-        return replace(inquiry, population=join(inquiry.population, population.load()))
-    assert population is not None  # checked by the config
-    people = population.load(more)
-    described = isinstance(judge, LanguageModelJudge) and judge.sees == "description"
-    refuse_known(people, _descriptions(pictures, described) if people.examples else ())
+    made = judge.make(pictures)
+    people = judge.users(made)
+    if people is None:
+        assert population is not None  # checked by the config
+        people = population.load(more)
+        refuse_known(people, _descriptions(pictures, judge.described) if people.examples else ())
+    elif population is not None:
+        people = join(people, population.load())
     scale = scale_of(judge.scale)
-    return Inquiry(judge.make(pictures), people, pictures, scale, judge.times, described)
+    return Inquiry(made, people, pictures, scale, judge.asked(made), judge.described)
 
 
 def _descriptions(catalog: Catalog, described: bool) -> Iterable[str]:
@@ -254,14 +262,6 @@ def _descriptions(catalog: Catalog, described: bool) -> Iterable[str]:
     if described:
         for request, provider in np.ndindex(len(catalog.requests), len(catalog.providers)):
             yield catalog.description(request, provider) or ""
-
-
-def asked_once(block: LanguageModelJudge) -> str:
-    """Why a judge that does not draw is asked fewer times than ``judge.samples`` says."""
-    return (
-        f"judge.samples is {block.samples}, but this judge does not draw and its repeats would be "
-        "equal: each question is asked once"
-    )
 
 
 @dataclass(frozen=True)
@@ -331,6 +331,9 @@ def set_aside(
     return Parts(users, seen, unseen, others)
 
 
+Check = Callable[[Parts], None]  # raises InputError
+
+
 class Judged(NamedTuple):
     """A judge's answers as tables."""
 
@@ -352,6 +355,7 @@ def judged(
     path: Path | None = None,
     human: RecordedScores | None = None,
     aside: SetAside = SetAside(),
+    check: Check = lambda parts: None,
 ) -> Judged:
     """Examine the judge, ask it and lay the answers down as a table.
 
@@ -363,6 +367,7 @@ def judged(
             which nothing is required, is not examined.
         human: people's scores of the pictures, if there are any.
         aside: who and what is kept from learners.
+        check: what else can be wrong with a study, before anybody is asked.
 
     Raises:
         InputError: anything that is wrong with the files that the blocks name; or the judge fails
@@ -375,19 +380,14 @@ def judged(
     tell = partial(console.print, highlight=False, markup=False)
     if judge.ask is not None:  # before an examination is paid for
         judge.ask.plan(inquiry.judge, parts.seen.questions(), parts.seen.offered())
-    if not isinstance(judge, LanguageModelJudge):
-        asker = Asker(inquiry.judge)
-        if path is not None and isinstance(judge, Psychometric):
-            examine_judge(inquiry, judge, population, human, asker, console, path)
-        return _tables(parts, judge.ask, asker, on_missing, tell)
     inquiry.questions()  # refuses what cannot be asked before anything is
-    if inquiry.samples < judge.samples:
-        tell(asked_once(judge))
-    with closing(open_store(judge.store, message=tell)) as store:
-        asker = Asker(inquiry.judge, store, Budget(**judge.budget.model_dump()), console)
-        if judge.examination is not None:
+    check(parts)
+    if judge.note:
+        tell(judge.note)
+    with judge.asker(inquiry.judge, console) as asker:
+        if judge.examined(path is not None):
             examine_judge(
-                inquiry, judge, population, human, asker, console, path, require=judge.require
+                inquiry, judge, population, human, asker, console, path, require=judge.required
             )
         return _tables(parts, judge.ask, asker, on_missing, tell)
 

@@ -19,7 +19,6 @@ from rich.console import Console
 from rich.table import Table
 
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.judge_blocks import LanguageModelJudge
 from rlli_jax.experiments.yaml_blocks import from_yaml
 from rlli_jax.files import write_text
 from rlli_jax.judges import Failed, Form, Rated, scale_of
@@ -60,7 +59,7 @@ def tune(study: Any, console: Console) -> Trial:
     from rlli_jax.experiments.sources import inquire
 
     block = study.judge
-    if not isinstance(block, LanguageModelJudge):
+    if not block.paid:
         raise InputError("examine --tune: only language models are asked in words.")
     own = block.scale if isinstance(block.scale, str) else None
     scales = list(dict.fromkeys([own or "adjectives", "1-5", "adjectives"]))

@@ -62,6 +62,17 @@ class StudyBlock(Block):
     seed: Seed = 0
     """All random numbers of the study follow from it."""
 
+    def asks(self) -> "StudyBlock | None":
+        """The study whose judge is asked: this one, if it has a judge."""
+        return self if getattr(self, "judge", None) is not None else None
+
+    def asks_more(self, inquiry: Any) -> str:
+        """What is asked beside the table, in words; empty if nothing.
+
+        ``inquiry``: a :class:`rlli_jax.experiments.sources.Inquiry`.
+        """
+        return ""
+
     def dump(self) -> dict[str, Any]:
         """The resolved config as plain values, as ``config.yaml`` holds it."""
         return self.model_dump(mode="json", exclude_none=True)

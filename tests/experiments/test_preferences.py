@@ -193,3 +193,9 @@ def test_a_bad_comparison_is_one_sentence(tmp_path, table, rows, message):
     path.write_text(HEADER + rows + "\n")
     with pytest.raises(InputError, match=message):
         read_pairs(path, table)
+
+
+def test_a_sweep_is_refused_with_what_to_do_in_its_place(tmp_path):
+    path = written(tmp_path, sweep={"grid": {"pairs.bias": [0.0, 0.1]}})
+    with pytest.raises(InputError, match=r"varies pairs\.counts.*all in one run; list values ther"):
+        load_study(path)

@@ -10,8 +10,9 @@ import tiny_study
 
 from rlli_jax.envs.provider_selection import ProviderSelection, demonstration_table, make_params
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.selection.study import STUDY, texts
+from rlli_jax.experiments.selection.study import STUDY
 from rlli_jax.experiments.selection.tables import build_problem
+from rlli_jax.experiments.selection.texts import texts
 from rlli_jax.experiments.serving import load_policy
 from rlli_jax.sentences import components, encode
 from rlli_jax.studies import load_study
@@ -70,7 +71,8 @@ def test_text_tells_of_requests_never_seen_and_their_number_does_not(config, tmp
 def test_components_are_those_of_the_requests_that_learners_see(config):
     study = load_study(config)
     problem = build_problem(study)
-    found = texts(study, problem.table, study.policies["reading"])
+    reads = study.policies["reading"].text
+    found = texts(problem.table.requests, problem.train.requests, reads)
     seen = found.of(problem.train)
     np.testing.assert_allclose(seen.mean(0), 0, atol=1e-5)
     assert (seen**2).mean() == pytest.approx(1, rel=1e-4)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 import yaml
 from rich.console import Console
 
@@ -9,7 +10,9 @@ from rlli_jax.errors import InputError
 from rlli_jax.qoe import QoETable
 from rlli_jax.run_files.tuning import TuningReferences
 from rlli_jax.studies import carry_out, load_study, render
+from rlli_jax.teaching.tuning import TUNERS
 
+LEARNING_RATE = TUNERS["grpo"].hyperparams().learning_rate
 TUNED = {"iterations": 2, "config": {"prompts": 6, "group": 4, "updates": 1}}
 STUDY = {
     "name": "tuned",
@@ -77,3 +80,13 @@ def test_the_report_names_the_stand_ins_and_the_optimum(finished):
 def test_a_mistake_names_its_key(tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         load_study(written(tmp_path, **changes))
+
+
+def test_a_point_of_a_sweep_is_the_run_of_its_settings(finished, tmp_path):
+    grid = {"policies.GRPO.hyperparams.learning_rate": [LEARNING_RATE, 0.1]}
+    path = written(tmp_path, sweep={"grid": grid, "policies": ["GRPO"], "chunk": 3})
+    carry_out(load_study(path), tmp_path / "sweep", "refuse", Console(quiet=True))
+    data = xr.load_dataset(tmp_path / "sweep" / "sweep.nc", engine="scipy")
+    with np.load(finished / "policies" / "GRPO" / "evaluation.npz") as run:
+        np.testing.assert_allclose(data["objective"][0, 0], run["objective"], rtol=1e-4)
+    assert "of the optimum at its best point" in render(tmp_path / "sweep").read_text()

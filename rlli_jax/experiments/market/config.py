@@ -257,7 +257,7 @@ class MarketConfig(TrainedBlock):
             raise ValueError(
                 "judge: personal QoE needs catalog and judge together; give both or neither"
             )
-        if self.judge is not None and (self.population is None) != (self.judge.kind == "recorded"):
+        if self.judge is not None and (self.population is None) != self.judge.own_users:
             raise ValueError(
                 "population: the users of a recorded judge are those of its file; any other judge "
                 "needs this key"

@@ -4,6 +4,7 @@ The run directory holds, beside what all have, ``fleet.json``, the providers, an
 ``table.npz`` and ``population.csv``; see :mod:`rlli_jax.run_files`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
+from rlli_jax.catalog import Catalog
 from rlli_jax.envs.contract import Key
 from rlli_jax.envs.edge_market import (
     Drift,
@@ -33,12 +35,14 @@ from rlli_jax.envs.edge_market.optimum import offline_optimum
 from rlli_jax.envs.edge_market.regret import RegretMarket
 from rlli_jax.envs.policy import Policy
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.generated import spared_parts
+from rlli_jax.experiments.generated import generated, spared_parts
 from rlli_jax.experiments.kept_table import kept_table
 from rlli_jax.experiments.market.config import MarketBaseline, MarketConfig
 from rlli_jax.experiments.market.episodes import Episodes, gather, play_episodes, policy_of
+from rlli_jax.experiments.sources import Parts
 from rlli_jax.experiments.study import Job, Offered, Told, TrainedStudy
 from rlli_jax.qoe import QoETable
+from rlli_jax.run_files.generated import GeneratedPictures
 from rlli_jax.run_files.market import MarketReferences, MarketSummary
 
 
@@ -55,28 +59,40 @@ class Market:
 
 
 def market_params(
-    config: Any, path: Path | None, console: Console
+    config: Any,
+    path: Path | None,
+    console: Console,
+    check: Callable[[EnvParams, Fleet], None] = lambda params, fleet: None,
 ) -> tuple[EnvParams, Fleet, QoETable | None]:
     """The numbers of a market, its fleet, and the table that the users' QoE comes from.
 
-    ``config``: a block with ``market``, ``population``, ``catalog``, ``judge`` and ``personal``.
+    Args:
+        config: a block with ``market``, ``population``, ``catalog`` and ``judge``.
+        path: of the run directory.
+        console: shows how far it is.
+        check: what else can be wrong, before the judge is asked.
 
     Raises:
         InputError: anything that is wrong with the fleet, the users or the market's numbers.
     """
     fleet = _fleet(config, path)
-    users, table, shared = (
-        _users(config, path, fleet, console) if config.personal else (None, None, None)
-    )
-    try:
-        people = 1 if users is None else users.count.shape[0]
-        link = _link(config, people, len(fleet))
-        numbers = config.market.numbers()
-        params = make_params(fleet, users=users, link=link, shared=shared, **numbers)
-    except InputError as error:
-        raise InputError(f"market: {error}") from None
-    # Arrays, not Python numbers: weak types would compile anew.
-    return jax.tree.map(jnp.asarray, params), fleet, table
+    table, traits, shared = None, None, None
+    if config.catalog is not None and config.judge is not None:
+
+        def rehearse(parts: Parts) -> None:
+            """That fleet, users and the market's numbers fit each other."""
+            inquiry = parts.users
+            made = _shared(generated(inquiry.catalog), inquiry.catalog)
+            told = _params(config, fleet, inquiry.rehearsal(), inquiry.population.traits, made)
+            check(told, fleet)
+
+        table, people, made, _ = kept_table(
+            config.population, config.catalog, config.judge, path, console, rehearse
+        )
+        traits, shared = people.traits, _shared(made, table)
+    params = _params(config, fleet, table, traits, shared)
+    check(params, fleet)
+    return params, fleet, table
 
 
 def prepare(config: MarketConfig, path: Path | None, console: Console) -> Market:
@@ -85,12 +101,15 @@ def prepare(config: MarketConfig, path: Path | None, console: Console) -> Market
     Raises:
         InputError: anything that is wrong with the fleet, the users or the market's numbers.
     """
-    params, fleet, table = market_params(config, path, console)
-    if config.evaluation.optimum and (params.shared is not None or fleet.pace is not None):
-        raise InputError(
-            "evaluation.optimum: there is none where denoising steps are shared or providers "
-            "differ in pace; set it to false"
-        )
+
+    def check(params: EnvParams, fleet: Fleet) -> None:
+        if config.evaluation.optimum and (params.shared is not None or fleet.pace is not None):
+            raise InputError(
+                "evaluation.optimum: there is none where denoising steps are shared or providers "
+                "differ in pace; set it to false"
+            )
+
+    params, fleet, table = market_params(config, path, console, check)
     env = EdgeMarket(params, queue=config.market.queue)
     split = _split(config, path)
     key_train, *keys = jax.random.split(jax.random.key(config.evaluation.seed), 3)
@@ -149,15 +168,33 @@ def _link(config: Any, users: int, providers: int) -> Link | None:
     return Link(distance=distance, **block.model_dump(exclude={"seed", "side"}))
 
 
-def _users(
-    config: Any, path: Path | None, fleet: Fleet, console: Console
-) -> tuple[Any, QoETable, np.ndarray | None]:
-    """The users on the device, the oracle's table that they come from, and the parts of denoising
-    steps that sharing them among requests spares providers."""
-    assert config.catalog is not None
-    assert config.judge is not None
-    found = kept_table(config.population, config.catalog, config.judge, path, console)
-    table, people, made = found.table, found.people, found.made
+def _shared(made: GeneratedPictures | None, of: QoETable | Catalog) -> np.ndarray | None:
+    """The parts of denoising steps that sharing them among requests spares providers."""
+    return spared_parts(made, (len(of.requests), len(of.providers)))
+
+
+def _params(
+    config: Any,
+    fleet: Fleet,
+    table: QoETable | None,
+    traits: np.ndarray | None,
+    shared: np.ndarray | None,
+) -> EnvParams:
+    """The market on the device."""
+    users = None if table is None else _users(config, fleet, table, traits)
+    people = 1 if users is None else users.count.shape[0]
+    try:
+        link = _link(config, people, len(fleet))
+        numbers = config.market.numbers()
+        params = make_params(fleet, users=users, link=link, shared=shared, **numbers)
+    except InputError as error:
+        raise InputError(f"market: {error}") from None
+    # Arrays, not Python numbers: weak types would compile anew.
+    return jax.tree.map(jnp.asarray, params)
+
+
+def _users(config: Any, fleet: Fleet, table: QoETable, traits: np.ndarray | None) -> Any:
+    """The users of a table on the device."""
     if len(table.providers) != len(fleet):
         raise InputError(
             f"market.fleet has {len(fleet)} providers, but the judge rated pictures of "
@@ -169,10 +206,9 @@ def _users(
         "request_mix": config.market.request_mix,
     }
     try:
-        users = make_users(table, people.traits, drift=drift, **mixes)
+        return make_users(table, traits, drift=drift, **mixes)
     except InputError as error:
         raise InputError(f"market: {error}") from None
-    return users, table, spared_parts(made, (len(table.requests), len(table.providers)))
 
 
 class EdgeMarketStudy(TrainedStudy):

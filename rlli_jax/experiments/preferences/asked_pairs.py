@@ -6,21 +6,19 @@ disagree it is 0.5, a tie. A judge of whom only words are known says 0 or 1, one
 anything between.
 """
 
-from contextlib import closing
 from functools import partial
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.judge_blocks import LanguageModelJudge
 from rlli_jax.experiments.preferences.config import PreferencesStudy
-from rlli_jax.experiments.sources import inquire
+from rlli_jax.experiments.sources import Inquiry, inquire
 from rlli_jax.judges import Answer, Failed, Invalid, Question, Rated
 from rlli_jax.judges.prompting import pair_question
-from rlli_jax.oracle import Asker, Budget, open_store
+from rlli_jax.oracle import Budget
 from rlli_jax.qoe import QoETable
 from rlli_jax.run_files.preferences import AskedPairs
 from rlli_jax.teaching.preferences import pairs_of
@@ -51,14 +49,9 @@ def ask_pairs(
     """Ask the judge of a study about ``pairs.ask`` pairs of its table, drawn evenly; answers are
     looked up and kept in its store. Raises InputError, as :func:`kept_pairs`."""
     block = config.judge
-    assert isinstance(block, LanguageModelJudge)  # checked by the config
     inquiry = inquire(config.population, config.catalog, block, console=console)
     people = inquiry.population.select(table.users).personas
-    names = inquiry.catalog.requests, inquiry.catalog.providers
-    words = [
-        [inquiry.catalog.description(names[0].index(r), names[1].index(p)) for p in table.providers]
-        for r in table.requests
-    ]
+    words = _words(inquiry, table)
     both = pairs_of(len(table.providers))
     places: list[int] = []
     questions: list[Question] = []
@@ -76,10 +69,7 @@ def ask_pairs(
             questions += [asks(one, other), asks(other, one)]
     chosen = _drawn(config, len(places))
     asked = [questions[2 * i + order] for i in chosen for order in (0, 1)]
-    tell = partial(console.print, highlight=False, markup=False)
-    with closing(open_store(block.store, message=tell)) as store:
-        budget = Budget(**block.budget.model_dump())
-        ask = Asker(inquiry.judge, store, budget, console, left)
+    with block.asker(inquiry.judge, console, left) as ask:
         answers = ask(asked)
     shares = _shares(list(answers)).reshape(-1, 2)
     return AskedPairs(
@@ -90,18 +80,40 @@ def ask_pairs(
     )
 
 
-def _drawn(config: PreferencesStudy, there: int) -> np.ndarray:
-    """Numbers of the pairs that are asked; a larger number of pairs has those of a smaller."""
-    wanted = there if config.pairs.ask == "all" else config.pairs.ask
-    assert wanted is not None
-    for key, count in (("ask", wanted), ("counts", max(config.pairs.counts))):
+def _words(inquiry: Inquiry, table: QoETable) -> list[list[str | None]]:
+    """What is said of each picture of a table, [R][L]."""
+    names = inquiry.catalog.requests, inquiry.catalog.providers
+    return [
+        [inquiry.catalog.description(names[0].index(r), names[1].index(p)) for p in table.providers]
+        for r in table.requests
+    ]
+
+
+def most_pairs(inquiry: Inquiry) -> int:
+    """Of how many pairs the judge can be asked if it rates every picture."""
+    alike = 0
+    for row in _words(inquiry, inquiry.rehearsal()):
+        alike += sum(bool(a and b and a != b) for a, b in combinations(row, 2))
+    return alike * len(inquiry.population)
+
+
+def wanted(config: PreferencesStudy, there: int) -> int:
+    """How many of the pairs that are ``there`` are asked. Raises InputError if they are too few."""
+    asked = there if config.pairs.ask == "all" else config.pairs.ask
+    assert asked is not None
+    for key, count in (("ask", asked), ("counts", max(config.pairs.counts))):
         if count > there:
             raise InputError(
                 f"pairs.{key}: {count:,} pairs are wanted, but there are {there:,} of which the "
                 "judge can be asked; give less, or more users."
             )
+    return asked
+
+
+def _drawn(config: PreferencesStudy, there: int) -> np.ndarray:
+    """Numbers of the pairs that are asked; a larger number of pairs has those of a smaller."""
     order = np.random.default_rng(config.seed % 2**32).permutation(there)
-    return np.sort(order[:wanted])
+    return np.sort(order[: wanted(config, there)])
 
 
 def _shares(answers: list[Answer]) -> np.ndarray:

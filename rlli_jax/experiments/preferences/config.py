@@ -1,11 +1,10 @@
 """A study of preferences; ``configs/preferences.yaml`` shows it."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from rlli_jax.experiments.judge_blocks import LanguageModelJudge
 from rlli_jax.experiments.sources import JudgedBlock
 from rlli_jax.experiments.yaml_blocks import (
     Block,
@@ -108,6 +107,11 @@ class PreferencesStudy(JudgedBlock, StudyBlock):
     What the judge says that pictures are worth is gold; the catalog's pictures are measured.
     """
 
+    not_swept: ClassVar[str] = (
+        "a study of preferences varies pairs.counts, pairs.noise and reward_model.sizes by itself, "
+        "all in one run; list values there, and run it once for each value of another key"
+    )
+
     kind: Literal["preferences"] = "preferences"
     """Of the study."""
     seeds: Annotated[Whole, Field(gt=0)] = 20
@@ -118,6 +122,18 @@ class PreferencesStudy(JudgedBlock, StudyBlock):
     """What the proxy can be."""
     optimisation: OptimisationBlock = OptimisationBlock()
     """From a reward model to a policy."""
+
+    def asks_more(self, inquiry: Any) -> str:
+        """The pairs, each in both orders."""
+        if self.pairs.ask is None:
+            return ""
+        from rlli_jax.experiments.preferences.asked_pairs import most_pairs, wanted
+
+        count = wanted(self, most_pairs(inquiry))
+        return (
+            f"after them up to {2 * count:,} questions about {count:,} pairs, within what the "
+            "budget leaves"
+        )
 
     @model_validator(mode="after")
     def _consistent(self) -> "PreferencesStudy":
@@ -144,7 +160,7 @@ class PreferencesStudy(JudgedBlock, StudyBlock):
             return
         if block.file is not None:
             raise ValueError("pairs: file and ask exclude each other; give one")
-        if not isinstance(self.judge, LanguageModelJudge) or self.judge.sees != "description":
+        if not self.judge.described:
             raise ValueError(
                 "pairs.ask: only a language model that reads is asked about pairs; choose a judge "
                 "with sees: description, or leave ask out"

@@ -7,6 +7,7 @@ and a resumed study goes on with the next.
 """
 
 import time
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ from rlli_jax.catalog import Catalog
 from rlli_jax.catalog.features import FEATURES, picture_features
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.kept_table import kept_table
-from rlli_jax.experiments.preferences.asked_pairs import kept_pairs
+from rlli_jax.experiments.preferences.asked_pairs import kept_pairs, most_pairs, wanted
 from rlli_jax.experiments.preferences.config import PreferencesStudy
 from rlli_jax.experiments.preferences.pairs import read_pairs
+from rlli_jax.experiments.sources import Parts
 from rlli_jax.experiments.training import training_progress
 from rlli_jax.learners.cpu import TRAIN, compiler_options
 from rlli_jax.oracle import Budget
@@ -61,7 +63,7 @@ class Preferences:
             InputError: what the config asks for cannot be had.
         """
         table, people, _, left = kept_table(
-            config.population, config.catalog, config.judge, path, console
+            config.population, config.catalog, config.judge, path, console, partial(check, config)
         )
         world = build_world(config, table, people.traits)
         pairs = _given_pairs(config, table, path, console, left)
@@ -72,6 +74,17 @@ class Preferences:
 
 
 STUDY = Preferences()
+
+
+def check(config: PreferencesStudy, parts: Parts) -> None:
+    """That all pictures can be measured, and that there are as many pairs as runs are to have."""
+    inquiry = parts.users
+    table = inquiry.rehearsal()
+    world = build_world(config, table, inquiry.population.traits)
+    if config.pairs.file is not None:
+        _asker(config, world, read_pairs(config.pairs.file, table))
+    if config.pairs.ask is not None:
+        wanted(config, most_pairs(inquiry))
 
 
 def _given_pairs(

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 from rlli_jax.envs.provider_selection.parts import Assignment, ObservationPart
 from rlli_jax.experiments.judge_blocks import RecordedScores
 from rlli_jax.experiments.policies import Learned, by_learner
-from rlli_jax.experiments.sources import JudgedBlock
+from rlli_jax.experiments.sources import JudgedBlock, SetAside
 from rlli_jax.experiments.yaml_blocks import (
     UNKNOWN_TRAITS,
     Block,
@@ -151,6 +151,11 @@ class StudyConfig(JudgedBlock, TrainedBlock):
         sample = self.population.sample if self.population is not None else None
         return sample is not None and sample.fresh
 
+    def aside(self) -> SetAside:
+        """Who and what is kept from learners and from whatever is fitted."""
+        table = self.table
+        return SetAside(self.evaluation.held_out_users, table.held_out_requests, table.split_seed)
+
     @property
     def knows_traits(self) -> bool:
         """Whether the users' personalities are known.
@@ -161,7 +166,7 @@ class StudyConfig(JudgedBlock, TrainedBlock):
 
     @model_validator(mode="after")
     def _consistent(self) -> "StudyConfig":
-        if self.judge.kind == "recorded" and self.population and self.population.sample:
+        if self.judge.own_users and self.population and self.population.sample:
             raise ValueError(
                 "population.sample: people who are drawn have recorded no scores; give the "
                 "personalities of those who did (csv, questionnaire, bigfive_test), or remove it"
@@ -182,7 +187,7 @@ class StudyConfig(JudgedBlock, TrainedBlock):
         if self.table.people is not None:
             self._can_take_ratings()
         if self.table.calibrate is not None:
-            if self.judge.kind != "recorded":
+            if not self.judge.own_users:
                 raise ValueError(
                     "table.calibrate: it makes one user of all, but the users of a "
                     f"{self.judge.kind} judge are to differ; remove it, or use recorded scores"

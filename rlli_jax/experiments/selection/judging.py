@@ -11,7 +11,6 @@ from rlli_jax.catalog import Catalog
 from rlli_jax.catalog.pictures import shrink
 from rlli_jax.experiments.asking import ANSWERS, load_answers, save_answers
 from rlli_jax.experiments.generated import write_generated
-from rlli_jax.experiments.judge_blocks import LanguageModelJudge
 from rlli_jax.experiments.kept_table import keep_measures
 from rlli_jax.experiments.selection.config import StudyConfig
 from rlli_jax.experiments.selection.tables import Others, Problem, build_problem, split
@@ -31,8 +30,7 @@ def judge(config: StudyConfig, path: Path, console: Console) -> Problem:
     if (path / "table.npz").exists():
         return _read_problem(config, path)
     # A language model has a progress bar of its own.
-    paid = isinstance(config.judge, LanguageModelJudge)
-    with nullcontext() if paid else console.status("asking the judge"):
+    with nullcontext() if config.judge.paid else console.status("asking the judge"):
         problem = build_problem(config, console, path)
     problem.population.to_csv(path / "population.csv")
     _write_thumbnails(problem.catalog, path / "pictures")

@@ -1,5 +1,6 @@
 """The judge's table as prior, ratings of people as evidence: the table that policies train on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -44,17 +45,7 @@ def with_people(block: PeopleBlock, table: QoETable, traits: np.ndarray) -> Corr
         InputError: the log cannot be read, lacks traits, or names other providers; or the table
             has too few answers to tell what the judge would say of others.
     """
-    log = read_log(
-        block.log, qoe=block.qoe, scale=block.scale, trait_scale=block.trait_scale,
-        propensities="shares",  # what is not looked at: people are as they are, whoever chose
-    )  # fmt: skip
-    unknown = sorted(set(log.providers) - set(table.providers))
-    if unknown:
-        raise InputError(
-            f"table.people: {block.log} has ratings of {listed(unknown)}, and the catalog the "
-            f"providers {listed(table.providers)}; give them the same names."
-        )
-    people = traits_of(log)
+    log, people = ratings_of(block, table.providers)
     action = np.array([table.providers.index(name) for name in log.providers])[log.action]
     judged = block.prior == "judge"
     said = users = None
@@ -101,6 +92,25 @@ def with_people(block: PeopleBlock, table: QoETable, traits: np.ndarray) -> Corr
     )
     kept = PeopleRatings(traits=people, provider=np.array(table.providers)[action], qoe=log.reward)
     return Corrected(corrected, file, kept)
+
+
+def ratings_of(block: PeopleBlock, providers: Sequence[str]) -> tuple[Log, np.ndarray]:
+    """The log, and the traits of the people in it [n, 5].
+
+    Raises:
+        InputError: the log cannot be read, lacks traits, or names providers that are none of these.
+    """
+    log = read_log(
+        block.log, qoe=block.qoe, scale=block.scale, trait_scale=block.trait_scale,
+        propensities="shares",  # what is not looked at: people are as they are, whoever chose
+    )  # fmt: skip
+    unknown = sorted(set(log.providers) - set(providers))
+    if unknown:
+        raise InputError(
+            f"table.people: {block.log} has ratings of {listed(unknown)}, and the catalog the "
+            f"providers {listed(providers)}; give them the same names."
+        )
+    return log, traits_of(log)
 
 
 def _model(table: QoETable, traits: np.ndarray) -> QoEModel:

@@ -18,14 +18,14 @@ from rlli_jax.experiments.policies import Learned
 from rlli_jax.experiments.selection import judging
 from rlli_jax.experiments.selection.config import Baseline, SelectionLearned, StudyConfig
 from rlli_jax.experiments.selection.held_out_users import held_out_users
-from rlli_jax.experiments.selection.tables import Problem, build_problem, split_table
+from rlli_jax.experiments.selection.tables import Problem, build_problem
+from rlli_jax.experiments.selection.texts import texts
 from rlli_jax.experiments.study import Arrays, Job, Offered, Told, TrainedStudy
 from rlli_jax.feedback.of_table import personalising
 from rlli_jax.judges import scale_of
 from rlli_jax.qoe import QoETable
 from rlli_jax.qoe.model import QoEModel
 from rlli_jax.run_files.selection import Human, HumanReferences, SelectionSummary
-from rlli_jax.sentences import components, encode
 
 
 class Selection(TrainedStudy):
@@ -53,7 +53,7 @@ class Selection(TrainedStudy):
         if isinstance(block, Learned) and problem.model is not None:
             train = training_params(config, problem.train, None, problem.model)
         if isinstance(block, SelectionLearned) and "request_text" in block.observation:
-            found = texts(config, problem.table, block)
+            found = texts(problem.table.requests, problem.train.requests, block.text)
             train = train.replace(request_text=found.of(problem.train))
             test = found.of(problem.test)
             played = Played(
@@ -115,40 +115,6 @@ class Selection(TrainedStudy):
 
 
 STUDY = Selection()
-
-
-class Texts(NamedTuple):
-    """The requests of a study in words, as a policy is told them."""
-
-    vectors: dict[str, np.ndarray]  # by request, [D] float32
-    encoder: str
-
-    def of(self, table: QoETable) -> np.ndarray:
-        """[R, D] of the requests of a table."""
-        return np.stack([self.vectors[request] for request in table.requests])
-
-
-def texts(config: StudyConfig, table: QoETable, block: SelectionLearned) -> Texts:
-    """What the observation part ``request_text`` tells a policy, ``block``.
-
-    Principal components are fitted to the requests that learners see.
-
-    Args:
-        config: of the study.
-        table: of all requests.
-        block: of the policy.
-
-    Raises:
-        InputError: as :func:`rlli_jax.sentences.encode` and ``components``.
-    """
-    train, _ = split_table(config.table, table)
-    found = _encoded(table.requests, block.text.encoder)
-    seen = np.array([table.requests.index(request) for request in train.requests])
-    vectors = components(found.vectors, seen, block.text.components)
-    return Texts(dict(zip(table.requests, vectors, strict=True)), found.encoder)
-
-
-_encoded = cache(encode)
 
 
 class Played(NamedTuple):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
 
 from rlli_jax.catalog import Catalog
 from rlli_jax.errors import InputError
+from rlli_jax.experiments.judge_blocks import RecordedScores
 from rlli_jax.experiments.kept_table import noise_of
 from rlli_jax.experiments.selection.config import CalibrateBlock, StudyConfig, TableBlock
-from rlli_jax.experiments.sources import SetAside, judged, recorded
+from rlli_jax.experiments.selection.texts import texts
+from rlli_jax.experiments.sources import Parts, judged, recorded
 from rlli_jax.oracle import ask
 from rlli_jax.oracle.asking_less import Asked
 from rlli_jax.personas import Population
@@ -97,7 +101,8 @@ def build_problem(
     """
     found = judged(
         config.population, config.catalog, config.judge, console,
-        path=path, human=config.evaluation.human, aside=aside(config),
+        path=path, human=config.evaluation.human, aside=config.aside(),
+        check=partial(check, config),
     )  # fmt: skip
     inquiry, asked = found.inquiry, found.asked
     given = _rated_in_both_parts(config.table, found.table)
@@ -130,10 +135,26 @@ def build_problem(
     return replace(problem, reliability=noise, calibration=calibrated, asked=asked, people=people)
 
 
-def aside(config: StudyConfig) -> SetAside:
-    """Who and what is kept from learners and from whatever is fitted."""
-    table = config.table
-    return SetAside(config.evaluation.held_out_users, table.held_out_requests, table.split_seed)
+def check(config: StudyConfig, parts: Parts) -> None:
+    """That what the study names beside the judge can be read, before the judge is asked.
+
+    Raises:
+        InputError: the log of people, people's scores of the pictures, or a sentence encoder cannot
+            be had, or does not fit the catalog.
+    """
+    catalog = parts.users.catalog
+    if config.table.people is not None:
+        from rlli_jax.experiments.selection.people import ratings_of
+
+        ratings_of(config.table.people, catalog.providers)
+    if config.evaluation.human is not None:
+        opinion(config.evaluation.human, catalog)
+    if config.table.calibrate is not None:
+        config.table.calibrate.human.make(catalog)
+    blocks: Iterable[Any] = config.policies.values()
+    for policy in blocks:
+        if "request_text" in policy.observation:
+            texts(catalog.requests, parts.seen.catalog.requests, policy.text)
 
 
 def _answers(config: TableBlock, asked: Asked, table: QoETable) -> np.ndarray:
@@ -265,14 +286,7 @@ def split(
     human = None
     if config.evaluation.human is not None:
         block = config.evaluation.human
-        opinion = recorded(block, catalog)
-        scores = opinion.table(ask(opinion.judge, opinion.questions()))
-        if len(scores.users) != 1:
-            raise InputError(
-                f"evaluation.human: {block.path} holds scores of {len(scores.users)} users; "
-                "set evaluation.human.user to treat them as one opinion for each picture."
-            )
-        human = scores.select(requests=test.requests)
+        human = opinion(block, catalog).select(requests=test.requests)
         missing = test.legal.any(0) & ~human.legal[0]
         if missing.any():
             request, provider = np.argwhere(missing)[0]
@@ -285,6 +299,22 @@ def split(
         population, catalog, table, train, test, worth or test, human, answers=answers,
         others=others, model=model_of_fresh(config, table, train, population.traits, answers),
     )  # fmt: skip
+
+
+def opinion(block: RecordedScores, catalog: Catalog) -> QoETable:
+    """What people think of the pictures, as one user's scores.
+
+    Raises:
+        InputError: the file cannot be read, or tells several users apart.
+    """
+    people = recorded(block, catalog)
+    scores = people.table(ask(people.judge, people.questions()))
+    if len(scores.users) != 1:
+        raise InputError(
+            f"evaluation.human: {block.path} holds scores of {len(scores.users)} users; "
+            "set evaluation.human.user to treat them as one opinion for each picture."
+        )
+    return scores
 
 
 def model_of_fresh(

@@ -20,7 +20,9 @@ from rlli_jax.envs.session import references as known
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.kept_table import kept_table
 from rlli_jax.experiments.session.config import SessionBaseline, SessionStudy
+from rlli_jax.experiments.sources import Parts
 from rlli_jax.experiments.study import Arrays, Job, Told, TrainedStudy
+from rlli_jax.personas import Population
 from rlli_jax.qoe import QoETable
 from rlli_jax.run_files.session import SessionReferences, SessionSummary
 
@@ -48,7 +50,30 @@ def prepare(config: SessionStudy, path: Path | None, console: Console) -> Proble
     Raises:
         InputError: anything that is wrong with the files or numbers of the config.
     """
-    table, people, *_ = kept_table(config.population, config.catalog, config.judge, path, console)
+
+    def check(parts: Parts) -> None:
+        """That people can be split, and sessions be played."""
+        _params(config, parts.users.rehearsal(), parts.users.population)
+
+    table, people, *_ = kept_table(
+        config.population, config.catalog, config.judge, path, console, check
+    )
+    problem = _params(config, table, people)
+    file = None if path is None else path / "references.json"
+    if file is not None and file.exists():
+        found = SessionReferences.read(file)
+    else:
+        with console.status("working out the references"):
+            found = _references(config, *problem)
+        if file is not None:
+            found.write(file)
+    return Problem(*problem, found, Told(table.judge, table.stand_in))
+
+
+def _params(
+    config: SessionStudy, table: QoETable, people: Population
+) -> tuple[EnvParams, EnvParams]:
+    """Of the people to learn from, and of the others."""
     traits, block = people.traits, config.session
     try:
         test, train = table.split_users(block.held_out_users, block.split_seed)
@@ -60,16 +85,7 @@ def prepare(config: SessionStudy, path: Path | None, console: Console) -> Proble
         own = None if traits is None else traits[places]
         return _as_numpy(make_params(part, own, known=train, **block.numbers()))
 
-    problem = of(train), of(test)
-    file = None if path is None else path / "references.json"
-    if file is not None and file.exists():
-        found = SessionReferences.read(file)
-    else:
-        with console.status("working out the references"):
-            found = _references(config, *problem)
-        if file is not None:
-            found.write(file)
-    return Problem(*problem, found, Told(table.judge, table.stand_in))
+    return of(train), of(test)
 
 
 def _references(config: SessionStudy, train: EnvParams, test: EnvParams) -> SessionReferences:

@@ -1,6 +1,6 @@
 """A study of a tuned language model; ``configs/tuned_policy.yaml`` shows it."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -13,10 +13,13 @@ from rlli_jax.experiments.yaml_blocks import (
     TrainedBlock,
     each_once,
 )
-from rlli_jax.language import ComputeDtype
+from rlli_jax.language import ComputeDtype, LanguageModel, load_model
 from rlli_jax.language.tiny import Kind as Architecture
 from rlli_jax.learners import Kind
 from rlli_jax.teaching.tuning import TUNERS
+
+if TYPE_CHECKING:
+    from rlli_jax.teaching.tasks import TextTask
 
 Seen = Literal["user", "persona", "request"]
 Observation = Annotated[tuple[Seen, ...], Field(min_length=1), AfterValidator(each_once)]
@@ -32,6 +35,21 @@ class TinyModel(Block):
     width: Annotated[Positive, Field(multiple_of=8)] = 32
     """Of its hidden states."""
 
+    def load(self) -> None:
+        """Nothing: it is made of the words of a task."""
+
+    def make(self, task: "TextTask", seed: int) -> LanguageModel:
+        """As it begins."""
+        import jax
+        import numpy as np
+
+        from rlli_jax.language.tiny import tiny_model
+
+        words = [*(task.prompt(text) for text in task.texts), *task.advice]
+        key = jax.random.key(np.uint32(seed % 2**32))
+        heads = max(1, self.width // 8)
+        return tiny_model(self.architecture, key, words, width=self.width, heads=heads)
+
 
 class LoadedModel(Block):
     """A trained model as it is: a T5, Llama, Mistral or Qwen2."""
@@ -44,9 +62,19 @@ class LoadedModel(Block):
     compute_dtype: ComputeDtype = "float32"
     """Of the model's matrix products; bfloat16 is what accelerators are fast at."""
 
+    def load(self) -> LanguageModel:
+        """The model. Raises InputError if it cannot be loaded."""
+        return load_model(self.model, compute_dtype=self.compute_dtype)
+
+    def make(self, task: "TextTask", seed: int) -> LanguageModel:
+        """The model, for any task."""
+        return self.load()
+
 
 class TunedLearned(Learned):
     """The language model as the policy, tuned for a number of iterations (draw, update)."""
+
+    reads: ClassVar[bool] = True
 
     @classmethod
     def kind_of(cls, learner: str) -> Kind:
@@ -56,6 +84,8 @@ class TunedLearned(Learned):
 
 class FeaturesLearned(Learned):
     """A policy on numbers in place of words, beside the tuned ones."""
+
+    reads: ClassVar[bool] = False
 
     observation: Observation = ("persona", "request")
     """What it sees."""

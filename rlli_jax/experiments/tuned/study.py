@@ -20,13 +20,15 @@ from rlli_jax.envs.policy import Policy, policy_input
 from rlli_jax.envs.provider_selection import EnvParams, ProviderSelection, make_params
 from rlli_jax.envs.provider_selection.env import EnvState
 from rlli_jax.experiments.kept_table import kept_table
+from rlli_jax.experiments.sources import Parts
 from rlli_jax.experiments.study import Arrays, Job, Told, TrainedStudy
-from rlli_jax.experiments.tuned.config import TinyModel, TunedLearned, TuningStudy
-from rlli_jax.language import LanguageModel, load_model
-from rlli_jax.language.tiny import tiny_model
+from rlli_jax.experiments.tuned.config import TuningStudy
+from rlli_jax.language import LanguageModel
+from rlli_jax.personas import Population
 from rlli_jax.qoe import QoETable
 from rlli_jax.run_files.tuning import TunedSummary, TuningReferences
 from rlli_jax.teaching.language_policy import policy_table
+from rlli_jax.teaching.scored import tokens
 from rlli_jax.teaching.tasks import TextTask, provider_selection
 from rlli_jax.teaching.tuning import TuningParams, Worded, expected_return
 
@@ -49,12 +51,18 @@ class TunedPolicies(TrainedStudy):
 
     def prepare(self, config: TuningStudy, path: Path | None, console: Console) -> Problem:
         """Texts, table and model, and what choices are worth."""
+        loaded = config.model.load()
+
+        def check(parts: Parts) -> None:
+            """That the model takes the texts."""
+            task = _task(parts.users.rehearsal(), parts.users.population)
+            tokens(task, loaded or config.model.make(task, config.seed))
+
         table, people, *_ = kept_table(
-            config.population, config.catalog, config.judge, path, console
+            config.population, config.catalog, config.judge, path, console, check
         )
-        params = make_params(table, people.traits)
-        task = provider_selection(params, people, table.requests, table.providers)
-        model = build_model(config, task)
+        task = _task(table, people)
+        model = loaded or config.model.make(task, config.seed)
         file = None if path is None else path / "references.json"
         if file is not None and file.exists():
             found = TuningReferences.read(file)
@@ -65,20 +73,25 @@ class TunedPolicies(TrainedStudy):
                 found.write(file)
         shared = jax.tree.map(
             lambda x: np.asarray(x, np.int32 if isinstance(x, int) else None),
-            TuningParams(params, model.params),
+            TuningParams(task.env_params, model.params),
         )
         return Problem(task, model, shared, found, Told(table.judge, table.stand_in))
 
+    def decides(self, config: TuningStudy) -> str:
+        """The seed too: a tiny model's first weights follow from it."""
+        return f"{super().decides(config)}{config.seed}"
+
     def job(self, config: TuningStudy, problem: Problem, name: str) -> Job:
         """Learned from samples of the table, judged by its means."""
-        block, table = config.policies[name], problem.shared.table
+        block: Any = config.policies[name]
+        table = problem.shared.table
         shared: dict[str, Any] = {
             "test": table,
             "iterations": block.iterations,
             "hyperparams": block.hyperparams,
             "measure": _measure,
         }
-        if not isinstance(block, TunedLearned):
+        if not block.reads:
             env = ProviderSelection(table, observation=block.observation)
             return Job(
                 train=table,
@@ -117,20 +130,9 @@ class TunedPolicies(TrainedStudy):
 STUDY = TunedPolicies()
 
 
-def build_model(config: TuningStudy, task: TextTask) -> LanguageModel:
-    """The model of a study as it begins.
-
-    Raises:
-        InputError: it cannot be loaded.
-    """
-    block = config.model
-    if not isinstance(block, TinyModel):
-        return load_model(block.model, compute_dtype=block.compute_dtype)
-    words = [*(task.prompt(text) for text in task.texts), *task.advice]
-    key = jax.random.key(np.uint32(config.seed % 2**32))
-    return tiny_model(
-        block.architecture, key, words, width=block.width, heads=max(1, block.width // 8)
-    )
+def _task(table: QoETable, people: Population) -> TextTask:
+    params = make_params(table, people.traits)
+    return provider_selection(params, people, table.requests, table.providers)
 
 
 def _references(table: QoETable, task: TextTask, model: LanguageModel) -> TuningReferences:

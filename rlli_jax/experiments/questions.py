@@ -2,15 +2,12 @@
 
 from contextlib import closing
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.asking import AskBlock, SoFar, prospect, so_far
 from rlli_jax.experiments.examination import setting_of
-from rlli_jax.experiments.judge_blocks import LanguageModelJudge, OpenAI, Recorded
-from rlli_jax.experiments.selection.config import StudyConfig
-from rlli_jax.experiments.selection.tables import aside
-from rlli_jax.experiments.sources import Inquiry, Parts, asked_once, set_aside
+from rlli_jax.experiments.sources import Inquiry, Parts, SetAside, set_aside
 from rlli_jax.generation.making import PicturePlan
 from rlli_jax.judges import Judge
 from rlli_jax.judges.batch_files import too_large
@@ -23,15 +20,21 @@ from rlli_jax.oracle.store import Store
 SCORINGS: tuple[Literal["logprobs", "text"], ...] = ("logprobs", "text")  # what "auto" may be
 
 
-def plan_questions(config: StudyConfig) -> str:
+def plan_questions(study: Any) -> str:
     """What asking the judge would mean now, as lines for people; of pictures that are still to be
-    generated, what making them would mean, as nobody knows what will be asked about them."""
+    generated, what making them would mean, as nobody knows what will be asked about them.
+
+    ``study``: of any kind.
+    """
+    config = study.asks()
+    if config is None:
+        return "0 questions: this study has no judge"
     generate = config.catalog.generate
     if generate is not None and (making := generate.plan()).to_make:
         return f"{making.describe()}\n{_about_pictures(config, making)}"
     parts, block = _parts(config), config.judge
     inquiry, questions = parts.users, parts.questions()
-    if not isinstance(block, LanguageModelJudge):
+    if not block.paid:
         some = ""
         if block.ask is not None:
             seen = parts.seen
@@ -40,7 +43,7 @@ def plan_questions(config: StudyConfig) -> str:
             some = f", of which at most {most:,} are asked"
         return f"{len(questions):,} questions{some}; the {block.kind} judge costs nothing"
     judge = inquiry.judge
-    notes = [] if inquiry.samples == block.samples else [asked_once(block)]
+    notes = [block.note] if block.note else []
     with closing(open_store(block.store, read_only=True)) as store:
         if not isinstance(judge, OpenAIJudge) or judge.given.scoring != "auto":
             planned = plan(judge, questions, store)
@@ -61,27 +64,34 @@ def plan_questions(config: StudyConfig) -> str:
     if block.examination is not None:
         from rlli_jax.judges.examination.examine import most_questions
 
-        setting = setting_of(inquiry, block, config.population, config.evaluation.human)
+        setting = setting_of(inquiry, block, config.population, human_of(config))
         notes.append(f"before them an examination of up to {most_questions(setting):,} questions")
+    if more := config.asks_more(inquiry):
+        notes.append(more)
     return "\n".join([planned.describe(), *notes])
 
 
-def _about_pictures(config: StudyConfig, making: PicturePlan) -> str:
+def human_of(config: Any) -> Any:
+    """People's scores of the pictures, of a study that names some."""
+    return getattr(getattr(config, "evaluation", None), "human", None)
+
+
+def _about_pictures(config: Any, making: PicturePlan) -> str:
     """What there will be to ask when the pictures are made."""
-    if config.population is None or isinstance(config.judge, Recorded):
+    if config.population is None or config.judge.own_users:
         return "what the judge is asked is told when the pictures are made"
-    people = len(config.population.load(config.evaluation.held_out_users))
+    people = len(config.population.load(_aside(config).users))
     most = people * (making.pictures - making.refused) * config.judge.times
     return f"then at most {most:,} questions about them"
 
 
-def export_missing(config: StudyConfig, path: Path) -> str:
+def export_missing(study: Any, path: Path) -> str:
     """Write the questions without an answer as lines for a batch service.
 
     Raises:
         InputError: the judge is no server's model, or the file cannot be written.
     """
-    parts, judge, block = _asked_of_server(config)
+    parts, block, judge = _of_server(study)
     with closing(open_store(block.store, read_only=True)) as store:
         questions = parts.questions(block.ask)
         if block.ask is not None:  # what comes after depends on the answers
@@ -91,19 +101,25 @@ def export_missing(config: StudyConfig, path: Path) -> str:
     return f"{lines:,} requests in {path}" + (f"\n{note}" if note else "")
 
 
-def import_answers(config: StudyConfig, path: Path) -> str:
+def import_answers(study: Any, path: Path) -> str:
     """Take the answers of a batch service's file into the store.
 
     Raises:
         InputError: the judge is no server's model, or the file cannot be read.
     """
-    parts, judge, block = _asked_of_server(config)
+    parts, block, judge = _of_server(study)
     with closing(open_store(block.store)) as store:
         return str(import_batch(judge, parts.questions(), store, path))
 
 
-def _parts(config: StudyConfig) -> Parts:
-    return set_aside(config.population, config.catalog, config.judge, aside(config))
+def _parts(config: Any) -> Parts:
+    return set_aside(config.population, config.catalog, config.judge, _aside(config))
+
+
+def _aside(config: Any) -> SetAside:
+    """What a study of provider selection sets aside; all others ask about everything alike."""
+    aside: SetAside = config.aside() if hasattr(config, "aside") else SetAside()
+    return aside
 
 
 def _so_far(inquiry: Inquiry, judge: Judge, block: AskBlock, store: Store) -> SoFar:
@@ -133,14 +149,13 @@ def _part_of(planned: Plan, found: SoFar, samples: int) -> Plan:
     )
 
 
-def _asked_of_server(config: StudyConfig) -> tuple[Parts, OpenAIJudge, OpenAI]:
-    """What a study asks, and its judge with its block. Raises InputError if that is no server."""
-    parts, block = _parts(config), config.judge
-    judge = parts.users.judge
-    if not isinstance(judge, OpenAIJudge):
+def _of_server(study: Any) -> tuple[Parts, Any, OpenAIJudge]:
+    """What is asked, the block of the judge, and the judge."""
+    config = study.asks()
+    parts = None if config is None else _parts(config)
+    if parts is None or not isinstance(parts.users.judge, OpenAIJudge):
         raise InputError(
             "judge.kind: files for batch services are for judges of kind openai; the others are "
             "asked by rlli judge itself."
         )
-    assert isinstance(block, OpenAI)  # the only block that makes such a judge
-    return parts, judge, block
+    return parts, config.judge, parts.users.judge
