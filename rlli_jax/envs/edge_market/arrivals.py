@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlli_jax.envs.chance import index_below
+from rlli_jax.envs.edge_market.communication import power_gain
 from rlli_jax.envs.edge_market.tasks import Task
 
 if TYPE_CHECKING:
@@ -52,8 +53,7 @@ def draw_task(chance: jax.Array, arrival: jax.Array, params: "EnvParams") -> Tas
         user=user,
         request=request,
         draw=draw,
-        # Rayleigh fading: the power gain of a channel is exponential with mean 1.
-        fading=None if link is None else -jnp.log1p(-chance[4:]),
+        fading=None if link is None else power_gain(chance[4:]),
     )
 
 

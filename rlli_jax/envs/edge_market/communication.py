@@ -32,6 +32,10 @@ class Link(struct.PyTreeNode):
     energy_price: float | jax.Array = 0.0  # reward that a joule costs
 
 
+DEEP = 2.0**-10  # an SNR below which 1 + SNR loses its digits
+LEAST_FADING = 2.0**-24  # half of the least that is drawn but 0, which one draw in 8 million is
+
+
 def check_link(link: Link, users: int, providers: int) -> None:
     """Raise InputError if ``link`` does not fit the market or holds an impossible number."""
     shape = np.shape(link.distance)
@@ -65,13 +69,20 @@ def sample_distances(
     return np.maximum(apart, least).astype(np.float32)
 
 
+def power_gain(chance: jax.Array) -> jax.Array:
+    """Rayleigh fading, of numbers uniform in [0, 1): exponential with mean 1, but never 0."""
+    return jnp.maximum(-jnp.log1p(-chance), LEAST_FADING)
+
+
 def rate(link: Link, power: jax.Array | float, distance: jax.Array, fading: jax.Array) -> jax.Array:
     """Shannon's rate B log2(1 + SNR), bit/s, of the shape of ``distance`` and ``fading``."""
     loss = link.path_loss + link.path_loss_slope * jnp.log10(distance / 1_000)
     density = link.noise_density + link.noise_figure
     noise = 10 ** ((density - 30) / 10) * link.bandwidth  # W
     snr = power * fading * 10 ** (-loss / 10) / noise
-    return link.bandwidth * jnp.log2(1 + snr)
+    # 1 + SNR is 1 in float32 where fading is deep, and a rate of 0 would take for ever.
+    deep = jnp.log1p(snr) / jnp.log(2.0)
+    return link.bandwidth * jnp.where(snr < DEEP, deep, jnp.log2(1 + snr))
 
 
 def airtime(

@@ -18,7 +18,7 @@ from rlli_jax.envs.edge_market import (
     sample_distances,
     sample_fleet,
 )
-from rlli_jax.envs.edge_market.communication import earliest_start, rate
+from rlli_jax.envs.edge_market.communication import earliest_start, power_gain, rate
 from rlli_jax.envs.edge_market.optimum import offline_optimum
 from rlli_jax.errors import InputError
 
@@ -201,3 +201,12 @@ def test_the_optimum_is_refused_where_tasks_queue():
     params = make_params(sample_fleet(0))
     with pytest.raises(InputError, match="not defined where tasks queue"):
         offline_optimum(EdgeMarket(params, queue=1), params, given_tasks([0, 1], [100, 100]))
+
+
+def test_the_deepest_fading_still_lets_some_bits_through():
+    fading = power_gain(jnp.array([0.0, 2.0**-23, 0.5]))
+    np.testing.assert_allclose(fading[1:], [2.0**-23, np.log(2)], rtol=1e-6)
+    own = link()
+    bits = np.asarray(rate(own, own.user_power, jnp.float32(1_000.0), fading), np.float64)
+    assert (bits > 0).all()
+    np.testing.assert_allclose(bits[1] / bits[0], 2, rtol=1e-5)  # proportional where SNR is small
