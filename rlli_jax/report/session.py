@@ -28,6 +28,7 @@ from rlli_jax.two_way import interval_over, two_way_bootstrap
 
 DIGITS = 2
 FELT, BELIEVED = "what was felt", "what was felt, by the belief"
+WORDS = "what was felt, in words"
 ADAPTS = {"reward", "history", "belief"}  # parts of an observation that tell what was felt
 
 
@@ -45,6 +46,8 @@ class SessionPolicy(SessionSummary, PolicyFolder):
         """What of the person it uses."""
         if self.learner in ("random", "round_robin", "best_fixed"):
             return "nothing"
+        if self.remembered:
+            return WORDS
         if not self.learned:
             return BELIEVED
         used = [FELT] if ADAPTS & set(self.observation) else []
@@ -100,7 +103,7 @@ def _summary(run: SessionRun) -> str:
 
 def _adapting(run: SessionRun) -> list[SessionPolicy]:
     """Those that know of the person only what was felt in the session."""
-    return [p for p in run.policies if p.kind in (FELT, BELIEVED)]
+    return [p for p in run.policies if p.kind in (FELT, BELIEVED, WORDS)]
 
 
 def _lead(run: SessionRun) -> str:
@@ -162,10 +165,19 @@ def _row(run: SessionRun, policy: SessionPolicy) -> dict[str, Any]:
     return {
         "name": policy.name,
         "reference": not policy.learned,
-        "kind": policy.kind,
+        "kind": _told(policy) or policy.kind,
         "returns": plus_minus(policy.mean(), DIGITS),
         "gain": plus_minus(gain(run, policy), DIGITS),
     }
+
+
+def _told(policy: SessionPolicy) -> str:
+    """What a language model was told, which one, and how often it was asked."""
+    if not policy.remembered:
+        return ""
+    turns = f"the last {policy.remembered} turns" if policy.remembered > 1 else "the last turn"
+    model = f"{policy.model}{', a stand-in' if policy.stand_in else ''}"
+    return f"{turns} in words ({model}, asked {policy.asked:,} times)"
 
 
 def _learning_row(run: SessionRun, policy: SessionPolicy) -> dict[str, Any]:

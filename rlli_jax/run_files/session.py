@@ -1,13 +1,16 @@
 """Files of studies of sessions."""
 
 from rlli_jax.run_files import Record, dims
+from rlli_jax.run_files.planner import Author
 from rlli_jax.run_files.policies import Evaluation, Summary
 
 
-class SessionSummary(Summary):
+class SessionSummary(Summary, Author):
     """Of a policy in a study of sessions."""
 
     observation: tuple[str, ...]
+    remembered: int = 0
+    """Of a language model: how many of the last turns it is told; 0 for others."""
 
 
 class SessionEvaluation(Evaluation):

@@ -8,7 +8,7 @@ is the load, the hour and how many VIPs came lately.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -26,11 +26,11 @@ from rlli_jax.learners.options import Hierarchy
 LowLevel = Callable[[PyTree], Policy]  # parameters -> what follows goals; it has no memory
 
 
-class Planning(NamedTuple):
-    """What there is to plan."""
+@dataclass(frozen=True)
+class Situations:
+    """Finitely many situations in words, in each of which one of the options is to be named."""
 
-    hierarchy: Hierarchy
-    situations: tuple[str, ...]  # [S], each in words
+    situations: tuple[str, ...]  # [S]
     options: tuple[str, ...]  # [O], what may be said: the names of goals
     cue: str  # behind a situation, for a model that goes on with a text
     question: str  # the same for a model that answers
@@ -117,6 +117,13 @@ class Planning(NamedTuple):
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Planning(Situations):
+    """What there is to plan, and how a plan is carried out."""
+
+    hierarchy: Hierarchy
+
+
 def planning(env: GoTo, walker: GoTo, low: LowLevel, limit: int = 32) -> Planning:
     """What there is to plan in a room.
 
@@ -162,9 +169,9 @@ def planning(env: GoTo, walker: GoTo, low: LowLevel, limit: int = 32) -> Plannin
         for part in range(parts)
     ]
     return Planning(
-        hierarchy,
         tuple(situations),
         tuple(KINDS[kind] for kind in kinds),
+        hierarchy=hierarchy,
         cue="Next: go to the",
         question="Which of these is to be gone to next?",
         right=np.searchsorted(kinds, goals.reshape(-1)).astype(np.int32),
@@ -198,9 +205,9 @@ def market_planning(env: GoalMarket, follower: GoalMarket, low: LowLevel) -> Pla
         limit=env.period,
     )
     return Planning(
-        hierarchy,
         SITUATIONS,
         GOALS,
+        hierarchy=hierarchy,
         cue=f"What matters most for the next {env.period} pictures: to",
         question=f"What matters most for the next {env.period} pictures?",
     )

@@ -15,13 +15,13 @@ from chat_server import LocalServer, completion
 from rich.console import Console
 
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.planner.config import JudgePlan
-from rlli_jax.experiments.planner.plans import make_plan
+from rlli_jax.experiments.plan_blocks import JudgePlan
 from rlli_jax.experiments.planner.study import STUDY
+from rlli_jax.experiments.plans import make_plan
 from rlli_jax.experiments.training import Program
 from rlli_jax.run_files.planner import PlannerReferences
 from rlli_jax.studies import carry_out, load_study, render
-from rlli_jax.teaching.planner import Planning
+from rlli_jax.teaching.planner import Situations
 
 QUIET = Console(quiet=True)
 PPO = {
@@ -105,7 +105,7 @@ def test_what_goes_on_trains_no_low_level_and_asks_no_model_again(finished, monk
         raise AssertionError("this was done already")
 
     monkeypatch.setattr(Program, "advance", refuse)
-    monkeypatch.setattr("rlli_jax.experiments.planner.plans.tiny_model", refuse)
+    monkeypatch.setattr("rlli_jax.experiments.plans.tiny_model", refuse)
     problem = STUDY.prepare(study, run, QUIET)
     assert problem.references == PlannerReferences.read(run / "references.json")
     # What each seed of a sweep gets are its own parts of the whole.
@@ -144,7 +144,7 @@ def test_the_report_shows_plans_beside_each_other_and_names_stand_ins(finished, 
     assert re.search("Tiny names the oracle's goal in [0-9.]+.% of situations", page)
 
 
-TODO = Planning(None, ("It is dark.", "It is light."), ("sleep", "work"), "Now:", "What is next?")
+TODO = Situations(("It is dark.", "It is light."), ("sleep", "work"), "Now:", "What is next?")
 
 
 @pytest.mark.parametrize("scoring", ["text", "logprobs"])

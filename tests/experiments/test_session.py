@@ -1,5 +1,7 @@
 """A study of sessions, from YAML to run, references and report."""
 
+import html
+import json
 import re
 
 import numpy as np
@@ -8,6 +10,7 @@ import yaml
 from rich.console import Console
 
 from rlli_jax.errors import InputError
+from rlli_jax.experiments.session.study import STUDY as STUDY_KIND
 from rlli_jax.run_files.session import SessionReferences
 from rlli_jax.studies import carry_out, load_study, render
 
@@ -28,6 +31,7 @@ STUDY = {
         },
         "Greedy": {"learner": "belief_greedy"},
         "Plan": {"learner": "best_fixed"},
+        "Words": {"learner": "tiny_model", "remembered": 1},
     },
     "evaluation": {"episodes": 600},
 }
@@ -68,6 +72,17 @@ def test_the_report_says_what_adapting_is_worth_and_over_what(finished):
     assert "stand-in for a language model" in page
     assert "Can this judge be believed?" in page
     assert "How reliable the scores are" in page
+
+
+def test_a_language_model_is_told_the_last_turn_and_asked_once_for_each_situation(finished):
+    plan = json.loads((finished / "plans" / "Words.json").read_text())
+    assert (plan["asked"], plan["stand_in"]) == ((1 + 4 * 3) * 6, True)
+    assert len(plan["plan"]) == plan["asked"]
+    page = " ".join(html.unescape(render(finished).read_text()).split())
+    assert re.search("the last turn in words .tiny [^<]*, a stand-in, asked 78 times", page)
+    study = load_study(finished / "config.yaml", ["policies.Words.remembered=3"])
+    with pytest.raises(InputError, match=r"policies\.Words\.remembered: the last 3 turns"):
+        STUDY_KIND.prepare(study, None, Console(quiet=True))
 
 
 @pytest.mark.parametrize(

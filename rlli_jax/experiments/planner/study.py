@@ -27,7 +27,6 @@ from rlli_jax.experiments.planner.config import (
     PlannerLearned,
     PlannerStudy,
 )
-from rlli_jax.experiments.planner.plans import kept_plan
 from rlli_jax.experiments.planner.worlds import (
     Found,
     World,
@@ -37,6 +36,7 @@ from rlli_jax.experiments.planner.worlds import (
     make_world,
     play,
 )
+from rlli_jax.experiments.plans import kept_plan
 from rlli_jax.experiments.study import Arrays, Job, Told, TrainedStudy, program_of
 from rlli_jax.experiments.training import (
     Shared,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from rlli_jax.envs.session.parts import SessionObservationPart
+from rlli_jax.experiments.plan_blocks import JudgePlan, ModelPlan, TinyPlan
 from rlli_jax.experiments.policies import Learned, by_learner
 from rlli_jax.experiments.sources import JudgedBlock
 from rlli_jax.experiments.yaml_blocks import (
@@ -76,6 +77,27 @@ class SessionBaseline(Block):
     belief_sampling: Thompson sampling by that belief."""
 
 
+class SessionTold(Block):
+    """Who names a provider is told the last turns in words, and asked once for each history and
+    request."""
+
+    remembered: Positive = 1
+    """How many of the last turns are told."""
+
+
+class SessionModel(SessionTold, ModelPlan):
+    """A language model in this process, told the last turns in words."""
+
+
+class SessionTiny(SessionTold, TinyPlan):
+    """A tiny language model with random weights, told the last turns in words: a stand-in."""
+
+
+class SessionJudge(SessionTold, JudgePlan):
+    """A language model behind a server, or of transformers, told the last turns in words; its
+    answers are kept in the store of judges."""
+
+
 class SessionLearned(Learned):
     """A policy that learns for a number of iterations (collect, update)."""
 
@@ -84,9 +106,11 @@ class SessionLearned(Learned):
 
 
 if TYPE_CHECKING:
-    AnySessionPolicy = SessionLearned | SessionBaseline
+    AnySessionPolicy = SessionLearned | SessionBaseline | SessionTold
 else:
-    AnySessionPolicy = by_learner(SessionLearned, SessionBaseline)
+    AnySessionPolicy = by_learner(
+        SessionLearned, SessionBaseline, SessionModel, SessionTiny, SessionJudge
+    )
 
 
 class EpisodesBlock(Block):

@@ -1,9 +1,10 @@
 """Sessions as a study: people to learn from, others to be judged by, and exact references.
 
-The run directory holds, beside what all have, ``table.npz``, ``population.csv`` and
-``references.json``; see :mod:`rlli_jax.run_files`.
+The run directory holds, beside what all have, ``table.npz``, ``population.csv``,
+``references.json`` and ``plans/`` (what language models named); see :mod:`rlli_jax.run_files`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,12 +20,16 @@ from rlli_jax.envs.session import EnvParams, Session, make_params
 from rlli_jax.envs.session import references as known
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.kept_table import kept_table
-from rlli_jax.experiments.session.config import SessionBaseline, SessionStudy
+from rlli_jax.experiments.plans import kept_plan
+from rlli_jax.experiments.session.config import SessionBaseline, SessionStudy, SessionTold
 from rlli_jax.experiments.sources import Parts
 from rlli_jax.experiments.study import Arrays, Job, Told, TrainedStudy
 from rlli_jax.personas import Population
 from rlli_jax.qoe import QoETable
+from rlli_jax.run_files.planner import MadePlan
 from rlli_jax.run_files.session import SessionReferences, SessionSummary
+from rlli_jax.teaching.planner import Situations
+from rlli_jax.teaching.session_words import by_plan, grade_bounds, session_situations
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,8 @@ class Problem:
     test: EnvParams  # others; what is believed of them was learned from the first
     references: SessionReferences
     told: Told
+    plans: Mapping[str, MadePlan]  # of those who are told the last turns in words
+    bounds: np.ndarray  # [2], where they are told another grade of what was felt
 
 
 def _as_numpy(params: EnvParams) -> EnvParams:
@@ -52,8 +59,10 @@ def prepare(config: SessionStudy, path: Path | None, console: Console) -> Proble
     """
 
     def check(parts: Parts) -> None:
-        """That people can be split, and sessions be played."""
-        _params(config, parts.users.rehearsal(), parts.users.population)
+        """That people can be split, sessions be played, and models be told what they are asked."""
+        table = parts.users.rehearsal()
+        _params(config, table, parts.users.population)
+        _told_in_words(config, table)
 
     table, people, *_ = kept_table(
         config.population, config.catalog, config.judge, path, console, check
@@ -67,7 +76,18 @@ def prepare(config: SessionStudy, path: Path | None, console: Console) -> Proble
             found = _references(config, *problem)
         if file is not None:
             found.write(file)
-    return Problem(*problem, found, Told(table.judge, table.stand_in))
+    plans = _plans(config, table, path, console)
+    bounds = grade_bounds(_split(config, table)[1])
+    return Problem(*problem, found, Told(table.judge, table.stand_in), plans, bounds)
+
+
+def _split(config: SessionStudy, table: QoETable) -> tuple[QoETable, QoETable]:
+    """The people of evaluation, and those to learn from."""
+    block = config.session
+    try:
+        return table.split_users(block.held_out_users, block.split_seed)
+    except InputError as error:
+        raise InputError(f"session.held_out_users: {error}") from None
 
 
 def _params(
@@ -75,10 +95,7 @@ def _params(
 ) -> tuple[EnvParams, EnvParams]:
     """Of the people to learn from, and of the others."""
     traits, block = people.traits, config.session
-    try:
-        test, train = table.split_users(block.held_out_users, block.split_seed)
-    except InputError as error:
-        raise InputError(f"session.held_out_users: {error}") from None
+    test, train = _split(config, table)
 
     def of(part: QoETable) -> EnvParams:
         places = [table.users.index(name) for name in part.users]
@@ -86,6 +103,29 @@ def _params(
         return _as_numpy(make_params(part, own, known=train, **block.numbers()))
 
     return of(train), of(test)
+
+
+def _told_in_words(config: SessionStudy, table: QoETable) -> dict[str, Situations]:
+    """What each language model among the policies is asked."""
+    found = {}
+    for name, block in config.policies.items():
+        if isinstance(block, SessionTold):
+            try:
+                found[name] = session_situations(table, block.remembered)
+            except InputError as error:
+                raise InputError(f"policies.{name}.{error}") from None
+    return found
+
+
+def _plans(
+    config: SessionStudy, table: QoETable, path: Path | None, console: Console
+) -> dict[str, MadePlan]:
+    plans = {}
+    for name, todo in _told_in_words(config, table).items():
+        made = kept_plan(name, config.policies[name], todo, config.seed, path, console)
+        assert made is not None  # all such blocks ask somebody
+        plans[name] = made
+    return plans
 
 
 def _references(config: SessionStudy, train: EnvParams, test: EnvParams) -> SessionReferences:
@@ -112,6 +152,11 @@ class SessionsStudy(TrainedStudy):
 
     summary = SessionSummary
 
+    def decides(self, config: SessionStudy) -> str:
+        """What is named is part of the problem."""
+        asked = [b for b in config.policies.values() if isinstance(b, SessionTold)]
+        return super().decides(config) + "".join(block.model_dump_json() for block in asked)
+
     def prepare(self, config: SessionStudy, path: Path | None, console: Console) -> Problem:
         """People and references."""
         return prepare(config, path, console)
@@ -119,7 +164,7 @@ class SessionsStudy(TrainedStudy):
     def job(self, config: SessionStudy, problem: Problem, name: str) -> Job:
         """Learned with some people, judged with others."""
         block, episodes = config.policies[name], config.evaluation.episodes
-        seen: Any = ("belief",) if isinstance(block, SessionBaseline) else block.observation
+        seen: Any = getattr(block, "observation", ("belief",))
         env = _env(config, problem.train, seen)
         shared: dict[str, Any] = {
             "train": problem.train,
@@ -131,6 +176,13 @@ class SessionsStudy(TrainedStudy):
             return Job(
                 policy=_baseline(block, env, problem.train), about={"observation": ()}, **shared
             )
+        if isinstance(block, SessionTold):
+            made, requests = problem.plans[name], problem.train.count.shape[1]
+            plan = np.asarray(made.plan, np.float32)
+            policy = by_plan(plan, problem.bounds, block.remembered, requests)
+            about = {"observation": (), "remembered": block.remembered}
+            about |= made.model_dump(exclude={"plan"})
+            return Job(policy=policy, about=about, **shared)
         return Job(
             learner=partial(block.make, env),
             iterations=block.iterations,

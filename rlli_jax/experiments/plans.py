@@ -1,4 +1,4 @@
-"""What planners that do not learn name in each situation, made before anything learns."""
+"""What is named in each of finitely many situations, made before anything learns."""
 
 import json
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from rlli_jax.errors import InputError
-from rlli_jax.experiments.planner.config import (
+from rlli_jax.experiments.plan_blocks import (
     GivenPlan,
     JudgePlan,
     ModelPlan,
@@ -26,13 +26,13 @@ from rlli_jax.language import load_model
 from rlli_jax.language.tiny import tiny_model
 from rlli_jax.oracle import Asker, Budget, open_store
 from rlli_jax.run_files.planner import MadePlan
-from rlli_jax.teaching.planner import Planning
+from rlli_jax.teaching.planner import Situations
 
 NO_PICTURES: Any = None  # of a judge that is shown none
 
 
 def kept_plan(
-    name: str, block: Any, todo: Planning, seed: int, path: Path | None, console: Console
+    name: str, block: Any, todo: Situations, seed: int, path: Path | None, console: Console
 ) -> MadePlan | None:
     """The plan of a policy by its block, made once and kept in ``plans/``; None where it has none
     before something was learned.
@@ -52,7 +52,7 @@ def kept_plan(
     return made
 
 
-def make_plan(block: Any, todo: Planning, seed: int, console: Console) -> MadePlan | None:
+def make_plan(block: Any, todo: Situations, seed: int, console: Console) -> MadePlan | None:
     """See :func:`kept_plan`."""
     if isinstance(block, GivenPlan) and block.learner == "random":
         return MadePlan(plan=_rows(todo.chance()))
@@ -79,7 +79,7 @@ def _rows(plan: Any) -> list[list[float]]:
     return np.asarray(plan, np.float64).tolist()
 
 
-def _judged(block: JudgePlan, todo: Planning, console: Console) -> MadePlan:
+def _judged(block: JudgePlan, todo: Situations, console: Console) -> MadePlan:
     """What a judge names, looked up and kept in its store."""
     judge = block.judge.make(NO_PICTURES)
     questions = [plan_question(text, todo.question, todo.options) for text in todo.situations]
