@@ -219,7 +219,7 @@ def test_wordings_of_personas_are_compared(catalog):
         return judge(questions)
 
     found = compare_wordings(ask, setting(catalog), Console(quiet=True))
-    assert {wording: findings[0].outcome for wording, findings in found.items()} == {
+    assert {wording: findings[0].outcome for wording, findings in found.findings.items()} == {
         "full": "fail",
         "brief": "fail",
         "biography": "pass",
