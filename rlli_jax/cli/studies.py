@@ -19,8 +19,9 @@ def run(
 ) -> None:
     """Carry out a whole study of any kind, from the judge to the report.
 
-    Its key kind tells which: provider selection, the edge market, teaching, an environment of your
-    own, or a kind of your own; with a block sweep, at many settings.
+    Its key kind tells which: selection (of providers), market, teaching, session, tuning,
+    preferences, planner, environment (of your own), or a kind of your own; with a block sweep, at
+    many settings.
 
     Example: rlli run configs/paper.yaml seeds=3 --output runs/quick
 
@@ -170,7 +171,8 @@ def schema(kind: str = "selection") -> None:
     # yaml-language-server: $schema=study.schema.json
 
     Args:
-        kind: Of the study: selection, market, teaching, environment, or package.module:name.
+        kind: Of the study: selection, market, teaching, session, tuning, preferences, planner,
+            environment, or package.module:name.
     """
 
     from rlli_jax.experiments.schema import schema as schema_of
