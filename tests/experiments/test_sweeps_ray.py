@@ -5,7 +5,7 @@ import signal
 
 import pytest
 import xarray as xr
-from experiments.sweep_study import PPO, start_sweep, wait, write_sweep
+from experiments.sweep_study import PPO, write_sweep
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 
@@ -21,7 +21,7 @@ def test_a_killed_worker_loses_nothing(tmp_path, monkeypatch):
     from rlli_jax.studies import load_study
 
     config = write_sweep(tmp_path, SWEEP)
-    wait(start_sweep(config, tmp_path / "local"))
+    run_sweep(load_study(config), tmp_path / "local", "refuse", Console(quiet=True), "local")
     # The third chunk kills its worker, the first time: after its work, before it is handed over.
     marks = tmp_path / "marks"
     marks.mkdir()
@@ -37,7 +37,7 @@ def test_a_killed_worker_loses_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(ray_engine, "run_chunk", mortal)
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "xla"))
     environment = {"env_vars": {"JAX_PLATFORMS": "cpu"}}
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=environment)
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, runtime_env=environment)
     try:
         run_sweep(load_study(config), tmp_path / "ray", "refuse", Console(quiet=True), "ray")
     finally:
