@@ -249,6 +249,9 @@ def test_with_users_the_report_compares_aware_with_blind_and_names_the_stand_in(
                 "fleet": {"sample": {"seed": 1, "providers": 4}},
                 "runtime": [0, 20, 0],
                 "horizon": 20_000,
+                "drift": {"interest_rate": 0.1},
+                "queue": 1,
+                "link": {"side": 500, "energy_price": 1e-9},
                 "user_mix": [2, 1, 0],
                 "request_mix": [1, 1, 1, 0, 0, 1],
             },
@@ -274,6 +277,7 @@ def test_with_users_the_report_compares_aware_with_blind_and_names_the_stand_in(
     assert aware.qoe.shape == (2, 3)
     found = arrays(path)["aware", "evaluation.npz", "assigned_of_user"]
     assert found[..., :2].sum() > found[..., 2].sum() == 0
+    assert (arrays(path)["aware", "evaluation.npz", "energy"] > 0).all()
     # The curve of regret is lifted to the level of what was paid: it lies near the evaluation's.
     paid = np.nanmean(aware.curve.episode_return)
     assert paid > 0

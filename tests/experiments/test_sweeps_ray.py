@@ -37,7 +37,7 @@ def test_a_killed_worker_loses_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(ray_engine, "run_chunk", mortal)
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "xla"))
     environment = {"env_vars": {"JAX_PLATFORMS": "cpu"}}
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, runtime_env=environment)
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=environment)
     try:
         run_sweep(load_study(config), tmp_path / "ray", "refuse", Console(quiet=True), "ray")
     finally:
