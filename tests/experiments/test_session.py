@@ -11,6 +11,7 @@ from rich.console import Console
 
 from rlli_jax.errors import InputError
 from rlli_jax.experiments.session.study import STUDY as STUDY_KIND
+from rlli_jax.experiments.sweeps.plan import make_plan
 from rlli_jax.run_files.session import SessionReferences
 from rlli_jax.studies import carry_out, load_study, render
 
@@ -83,6 +84,13 @@ def test_a_language_model_is_told_the_last_turn_and_asked_once_for_each_situatio
     study = load_study(finished / "config.yaml", ["policies.Words.remembered=3"])
     with pytest.raises(InputError, match=r"policies\.Words\.remembered: the last 3 turns"):
         STUDY_KIND.prepare(study, None, Console(quiet=True))
+
+
+def test_a_sweep_asks_nobody_for_policies_that_it_does_not_try(tmp_path, monkeypatch):
+    monkeypatch.setattr("rlli_jax.experiments.plans.make_plan", None)
+    grid = {"policies.LinUCB.hyperparams.exploration": [0.1, 1.0]}
+    plan = make_plan(load_study(written(tmp_path, sweep={"grid": grid})))
+    assert len(plan.groups[0]) == 2 * 5
 
 
 @pytest.mark.parametrize(

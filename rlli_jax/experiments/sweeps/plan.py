@@ -105,7 +105,7 @@ def make_plan(sweep: Sweep, console: Console | None = None) -> Plan:
     for point, config in enumerate(sweep.studies):
         decides = study.decides(config)
         if decides not in problems:
-            problems[decides] = study.prepare(config, None, console)
+            problems[decides] = study.prepare(_of(config, sweep.policies), None, console)
         of_point.append(problems[decides])
         for p, policy in enumerate(sweep.policies):
             identity = study.identity(config, policy)
@@ -118,6 +118,13 @@ def make_plan(sweep: Sweep, console: Console | None = None) -> Plan:
             place[p, point, :, 0] = g
             place[p, point, :, 1] = np.arange(first, first + seeds)
     return Plan(sweep, study, of_point, list(groups.values()), place)
+
+
+def _of(config: Any, policies: Sequence[str]) -> Any:
+    """A study with some of its policies alone: nobody is asked for what others would do."""
+    if "policies" not in type(config).model_fields:
+        return config
+    return config.model_copy(update={"policies": {n: config.policies[n] for n in policies}})
 
 
 def grouped(
