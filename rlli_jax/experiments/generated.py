@@ -6,9 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from rlli_jax.catalog import Catalog
-from rlli_jax.run_files.generated import GeneratedPicture, GeneratedPictures
-
-FILE = "generated.json"
+from rlli_jax.run_files.generated import FILE, GeneratedPicture, GeneratedPictures
 
 
 def generated(catalog: Catalog) -> GeneratedPictures | None:
@@ -53,13 +51,9 @@ def spared_parts(made: GeneratedPictures | None, shape: tuple[int, int]) -> np.n
         Float [R, L]; None if nothing is spared.
     """
     sharing = [picture for picture in made.pictures if picture.shared_steps] if made else []
-    sizes = Counter(map(_group, sharing))
+    sizes = Counter(picture.group for picture in sharing)
     parts = np.zeros(shape)
     for picture in sharing:
-        part = picture.shared_steps / (picture.shared_steps + (picture.steps or 0))
-        parts[picture.request, picture.provider] = part * (1 - 1 / sizes[_group(picture)])
+        part = picture.shared_steps / picture.all_steps
+        parts[picture.request, picture.provider] = part * (1 - 1 / sizes[picture.group])
     return parts if parts.any() else None
-
-
-def _group(picture: GeneratedPicture) -> tuple[int, str]:
-    return picture.provider, str(picture.settings.get("common"))

@@ -2,8 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,6 @@ from rlli_jax.judges.prompting import plan_question
 from rlli_jax.judges.scoring import text_answer
 from rlli_jax.language import load_model
 from rlli_jax.language.tiny import tiny_model
-from rlli_jax.oracle import Asker, Budget, open_store
 from rlli_jax.run_files.planner import MadePlan
 from rlli_jax.teaching.planner import Situations
 
@@ -83,9 +80,7 @@ def _judged(block: JudgePlan, todo: Situations, console: Console) -> MadePlan:
     """What a judge names, looked up and kept in its store."""
     judge = block.judge.make(NO_PICTURES)
     questions = [plan_question(text, todo.question, todo.options) for text in todo.situations]
-    tell = partial(console.print, highlight=False, markup=False)
-    with closing(open_store(block.judge.store, message=tell)) as store:
-        ask = Asker(judge, store, Budget(**block.judge.budget.model_dump()), console)
+    with block.judge.asker(judge, console) as ask:
         answers = list(ask(questions))
     failed = [answer for answer in answers if isinstance(answer, Failed)]
     if failed:

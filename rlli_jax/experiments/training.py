@@ -342,6 +342,11 @@ def as_number(x: Any) -> np.ndarray:
     return np.asarray(x, np.int32) if isinstance(x, int) else np.asarray(x)
 
 
+def on_host(params: PyTree) -> PyTree:
+    """Arrays for Python numbers, whose weak types would compile anew, and for those of a device."""
+    return jax.tree.map(as_number, params)
+
+
 def along_seeds(shared: PyTree) -> PyTree:
     """The axes of ``vmap`` over runs: none for what they have in common."""
     return jax.tree.map(lambda same: None if same else 0, shared)

@@ -14,9 +14,8 @@ from rlli_jax.report.labels import SPACE, conjunction, duration, number, percent
 from rlli_jax.report.run import RunDirectory
 from rlli_jax.report.section import of_file
 from rlli_jax.run_files import read
-from rlli_jax.run_files.generated import GeneratedPicture, GeneratedPictures
+from rlli_jax.run_files.generated import FILE, GeneratedPicture, GeneratedPictures
 
-FILE = "generated.json"
 COMMIT = re.compile(r"\b([0-9a-f]{10})[0-9a-f]{30}\b")  # ten digits tell one from another
 # Said elsewhere, digests, or what every picture of a study has.
 UNSAID = ("kind", "prompt", "files", "versions", "common", "shared_steps", "model_content",
@@ -49,9 +48,8 @@ def _told(made: GeneratedPicture) -> Told:
         words.append(f"made in {duration(made.seconds)}")
     shared = ""
     if made.shared_steps:
-        total = made.shared_steps + (made.steps or 0)
         common = made.settings.get("common")
-        shared = f"{made.shared_steps} of {total} steps shared, with the prompt “{common}”"
+        shared = f"{made.shared_steps} of {made.all_steps} steps shared, with the prompt “{common}”"
     return Told(", ".join(words), shared, made.reason)
 
 
@@ -109,7 +107,7 @@ def making(pictures: Sequence[GeneratedPicture]) -> Making:
     groups: dict[Any, list[int]] = defaultdict(list)
     for picture in made:
         if picture.shared_steps:
-            groups[picture.settings.get("common")].append(picture.shared_steps)
+            groups[picture.group].append(picture.shared_steps)
     own = sum(picture.steps or 0 for picture in made)
     seconds = [picture.seconds for picture in made if picture.seconds is not None]
     each = [picture.seconds_per_step for picture in made if picture.seconds_per_step is not None]

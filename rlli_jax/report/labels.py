@@ -86,6 +86,11 @@ def interval(estimate: Estimate, digits: int) -> str:
     return f"{value} ({low}–{high})" if math.isfinite(float(estimate.low)) else value
 
 
+def about_zero(estimate: Estimate) -> str:
+    """What an interval says of zero."""
+    return "excludes zero" if estimate.low * estimate.high > 0 else "does not exclude zero"
+
+
 def too_few(seeds: int) -> str:
     """Why runs over so few seeds have no intervals; empty where they have."""
     if seeds >= MIN_RUNS:

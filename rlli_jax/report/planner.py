@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from rlli_jax.report import asking, examination, reliability
 from rlli_jax.report.labels import (
+    about_zero,
     conjunction,
     digits_for,
     duration,
@@ -210,10 +211,7 @@ def _details(run: PlannerRun) -> list[str]:
         if one_ is None or other is None:
             continue
         gap = t_interval(one_.scores - other.scores)
-        verdict = ""
-        if np.isfinite(gap.low):
-            clear = float(gap.low) * float(gap.high) > 0
-            verdict = ", which " + ("excludes zero" if clear else "does not exclude zero")
+        verdict = f", which {about_zero(gap)}" if np.isfinite(gap.low) else ""
         told.append(f"{one_.name} less {other.name}: {run.difference(gap)}{verdict}.")
     for policy in asked:
         text = (

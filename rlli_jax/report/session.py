@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from rlli_jax.report import asking, examination, reliability
 from rlli_jax.report.examination import judged
-from rlli_jax.report.labels import number, plus_minus
+from rlli_jax.report.labels import about_zero, number, plus_minus
 from rlli_jax.report.market_figures import COLOURS, convergence, means
 from rlli_jax.report.run import (
     PolicyFolder,
@@ -119,8 +119,7 @@ def _against(run: SessionRun, policy: SessionPolicy) -> str:
     text += "that does not adapt"
     if not np.isfinite(more.low):
         return text + "; so few sessions give no interval."
-    verdict = "excludes zero" if more.low * more.high > 0 else "does not exclude zero"
-    return text + f" (95 % interval {low} to {high}), which {verdict}."
+    return text + f" (95 % interval {low} to {high}), which {about_zero(more)}."
 
 
 def _details(run: SessionRun) -> list[str]:

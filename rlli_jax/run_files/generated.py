@@ -4,6 +4,8 @@ from typing import Any
 
 from rlli_jax.run_files import Record
 
+FILE = "generated.json"
+
 
 class GeneratedPicture(Record):
     """How a picture was made, or why there is none."""
@@ -29,6 +31,16 @@ class GeneratedPicture(Record):
     """Denoising steps that were run once for its group."""
     seconds_per_step: float | None = None
     """Of the denoising steps alone, without encoding and decoding."""
+
+    @property
+    def group(self) -> tuple[int, str]:
+        """Whose steps it shares, if it does: those of one provider and common prompt."""
+        return self.provider, str(self.settings.get("common"))
+
+    @property
+    def all_steps(self) -> int:
+        """Denoising steps that it went through, its own and those of its group."""
+        return self.shared_steps + (self.steps or 0)
 
 
 class GeneratedPictures(Record):

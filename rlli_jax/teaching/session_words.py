@@ -10,6 +10,7 @@ from itertools import product
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rlli_jax.envs.contract import Key
 from rlli_jax.envs.policy import Policy, PolicyInput
@@ -21,9 +22,9 @@ GRADES = ("disliked it", "found it fair", "liked it")
 LIMIT = 5_000  # situations, more than which nobody wants to ask
 
 
-def grade_bounds(table: QoETable) -> np.ndarray:
-    """Where :data:`GRADES` part: the terciles of QoE in a table, [2] float32."""
-    return np.nanquantile(table.mean, (1 / 3, 2 / 3)).astype(np.float32)
+def grade_bounds(mean: ArrayLike) -> np.ndarray:
+    """Where :data:`GRADES` part: the terciles of the mean QoE [K, R, L], [2] float32."""
+    return np.quantile(np.asarray(mean, np.float64), (1 / 3, 2 / 3)).astype(np.float32)
 
 
 def histories(providers: int, turns: int) -> Iterator[tuple[int, ...]]:
@@ -75,14 +76,13 @@ def _told(history: tuple[int, ...], providers: tuple[str, ...]) -> str:
     )
 
 
-def by_plan(plan: np.ndarray, bounds: np.ndarray, turns: int, requests: int) -> Policy:
+def by_plan(plan: np.ndarray, bounds: np.ndarray, turns: int) -> Policy:
     """The policy that follows what was named for each of :func:`session_situations`.
 
     Args:
         plan: [situations, L], probabilities of providers.
         bounds: [2], where what was felt changes its grade.
         turns: how many of the last turns are told.
-        requests: R.
 
     Returns:
         A policy of :class:`~rlli_jax.envs.session.Session`; its memory is the history, [turns].
@@ -91,6 +91,7 @@ def by_plan(plan: np.ndarray, bounds: np.ndarray, turns: int, requests: int) -> 
     base = 1 + providers * len(GRADES)
     places = base ** np.arange(turns)
     known = np.array(list(histories(providers, turns)))
+    requests = len(plan) // len(known)
     row = np.zeros(base**turns, np.int32)
     row[known @ places] = np.arange(len(known))
     rows, logits, edges = jnp.asarray(row), jnp.log(jnp.asarray(plan)), jnp.asarray(bounds)

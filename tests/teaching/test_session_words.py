@@ -15,12 +15,12 @@ TURNS = 2
 
 def test_the_policy_names_what_stands_beside_the_text_of_each_turn():
     table = demonstration_table()
-    todo, bounds = session_situations(table, TURNS), grade_bounds(table)
+    todo, bounds = session_situations(table, TURNS), grade_bounds(table.mean)
     places = {text: i for i, text in enumerate(todo.situations)}
     assert len(places) == len(todo.situations)  # no two are alike
     providers = len(table.providers)
     named = np.random.default_rng(0).integers(0, providers, len(places))
-    policy = by_plan(np.eye(providers)[named], bounds, TURNS, len(table.requests))
+    policy = by_plan(np.eye(providers)[named], bounds, TURNS)
     env = Session(make_params(table, taste_spread=0.5), turns=5)
     params, told, carry = env.default_params, [], policy.initial
     act, step = jax.jit(policy.act), jax.jit(env.step_env)

@@ -19,6 +19,7 @@ from rlli_jax.errors import InputError
 from rlli_jax.experiments.market.study import market_params
 from rlli_jax.experiments.planner.config import GoToWorld, MarketWorld, PlannerStudy
 from rlli_jax.experiments.study import Told
+from rlli_jax.experiments.training import on_host
 from rlli_jax.learners.core import Learner
 from rlli_jax.learners.options import Levels, TwoLevels, follow
 from rlli_jax.learners.smdp import best_plan, estimate
@@ -48,13 +49,6 @@ class World:
     """Whether an episode succeeds or not; else its return counts."""
     samples: int = 0
     """Steps from which the best plan is estimated; 0 where the right one is known."""
-
-
-def on_host(params: PyTree) -> PyTree:
-    """Arrays, not Python numbers: weak types would compile anew."""
-    return jax.tree.map(
-        lambda x: np.asarray(x, {int: np.int32, float: np.float32}.get(type(x))), params
-    )
 
 
 def make_world(config: PlannerStudy, path: Path | None, console: Console) -> World:

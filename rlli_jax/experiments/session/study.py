@@ -24,6 +24,7 @@ from rlli_jax.experiments.plans import kept_plan
 from rlli_jax.experiments.session.config import SessionBaseline, SessionStudy, SessionTold
 from rlli_jax.experiments.sources import Parts
 from rlli_jax.experiments.study import Arrays, Job, Told, TrainedStudy
+from rlli_jax.experiments.training import on_host
 from rlli_jax.personas import Population
 from rlli_jax.qoe import QoETable
 from rlli_jax.run_files.planner import MadePlan
@@ -41,14 +42,6 @@ class Problem:
     references: SessionReferences
     told: Told
     plans: Mapping[str, MadePlan]  # of those who are told the last turns in words
-    bounds: np.ndarray  # [2], where they are told another grade of what was felt
-
-
-def _as_numpy(params: EnvParams) -> EnvParams:
-    """Arrays, not Python numbers: weak types would compile anew."""
-    return jax.tree.map(
-        lambda x: np.asarray(x, {int: np.int32, float: np.float32}.get(type(x))), params
-    )
 
 
 def prepare(config: SessionStudy, path: Path | None, console: Console) -> Problem:
@@ -77,17 +70,7 @@ def prepare(config: SessionStudy, path: Path | None, console: Console) -> Proble
         if file is not None:
             found.write(file)
     plans = _plans(config, table, path, console)
-    bounds = grade_bounds(_split(config, table)[1])
-    return Problem(*problem, found, Told(table.judge, table.stand_in), plans, bounds)
-
-
-def _split(config: SessionStudy, table: QoETable) -> tuple[QoETable, QoETable]:
-    """The people of evaluation, and those to learn from."""
-    block = config.session
-    try:
-        return table.split_users(block.held_out_users, block.split_seed)
-    except InputError as error:
-        raise InputError(f"session.held_out_users: {error}") from None
+    return Problem(*problem, found, Told(table.judge, table.stand_in), plans)
 
 
 def _params(
@@ -95,12 +78,16 @@ def _params(
 ) -> tuple[EnvParams, EnvParams]:
     """Of the people to learn from, and of the others."""
     traits, block = people.traits, config.session
-    test, train = _split(config, table)
+    try:
+        test, train = table.split_users(block.held_out_users, block.split_seed)
+    except InputError as error:
+        raise InputError(f"session.held_out_users: {error}") from None
 
     def of(part: QoETable) -> EnvParams:
         places = [table.users.index(name) for name in part.users]
         own = None if traits is None else traits[places]
-        return _as_numpy(make_params(part, own, known=train, **block.numbers()))
+        made: EnvParams = on_host(make_params(part, own, known=train, **block.numbers()))
+        return made
 
     return of(train), of(test)
 
@@ -152,11 +139,6 @@ class SessionsStudy(TrainedStudy):
 
     summary = SessionSummary
 
-    def decides(self, config: SessionStudy) -> str:
-        """What is named is part of the problem."""
-        asked = [b for b in config.policies.values() if isinstance(b, SessionTold)]
-        return super().decides(config) + "".join(block.model_dump_json() for block in asked)
-
     def prepare(self, config: SessionStudy, path: Path | None, console: Console) -> Problem:
         """People and references."""
         return prepare(config, path, console)
@@ -177,9 +159,8 @@ class SessionsStudy(TrainedStudy):
                 policy=_baseline(block, env, problem.train), about={"observation": ()}, **shared
             )
         if isinstance(block, SessionTold):
-            made, requests = problem.plans[name], problem.train.count.shape[1]
-            plan = np.asarray(made.plan, np.float32)
-            policy = by_plan(plan, problem.bounds, block.remembered, requests)
+            made, bounds = problem.plans[name], grade_bounds(problem.train.mean)
+            policy = by_plan(np.asarray(made.plan, np.float32), bounds, block.remembered)
             about = {"observation": (), "remembered": block.remembered}
             about |= made.model_dump(exclude={"plan"})
             return Job(policy=policy, about=about, **shared)

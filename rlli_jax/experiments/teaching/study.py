@@ -51,10 +51,7 @@ from rlli_jax.teaching.methods import Method
 from rlli_jax.teaching.quick import QUICK, jobs_at_once, over_seeds, quick_jit
 from rlli_jax.teaching.tasks import TextTask, references
 from rlli_jax.teaching.taught import Given, Taught, taught
-from rlli_jax.teaching.teacher_update import (
-    advice_table,
-    evaluate_teacher,
-)
+from rlli_jax.teaching.teacher_update import advice_table, evaluate_teacher
 from rlli_jax.teaching.teachers import StandIns
 
 
